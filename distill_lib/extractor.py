@@ -1,0 +1,133 @@
+"""The network behind the metrics: 64 features from which every factor of a scene can be read.
+
+A metric network that knows only the class is blind to what distillation loses, so this one is trained to read class,
+position, size, rotation, texture frequency, light, floor, tiles, background, albedo and clutter. No loss of any method
+uses it. Its name holds a hash of its weights, because torch-fidelity caches features by name.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate
+
+from distill_lib.store import Run
+from distill_lib.training import Loop, Progress, Trainable, TrainSettings
+from distill_lib.worlds.datasets import render_pictures
+from distill_lib.worlds.scenes import COLORS, TEXTURES, Scenes, SceneSpec
+
+__all__ = ["FEATURES", "Extractor", "extractor_loss", "factors", "joint_label", "train_extractor", "weights_name"]
+
+FEATURES = 64
+_CLUTTER = 2  # solids behind the main one whose factors are read
+
+
+class Extractor(nn.Module):
+    """Pictures (B, 3, R, R) in [-1, 1] -> features (B, 64), class logits (B, C), factor estimates (B, F)."""
+
+    def __init__(self, n_classes: int, n_factors: int, width: int = 32) -> None:
+        super().__init__()
+
+        def block(a: int, b: int, stride: int) -> list[nn.Module]:
+            return [nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.GroupNorm(8, b), nn.ReLU()]
+
+        self.body = nn.Sequential(
+            *block(3, width, 1),
+            *block(width, 2 * width, 2),
+            *block(2 * width, 2 * width, 1),
+            *block(2 * width, 4 * width, 2),
+            *block(4 * width, 4 * width, 1),
+            *block(4 * width, 4 * width, 2),
+            nn.Flatten(),
+            nn.Linear(4 * width * 16, 256),
+            nn.ReLU(),
+            nn.Linear(256, FEATURES),
+        )
+        self.classes = nn.Sequential(nn.ReLU(), nn.Linear(FEATURES, n_classes))
+        self.factors = nn.Linear(FEATURES, n_factors)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if image.shape[-1] != 32:
+            image = interpolate(image, size=(32, 32), mode="area")
+        features = self.body(image)
+        return features, self.classes(features), self.factors(features)
+
+
+def factors(scenes: Scenes, spec: SceneSpec) -> tuple[Tensor, Tensor]:
+    """What can be read off a scene: values (B, F), each of about unit spread, and weights (B, F), 0 where invisible.
+
+    Angles enter as sine and cosine of the multiple under which the picture repeats; a rotation shows only on cubes and
+    checks, a texture's frequency only where there is one, clutter only where it stands. Every world has the same
+    columns, so that one network reads them all.
+    """
+    one = torch.ones(len(scenes), 1)
+    kind = scenes.texture[:, :1] * bool(spec.texture)
+    turns = ((scenes.shape[:, :1] == 1) | (kind == 2)).float()
+    tiled = one * bool(spec.tiles)
+    columns = [
+        (2 * scenes.position[:, 0], one),
+        (8 * (scenes.size[:, :1] - 0.5), one),
+        ((4 * scenes.rotation[:, :1]).sin(), turns),
+        ((4 * scenes.rotation[:, :1]).cos(), turns),
+        (2 * (scenes.frequency[:, :1] - 2.75), (kind > 0).float()),
+        (4 * (scenes.albedo[:, 0] - 0.5), one),
+        (1.5 * scenes.light, one),
+        (8 * (scenes.floor - 0.62), one),
+        (6 * (scenes.background - 0.75), one),
+        ((2 * scenes.tile_rotation).sin(), tiled),
+        ((2 * scenes.tile_rotation).cos(), tiled),
+        (scenes.tile_scale - 4, tiled),
+    ]
+    for i in range(1, 1 + _CLUTTER):
+        if i < scenes.present.shape[1]:
+            there = scenes.present[:, i : i + 1].float()
+            columns += [(2 * there - 1, one), (scenes.position[:, i, :1], there), (4 * scenes.albedo[:, i] - 2, there)]
+        else:
+            columns += [(-one, one), (0 * one, 0 * one), (torch.zeros(len(one), 3), 0 * one)]
+    values = torch.cat([value for value, _ in columns], 1)
+    return values, torch.cat([weight.expand_as(value) for value, weight in columns], 1)
+
+
+def joint_label(scenes: Scenes) -> Tensor:
+    """Shape x colour x texture of the main object, (B,): the classes of the extractor in every world."""
+    label = scenes.shape[:, 0] * len(COLORS) + scenes.color[:, 0]
+    return label * len(TEXTURES) + scenes.texture[:, 0]
+
+
+def extractor_loss(logits: Tensor, read: Tensor, label: Tensor, values: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy of the class plus the weighted square error of the factors read, (B,)."""
+    error = (weights * (read - values).square()).sum(1) / math.sqrt(values.shape[1])
+    return cross_entropy(logits, label, reduction="none") + 0.5 * error
+
+
+def train_extractor(net: Trainable, worlds: list[SceneSpec], count: int, settings: TrainSettings, run: Run,
+) -> Iterator[Progress]:
+    """Train net.module on `count` pictures of each world, mixed."""
+    images, labels, values, weights = [], [], [], []
+    for world in worlds:
+        image, scenes = render_pictures(world, settings.seed, torch.arange(count))
+        value, weight = factors(scenes, world)
+        plain = torch.zeros_like(scenes.texture) if not world.texture else scenes.texture
+        images.append(image)
+        labels.append(joint_label(replace(scenes, texture=plain)))
+        values.append(value)
+        weights.append(weight)
+    image, label, value, weight = (torch.cat(parts) for parts in (images, labels, values, weights))
+    loop = Loop(net, settings, run)
+    for _, draws in loop:
+        index = draws.integer("picture", len(image)).cpu()
+        batch = [part[index].to(loop.device) for part in (image, label, value, weight)]
+        with torch.autocast(loop.device.type, torch.bfloat16, enabled=settings.bf16):
+            _, logits, read = net.forward(batch[0].float() / 127.5 - 1)
+        yield loop.update(extractor_loss(logits.float(), read.float(), *batch[1:]))
+
+
+def weights_name(net: nn.Module, stem: str) -> str:
+    """`stem` and a hash of the weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(net.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+    return f"{stem}-{digest.hexdigest()[:10]}"

@@ -1,0 +1,1 @@
+"""Losses, one file a family; each is a pure function of tensors that returns one value a sample."""

@@ -1,0 +1,50 @@
+"""Stage one: one network learns what the guided pair says, for every strength w in a range.
+
+Meng et al. 2023 (arXiv 2210.03142), Algorithm 1:
+
+    x ~ data, t ~ U, w ~ U[0, w_max], z_t = alpha_t x + sigma_t eps
+    the student at (z_t, t, c, w) learns the target (1 + w) x_hat(z_t, c) - w x_hat(z_t, no condition)
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from distill_lib.guidance import combine, guided_pair
+from distill_lib.losses.guided import stage_one_loss
+from distill_lib.models import Network
+from distill_lib.schedules import OURS, add_noise
+from distill_lib.store import Run
+from distill_lib.training import Loop, Progress, TrainSettings
+from distill_lib.worlds.datasets import Pictures
+
+__all__ = ["distill_guidance"]
+
+
+def distill_guidance(
+    student: Network,
+    teacher: Network,
+    pictures: Pictures,
+    settings: TrainSettings,
+    run: Run,
+    w_max: float = 4.0,
+    strengths: int = 2,
+) -> Iterator[Progress]:
+    """Train student.module on the guided pair of `teacher`.
+
+    Differs from the paper: w = w_max u^1.5 with u uniform, which puts more mass near w = 0, the end of the range where
+    the student is worst; and each noisy picture is used with `strengths` values of w, which share one teacher pair.
+    """
+    loop = Loop(student, settings, run)
+    for _, draws in loop:
+        few = replace(draws, index=draws.index[::strengths])
+        x, label = pictures.batch(few.integer("picture", len(pictures)).cpu(), loop.device)
+        t = 1 + few.integer("t", OURS.T)
+        z_t = add_noise(x, few.normal("eps", x.shape[1:]), t)
+        with torch.no_grad():
+            pair = guided_pair(teacher, z_t, t, label, teacher.null)
+        z_t, t, label, v_cond, v_uncond = (a.repeat_interleave(strengths, 0) for a in (z_t, t, label, *pair))
+        w = w_max * draws.uniform("w") ** 1.5
+        v_w = combine(v_cond, v_uncond, w)
+        yield loop.update(stage_one_loss(student(z_t, t, label, w), v_w, w))

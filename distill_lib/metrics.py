@@ -1,0 +1,187 @@
+"""Measurement: torch-fidelity on our own extractor, distances from the same noise, sharpness, edges, time.
+
+FID at finite N is biased, so `floor_fid` (real against other real pictures, same N) stands beside each. The primary
+measures of distillation compare with the many-step teacher at the same w, from the same noise and classes:
+
+    fid_teacher   Frechet distance between the two sets; 0 for a perfect student, since they share their noise
+    paired        mean over pictures of the mean square difference in [-1, 1]
+"""
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+import torch_fidelity
+from torch import Tensor
+from torch.nn.functional import conv2d
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
+from torch.utils.data import Dataset
+
+from distill_lib.extractor import Extractor, weights_name
+
+__all__ = [
+    "Reader", "fid", "interval", "laplacian_variance", "median_seconds", "paired", "period_two_share", "quality", "to_bytes",
+]
+
+
+def to_bytes(image: Tensor) -> Tensor:
+    """Pictures in [-1, 1] clipped and rounded to uint8, as they would be saved."""
+    return (image.clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
+
+
+class Reader:
+    """The extractor as the metrics use it: registered with torch-fidelity under a name with its hash."""
+
+    def __init__(self, net: Extractor) -> None:
+        self.net = net
+        self.name = weights_name(net, "scenes")
+        if self.name not in FEATURE_EXTRACTORS_REGISTRY:
+            torch_fidelity.register_feature_extractor(self.name, _registered(net))
+
+    @torch.no_grad()
+    def read(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (N, 64) and class logits (N, C) of pictures uint8 (N, 3, R, R)."""
+        parts = [self.net(part.float() / 127.5 - 1)[:2] for part in image.split(256)]
+        features, logits = (torch.cat(column) for column in zip(*parts, strict=True))
+        return features, logits
+
+    def accuracy(self, image: Tensor, label: Tensor) -> Tensor:
+        """Whether each picture is named as its class (N,), 0 or 1; label are joint classes of the extractor."""
+        return (self.read(image)[1].argmax(1) == label).float()
+
+
+def _registered(net: Extractor) -> type[FeatureExtractorBase]:
+    class Registered(FeatureExtractorBase):
+        """torch-fidelity's form of the extractor."""
+
+        def __init__(self, name: str, features_list: list[str], **_: object) -> None:
+            super().__init__(name, features_list)
+            self.net = net
+
+        @staticmethod
+        def get_provided_features_list() -> tuple[str, ...]:
+            return ("64", "logits")
+
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric: str) -> str:
+            return "logits" if metric == "isc" else "64"
+
+        @staticmethod
+        def can_be_compiled() -> bool:
+            return False
+
+        def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+            features, logits, _ = self.net(image.float() / 127.5 - 1)
+            # float64: the Frechet distance of near-equal sets is a small difference of large traces
+            found = {"64": features.double(), "logits": logits.double()}
+            return tuple(found[name] for name in self.features_list)
+
+    return Registered
+
+
+class _Pictures(Dataset):
+    def __init__(self, image: Tensor) -> None:
+        self.image = image
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.image[i]
+
+
+def _fidelity(reader: Reader, image: Tensor, other: Tensor | None, **wanted: bool) -> dict[str, float]:
+    n = len(image) if other is None else min(len(image), len(other))
+    return torch_fidelity.calculate_metrics(
+        input1=_Pictures(image),
+        input2=None if other is None else _Pictures(other),
+        feature_extractor=reader.name,
+        batch_size=256,
+        cuda=False,
+        cache=False,
+        verbose=False,
+        isc_splits=1,
+        kid_subset_size=min(1000, n // 2),
+        kid_subsets=20,
+        **wanted,
+    )
+
+
+def fid(reader: Reader, image: Tensor, other: Tensor) -> float:
+    """Frechet distance of the 64 features of two sets of pictures, uint8 (N, 3, R, R)."""
+    return _fidelity(reader, image, other, fid=True)["frechet_inception_distance"]
+
+
+def quality(reader: Reader, image: Tensor, real: Tensor) -> dict[str, float]:
+    """fid, kid, is, precision and recall of pictures against real ones, by their names in the contracts."""
+    found = _fidelity(reader, image, real, fid=True, kid=True, isc=True, prc=True)
+    return {
+        "fid": found["frechet_inception_distance"],
+        "kid": found["kernel_inception_distance_mean"],
+        "is": found["inception_score_mean"],
+        "precision": found["precision"],
+        "recall": found["recall"],
+    }
+
+
+def paired(image: Tensor, other: Tensor) -> Tensor:
+    """Mean square difference of each pair in [-1, 1], (N,), of uint8 pictures."""
+    return ((image.float() - other.float()) / 127.5).square().flatten(1).mean(1)
+
+
+def laplacian_variance(image: Tensor) -> float:
+    """Sharpness: variance of the discrete Laplacian of the grey picture in [-1, 1], over all pictures."""
+    grey = (image.float() / 127.5 - 1).mean(1, keepdim=True)
+    kernel = torch.tensor([[[[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]]])
+    return conv2d(grey, kernel).var().item()
+
+
+def period_two_share(image: Tensor) -> float:
+    """Power of the horizontal and vertical pattern of period 2 (the pixel grid), as a share of all but the mean."""
+    grey = (image.float() / 127.5 - 1).mean(1)
+    power = torch.fft.fft2(grey - grey.mean((1, 2), keepdim=True)).abs().square().mean(0)
+    half = power.shape[-1] // 2
+    return ((power[half].sum() + power[:, half].sum()) / power.sum()).item()
+
+
+def edge_width(image: Tensor) -> float:
+    """Width of the steep edges in pixels: contrast across five pixels divided by the steepest step among them.
+
+    Only rows and columns of five whose total change exceeds 0.6 count: silhouettes. 1 is a perfect step.
+    """
+    grey = (image.float() / 127.5 - 1).mean(1)
+    widths = []
+    for lines in (grey, grey.mT):
+        pieces = lines.unfold(2, 6, 1)
+        steps = pieces.diff(dim=3).abs()
+        change = (pieces[..., -1] - pieces[..., 0]).abs()
+        # one edge, not two that meet: the steps add up to the change
+        clean = (change > 0.6) & (steps.sum(3) < 1.05 * change) & (steps.argmax(3) == 2)
+        widths.append((change / steps.amax(3))[clean])
+    return torch.cat(widths).mean().item()
+
+
+def interval(values: list[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Student's t interval of the mean of a few seeds; (nan, nan) for a single one."""
+    if len(values) < 2:
+        return math.nan, math.nan
+    from scipy.stats import t  # noqa: PLC0415 - only claims need it, and it is slow to import
+
+    x = torch.tensor(values, dtype=torch.float64)
+    half = t.ppf(0.5 + confidence / 2, len(values) - 1) * x.std().item() / math.sqrt(len(values))
+    return x.mean().item() - half, x.mean().item() + half
+
+
+def median_seconds(work: Callable[[], object], repeats: int = 5) -> float:
+    """Median wall-clock seconds of `work`, after one call that does not count; waits for the GPU."""
+    times = []
+    for i in range(repeats + 1):
+        start = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        if i:
+            times.append(time.perf_counter() - start)
+    return sorted(times)[len(times) // 2]

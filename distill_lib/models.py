@@ -1,0 +1,132 @@
+"""Building, loading and calling the networks: diffusers' classes behind one adapter.
+
+A class-conditional picture (3, R, R) is worked on as 2 x 2 patches, (12, R/2, R/2): `to_patches` is a permutation of
+pixels, so white noise stays white and every formula holds unchanged. The first layers then cost a quarter.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+from distill_lib.guidance import combine, guidance_embedding, guided_pair
+from distill_lib.samplers import Denoise
+
+__all__ = ["Network", "build_unet", "denoise_pair", "denoise_student", "from_patches", "load_unet", "student_of", "to_patches"]
+
+W_FEATURES = 64  # width of the Fourier features of w
+
+
+def to_patches(image: Tensor) -> Tensor:
+    """(B, 3, R, R) -> (B, 12, R/2, R/2)."""
+    return pixel_unshuffle(image, 2)
+
+
+def from_patches(x: Tensor) -> Tensor:
+    """(B, 12, R/2, R/2) -> (B, 3, R, R)."""
+    return pixel_shuffle(x, 2)
+
+
+def build_unet(*, resolution: int, n_classes: int, channels: tuple[int, ...], layers: int = 1) -> UNet2DConditionModel:
+    """A class-conditional pixel-space U-Net of convolutions; class `n_classes` stands for "no condition".
+
+    diffusers asks for text tokens even where no block reads them: one zero token serves (see `Network`).
+    """
+    stages = len(channels)
+    return UNet2DConditionModel(
+        sample_size=resolution // 2,
+        in_channels=12,
+        out_channels=12,
+        block_out_channels=channels,
+        layers_per_block=layers,
+        down_block_types=("DownBlock2D",) * stages,
+        up_block_types=("UpBlock2D",) * stages,
+        mid_block_type="UNetMidBlock2D",
+        norm_num_groups=16,
+        num_class_embeds=n_classes + 1,
+        cross_attention_dim=8,
+    )
+
+
+def student_of(teacher: UNet2DConditionModel) -> UNet2DConditionModel:
+    """A copy of a network that also takes w, and at first ignores it: the new layer `cond_proj` starts at zero.
+
+    Meng et al. 2023, section 3.1: the student starts from the teacher's conditional network. A network that already
+    takes w is copied as it is.
+    """
+    fresh = teacher.config.time_cond_proj_dim is None
+    config = dict(teacher.config) | {"time_cond_proj_dim": W_FEATURES}
+    student = UNet2DConditionModel.from_config(config)
+    missing = student.load_state_dict(teacher.state_dict(), strict=False).missing_keys
+    expected = ["time_embedding.cond_proj.weight"] if fresh else []
+    if missing != expected:
+        raise ValueError(f"the teacher lacks weights {missing}; expected to add only {expected}")
+    if fresh:
+        nn.init.zeros_(student.time_embedding.cond_proj.weight)
+    return student.to(next(teacher.parameters()).device)
+
+
+def load_unet(folder: Path) -> UNet2DConditionModel:
+    """A U-Net from a diffusers folder, safetensors only, in float32.
+
+    Raises:
+        ValueError: the folder is missing, or its weights are truncated or belong to another network.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        unet = UNet2DConditionModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        assert set(config) <= set(unet.config) | {"_class_name", "_diffusers_version"}
+    except Exception as error:
+        raise ValueError(f"no usable network in {folder}: {error}; retrain it with `make teachers`") from error
+    return unet.float()
+
+
+class Network:
+    """A U-Net as net(z_t, t, label, w) -> v_hat, with precision, memory layout and compilation settled once.
+
+    Args:
+        unet: the diffusers network; its weights are used in place, so training it changes this too.
+        bf16: run in bfloat16 autocast (the result is float32 all the same).
+        compiled: torch.compile the network; needs a C++ compiler.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, *, bf16: bool = True, compiled: bool = False) -> None:
+        self.module = unet.to(memory_format=torch.channels_last)
+        self.forward = torch.compile(self.module, dynamic=False) if compiled else self.module
+        self.bf16 = bf16
+        self.takes_w = unet.config.time_cond_proj_dim is not None
+        self.null = unet.config.num_class_embeds - 1
+
+    def __call__(self, z_t: Tensor, t: Tensor, label: Tensor, w: Tensor | None = None) -> Tensor:
+        features = guidance_embedding(w, self.module.config.time_cond_proj_dim) if self.takes_w else None
+        tokens = z_t.new_zeros(len(z_t), 1, self.module.config.cross_attention_dim)
+        with torch.autocast(z_t.device.type, torch.bfloat16, enabled=self.bf16):
+            v_hat = self.forward(
+                z_t.contiguous(memory_format=torch.channels_last),
+                t - 1,
+                tokens,
+                class_labels=label,
+                timestep_cond=features,
+                return_dict=False,
+            )[0]
+        return v_hat.float()
+
+
+def denoise_pair(net: Network, label: Tensor, w: float) -> Denoise:
+    """The guided teacher as a denoiser: one batched pair a call, or the conditional network alone at w = 0."""
+
+    def denoise(z_t: Tensor, t: Tensor) -> Tensor:
+        if w == 0:
+            return net(z_t, t, label)
+        v_cond, v_uncond = guided_pair(net, z_t, t, label, net.null)
+        return combine(v_cond, v_uncond, torch.full((len(z_t),), w, device=z_t.device))
+
+    return denoise
+
+
+def denoise_student(net: Network, label: Tensor, w: Tensor) -> Denoise:
+    """A w-conditioned student as a denoiser; w is (B,)."""
+    return lambda z_t, t: net(z_t, t, label, w)

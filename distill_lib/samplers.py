@@ -1,0 +1,75 @@
+"""Samplers: a step from one grid index to another, and one fold of steps over the grid.
+
+A step asks the network once: z_s = step(denoise, z_t, t, s, schedule). `denoise(z_t, t)` returns v_hat, with the
+condition and the guidance strength already bound, so a guided pair and a distilled student look the same from here.
+An n-step sampler makes n calls; its `nfe` is n for one network and 2 n for a guided pair with w > 0.
+"""
+
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from distill_lib.schedules import OURS, Schedule, eps_from_v, step_grid, x_from_v
+
+__all__ = ["Denoise", "ddim_step", "nfe", "sample", "stochastic_path", "trajectory"]
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""denoise(z_t (B, *D), t (B,)) -> v_hat (B, *D)."""
+
+
+def ddim_step(denoise: Denoise, z_t: Tensor, t: Tensor, s: Tensor, schedule: Schedule = OURS) -> Tensor:
+    """One deterministic step  z_s = alpha_s x_hat + sigma_s eps_hat,  with eps_hat = (z_t - alpha_t x_hat) / sigma_t.
+
+    Song et al. 2021 (arXiv 2010.02502), eq. 12 with eta = 0; Meng et al. 2023, eq. for the deterministic sampler.
+    Written through v, which is finite where sigma_t or alpha_t is 0. Costs one call of `denoise`.
+
+    Args:
+        denoise: network with condition and w bound, returns v_hat.
+        z_t: noisy data, (B, *D).
+        t, s: present and next grid index, (B,); s < t denoises, s > t encodes.
+
+    Returns:
+        z_s, (B, *D).
+    """
+    v_hat = denoise(z_t, t)
+    alpha_s, sigma_s = schedule(s, z_t)
+    return alpha_s * x_from_v(z_t, v_hat, t, schedule) + sigma_s * eps_from_v(z_t, v_hat, t, schedule)
+
+
+def trajectory(denoise: Denoise, z_t: Tensor, grid: Iterable[int], schedule: Schedule = OURS) -> list[Tensor]:
+    """All states of the deterministic sampler over the grid indices t_0 > t_1 > ...; the first is z_t itself."""
+    states = [z_t]
+    for t, s in pairwise(grid):
+        here = torch.full((len(z_t),), t, device=z_t.device)
+        states.append(ddim_step(denoise, states[-1], here, torch.full_like(here, s), schedule))
+    return states
+
+
+@torch.no_grad()
+def sample(denoise: Denoise, z_T: Tensor, n_steps: int, schedule: Schedule = OURS) -> Tensor:
+    """The deterministic n-step sampler D: fold `ddim_step` from pure noise z_T (B, *D) to x.
+
+    Raises:
+        ValueError: n_steps does not divide the grid.
+    """
+    return trajectory(denoise, z_T, step_grid(n_steps, schedule.T), schedule)[-1]
+
+
+def stochastic_path(n_steps: int, T: int = 1024) -> list[int]:
+    """Grid indices that the stochastic sampler S visits: two steps down, one step of noise up, the last one plain.
+
+    Meng et al. 2023, section 3.3 and Fig. 5: from t the sampler denoises to t - 2/N, then re-noises to t - 1/N, until
+    t = 1/N, from which it denoises to 0. It makes N denoising moves, as the deterministic one.
+    """
+    grid = step_grid(n_steps, T)[::-1]
+    path = [grid[-1]]
+    for i in range(n_steps, 1, -1):
+        path += [grid[i - 2], grid[i - 1]]
+    return [*path, 0]
+
+
+def nfe(n_steps: int, w: float, guided_pair: bool) -> int:
+    """Network evaluations a sample: a guided pair costs two a step, except at w = 0, where it needs only one net."""
+    return n_steps * (2 if guided_pair and w != 0 else 1)

@@ -1,0 +1,170 @@
+"""Run folders and caches, keyed by content: the same settings, data, code and parents find the same folder again.
+
+A key is a hash of a configuration and of the source of every module of the library that the maker reaches by import.
+A folder is trusted only when it has its `done` mark, which holds the checksum of its weights; without it, it is
+resumed. Every file is written beside its place and moved there, so that a kill leaves the old one or the new one.
+"""
+
+import ast
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+__all__ = ["RUNS", "Run", "atomic", "cached", "code_files", "content_key", "load_tensors", "locked", "save_tensors"]
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = Path(os.environ.get("DISTILL_RUNS", ROOT / "runs"))
+"""Where run folders and caches live; DISTILL_RUNS moves it (to a scratch disk, to a test's folder)."""
+
+
+@cache
+def code_files(module: str) -> tuple[Path, ...]:
+    """Source files of a module and of all that it reaches by import inside the library, sorted."""
+    found: set[Path] = set()
+    queue = [module]
+    while queue:
+        name = queue.pop()
+        path = ROOT / (name.replace(".", "/") + ".py")
+        path = path if path.exists() else path.with_suffix("") / "__init__.py"
+        if path in found or not path.exists():
+            continue
+        found.add(path)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("distill_lib"):
+                queue += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                queue += [alias.name for alias in node.names if alias.name.startswith("distill_lib")]
+    return tuple(sorted(found))
+
+
+def content_key(config: dict[str, Any], module: str) -> str:
+    """Hash of a configuration and of the code that `module` reaches, 12 hexadecimal digits."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for path in code_files(module):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A path to write to, which replaces `path` when the block ends well.
+
+    Raises:
+        ValueError: the folder cannot be written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        part.touch()
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}; free the folder or choose another") from error
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file; it falls with the process, however that ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
+    """Write safetensors atomically; returns the checksum of the file."""
+    with atomic(path) as part:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part)
+        checksum = hashlib.sha256(part.read_bytes()).hexdigest()
+    return checksum
+
+
+def load_tensors(path: Path, checksum: str | None = None) -> dict[str, Tensor]:
+    """Read safetensors.
+
+    Raises:
+        ValueError: the file is missing, truncated, or is not the one that the checksum was taken of.
+    """
+    try:
+        if checksum and hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
+            raise ValueError("its checksum differs from the one written with it")
+        return load_file(path)
+    except Exception as error:
+        raise ValueError(f"{path} cannot be used: {error}; delete its folder and run again") from error
+
+
+class Run:
+    """One run folder: `config.json`, `weights.safetensors`, `state/` while unfinished, `progress.jsonl`, `done`.
+
+    Args:
+        kind: what is made, the start of the folder's name.
+        config: everything that the result depends on besides code, parents' keys included.
+        module: the module whose reach of code belongs to the key.
+    """
+
+    def __init__(self, kind: str, config: dict[str, Any], module: str) -> None:
+        self.key = f"{kind}-{content_key(config, module)}"
+        self.folder = RUNS / self.key
+        self.config = config
+
+    @property
+    def done(self) -> bool:
+        """Whether the result is complete."""
+        return (self.folder / "done").exists()
+
+    def start(self) -> None:
+        """Write the configuration of a run that begins or goes on."""
+        with atomic(self.folder / "config.json") as part:
+            part.write_text(json.dumps(self.config, indent=1, default=str))
+
+    def save_state(self, tensors: dict[str, Tensor]) -> None:
+        """Keep what is needed to go on."""
+        save_tensors(self.folder / "state" / "state.safetensors", tensors)
+
+    def state(self) -> dict[str, Tensor] | None:
+        """What an interrupted run left, if anything."""
+        path = self.folder / "state" / "state.safetensors"
+        return load_tensors(path) if path.exists() else None
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Add a line to progress.jsonl."""
+        with (self.folder / "progress.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def progress(self) -> list[dict[str, Any]]:
+        """The records of progress.jsonl; a step that was done twice across a kill counts once, the last time."""
+        path = self.folder / "progress.jsonl"
+        records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return list({record["step"]: record for record in records}.values())
+
+    def finish(self, weights: dict[str, Tensor]) -> None:
+        """Write the result, mark it done and drop the state."""
+        checksum = save_tensors(self.folder / "weights.safetensors", weights)
+        with atomic(self.folder / "done") as part:
+            part.write_text(checksum)
+        (self.folder / "state" / "state.safetensors").unlink(missing_ok=True)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The finished weights, checked."""
+        return load_tensors(self.folder / "weights.safetensors", (self.folder / "done").read_text())
+
+
+def cached(kind: str, config: dict[str, Any], make: Callable[[], dict[str, Tensor]], module: str) -> dict[str, Tensor]:
+    """Tensors that `make` returns, computed once for a configuration and the code that `module` reaches."""
+    path = RUNS / "cache" / f"{kind}-{content_key(config, module)}.safetensors"
+    with locked(path.with_suffix(".lock")):
+        if not path.exists():
+            save_tensors(path, make())
+        return load_tensors(path)

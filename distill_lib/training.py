@@ -1,0 +1,212 @@
+"""What every training loop shares: counted draws, optimiser, average of weights, checkpoints, progress.
+
+A method is a generator: `for step, draws in loop: ...; yield loop.update(loss)`. The caller decides what to do with the
+progress. Randomness comes from `Draws`, a function of (seed, step, sample index), so that a run that was killed, or is
+split over processes, meets the same numbers; gradients are averaged over processes by accelerate.
+"""
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from distill_lib import noise
+from distill_lib.store import Run
+
+__all__ = ["Draws", "Loop", "Progress", "TrainSettings", "Trainable", "can_compile", "follow", "latest_weights"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Settings of one training.
+
+    batch_size counts samples a step over all processes; warmup is in steps, after which lr falls linearly to 0;
+    ema is the decay of the average of weights, 0 for none; compiled needs a C++ compiler and is dropped without one.
+    """
+
+    steps: int
+    batch_size: int
+    lr: float
+    warmup: int = 100
+    ema: float = 0.999
+    clip: float = 1.0
+    seed: int = 0
+    bf16: bool = True
+    compiled: bool = False
+    checkpoint_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """State of a training after a step: the loss is smoothed over about 50 steps."""
+
+    step: int
+    steps: int
+    loss: float
+    images_per_second: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Counted draws for the samples `index` (B,) of one training step."""
+
+    seed: int
+    step: int
+    index: Tensor
+
+    def normal(self, stream: str, shape: Iterable[int]) -> Tensor:
+        """Standard normal, (B, *shape)."""
+        return noise.normal(self.seed, stream, self.step, self.index, tuple(shape))
+
+    def uniform(self, stream: str) -> Tensor:
+        """Uniform in (0, 1), (B,)."""
+        return noise.uniform(self.seed, stream, self.step, self.index, 1)[:, 0]
+
+    def integer(self, stream: str, high: int) -> Tensor:
+        """Uniform integers in [0, high), (B,)."""
+        return (noise.uniform(self.seed, stream, self.step, self.index, 1)[:, 0].double() * high).long()
+
+
+def can_compile() -> bool:
+    """Whether torch.compile has the C++ compiler that it needs on a CPU; on a GPU triton brings its own."""
+    return torch.cuda.is_available() or any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+
+
+class Trainable(Protocol):
+    """A module, and how it is called (compiled, wrapped for several processes)."""
+
+    module: nn.Module
+    forward: Callable[..., Any]
+
+
+class Loop:
+    """Steps of one training of `net.module`, resumed where `run` stands.
+
+    Iterating yields (step, draws); the body computes a loss and calls `update`.
+    """
+
+    def __init__(self, net: Trainable, settings: TrainSettings, run: Run) -> None:
+        self.settings, self.run = settings, run
+        self.accelerator = Accelerator()
+        self.device = self.accelerator.device
+        net.module.to(self.device)
+        net.forward = self.accelerator.prepare_model(net.forward)
+        net.module.train()
+        self.parameters = list(net.module.parameters())
+        self.names = [name for name, _ in net.module.named_parameters()]
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.lr, weight_decay=1e-4, foreach=True)
+        self.step, self.loss, self.seconds = 0, float("nan"), 0.0
+        run.start()
+        self._resume()
+
+    def __iter__(self) -> Iterator[tuple[int, Draws]]:
+        settings = self.settings
+        share = settings.batch_size // self.accelerator.num_processes
+        mine = torch.arange(share) + share * self.accelerator.process_index
+        self._clock = self._saved = time.perf_counter()
+        for step in range(self.step, settings.steps):
+            yield step, Draws(settings.seed, step, mine.to(self.device))
+        if self.accelerator.is_main_process:
+            self.run.finish(self.weights())
+
+    def update(self, loss: Tensor) -> Progress:
+        """One optimiser step on the mean of the losses of this process's samples, (B,)."""
+        settings = self.settings
+        rate = settings.lr * min(1, (self.step + 1) / settings.warmup) * (1 - self.step / settings.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.accelerator.backward(loss.mean())
+        nn.utils.clip_grad_norm_(self.parameters, settings.clip, foreach=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        # A young average forgets its start quickly; the paper's decay holds from some hundred steps on.
+        decay = min(settings.ema, self.step / (10 + self.step)) if settings.ema else 0.0
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
+        return self._progress(self.accelerator.gather(loss.detach()).mean().item())
+
+    def weights(self) -> dict[str, Tensor]:
+        """The averaged weights by name."""
+        return dict(zip(self.names, self.average, strict=True))
+
+    def _progress(self, loss: float) -> Progress:
+        now = time.perf_counter()
+        took, self._clock = now - self._clock, now
+        self.seconds += took
+        self.loss = loss if self.step == 1 else self.loss + (loss - self.loss) / min(self.step, 50)
+        progress = Progress(self.step, self.settings.steps, self.loss, self.settings.batch_size / took, self.seconds)
+        if self.accelerator.is_main_process:
+            if self.step % max(1, self.settings.steps // 200) == 0:
+                self.run.log(asdict(progress))
+            if now - self._saved > self.settings.checkpoint_seconds and self.step < self.settings.steps:
+                self._saved = now
+                self._save()
+        return progress
+
+    def _save(self) -> None:
+        state = {"step": torch.tensor(self.step), "loss": torch.tensor(self.loss, dtype=torch.float64)}
+        state["seconds"] = torch.tensor(self.seconds)
+        for name, parameter, average in zip(self.names, self.parameters, self.average, strict=True):
+            moments = self.optimizer.state[parameter]
+            state |= {f"weight.{name}": parameter, f"average.{name}": average}
+            state |= {f"{key}.{name}": moments[key] for key in ("exp_avg", "exp_avg_sq", "step")}
+        self.run.save_state(state)
+
+    def _resume(self) -> None:
+        state = self.run.state()
+        if state is None:
+            return
+        self.step, self.loss, self.seconds = (state[key].item() for key in ("step", "loss", "seconds"))
+        with torch.no_grad():
+            for name, parameter, average in zip(self.names, self.parameters, self.average, strict=True):
+                parameter.copy_(state[f"weight.{name}"])
+                average.copy_(state[f"average.{name}"])
+                self.optimizer.state[parameter] = {
+                    key: state[f"{key}.{name}"].to(self.device if key != "step" else "cpu", copy=True)
+                    for key in ("exp_avg", "exp_avg_sq", "step")
+                }
+
+
+def follow(training: Iterable[Progress], title: str, every_seconds: float = 5.0) -> list[Progress]:
+    """Run a training to its end and say how it goes: a line that renews itself in a terminal, else one now and then.
+
+    Returns:
+        All progress records.
+    """
+    history, last = [], 0.0
+    for progress in training:
+        history.append(progress)
+        now = time.perf_counter()
+        if now - last < (0.5 if sys.stderr.isatty() else every_seconds) and progress.step < progress.steps:
+            continue
+        last = now
+        left = (progress.steps - progress.step) * progress.seconds / progress.step
+        line = (
+            f"{title}: step {progress.step}/{progress.steps}  loss {progress.loss:.4f}  "
+            f"{progress.images_per_second:.0f} images/s  {left:.0f} s left"
+        )
+        print(line, end="\r" if sys.stderr.isatty() else "\n", file=sys.stderr, flush=True)
+    return history
+
+
+def latest_weights(run: Run) -> dict[str, Tensor]:
+    """Averaged weights of a run, finished or not.
+
+    Raises:
+        ValueError: the run has not saved anything yet.
+    """
+    if run.done:
+        return run.weights()
+    state = run.state()
+    if state is None:
+        raise ValueError(f"{run.folder} holds no weights yet")
+    return {name.removeprefix("average."): value for name, value in state.items() if name.startswith("average.")}
