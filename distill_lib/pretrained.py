@@ -6,8 +6,8 @@ with settings, seed, data, commit, training curve and the command.
 """
 
 import argparse
+import hashlib
 import json
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,25 +17,38 @@ import yaml
 from diffusers import UNet2DConditionModel
 
 from distill_lib import store
+from distill_lib.artefacts import origin
 from distill_lib.extractor import Extractor, factors, train_extractor
+from distill_lib.methods.guidance_distillation import distill_guidance
 from distill_lib.methods.teacher import train_teacher
-from distill_lib.models import Network, build_unet, load_unet
+from distill_lib.models import Network, build_unet, load_unet, student_of
 from distill_lib.training import TrainSettings, can_compile, follow
 from distill_lib.worlds.datasets import WORLDS, DatasetSpec, Pictures, load
 from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES, draw_scenes
 
-__all__ = ["PRETRAINED", "RECIPES", "extractor", "make", "teacher"]
+__all__ = ["PRETRAINED", "RECIPES", "extractor", "made", "make", "student", "teacher"]
 
 PRETRAINED = store.ROOT / "pretrained"
 RECIPES: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(
     (Path(__file__).parent / "profiles" / "pretrained.yaml").read_text()
 )
+_STAGE_ONE = "distill_lib.methods.guidance_distillation"
 _NOT_SETTINGS = ("network", "world", "worlds", "count", "teacher", "w_max")
 
 
 def teacher(name: str) -> UNet2DConditionModel:
     """The shipped teacher of a world."""
     return load_unet(PRETRAINED / f"teacher-{name}")
+
+
+def student(name: str) -> UNet2DConditionModel:
+    """The shipped student of stage one: one network for the guided pair of a world's teacher."""
+    return load_unet(PRETRAINED / f"student-{name}")
+
+
+def made(name: str) -> dict[str, Any]:
+    """How a shipped folder was made; `weights` is the checksum of its weights, under which others name it as parent."""
+    return json.loads((PRETRAINED / name / "made.json").read_text())
 
 
 def settings_of(recipe: dict[str, Any]) -> TrainSettings:
@@ -46,14 +59,6 @@ def settings_of(recipe: dict[str, Any]) -> TrainSettings:
 def pictures_of(recipe: dict[str, Any]) -> Pictures:
     """The training pictures of a recipe."""
     return load(DatasetSpec(name=recipe["world"], count=recipe["count"], seed=recipe["seed"]))
-
-
-def commit() -> str:
-    """The commit of the working tree, with + where files differ from it."""
-    result = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+"], cwd=store.ROOT, capture_output=True, text=True, check=False
-    )
-    return result.stdout.strip() or "unknown"
 
 
 def ship(name: str, unet: UNet2DConditionModel, run: store.Run, command: str) -> None:
@@ -67,9 +72,11 @@ def ship(name: str, unet: UNet2DConditionModel, run: store.Run, command: str) ->
 def write_origin(folder: Path, run: store.Run, command: str) -> None:
     """Write made.json: settings, data, commit, command and training curve (step, loss, seconds)."""
     curve = [[r["step"], round(r["loss"], 5), round(r["seconds"], 1)] for r in run.progress()]
-    made = {"config": run.config, "commit": commit(), "command": command, "curve": curve}
+    (weights,) = folder.glob("*.safetensors")
+    record = {"config": run.config, "commit": origin()["commit"], "command": command, "curve": curve}
+    record |= {"weights": hashlib.sha256(weights.read_bytes()).hexdigest()}
     with store.atomic(folder / "made.json") as part:
-        part.write_text(json.dumps(made))
+        part.write_text(json.dumps(record))
 
 
 def make_teacher(name: str) -> None:
@@ -83,6 +90,18 @@ def make_teacher(name: str) -> None:
     if not run.done:
         follow(train_teacher(Network(unet, compiled=settings.compiled), pictures, settings, run), f"teacher {name}", 30)
     ship(f"teacher-{name}", unet, run, f"make teachers NAMES=teacher-{name}")
+
+
+def make_student(name: str) -> None:
+    """Stage one: distil the guided pair of a teacher into one network that takes w."""
+    recipe = RECIPES["students"][name]
+    settings, pictures, net = settings_of(recipe), pictures_of(recipe), teacher(recipe["teacher"])
+    student = Network(student_of(net), compiled=settings.compiled)
+    pair = Network(net.requires_grad_(False), compiled=settings.compiled)
+    run = store.Run(f"student-{name}", recipe | {"teacher": made(f"teacher-{name}")["weights"]}, _STAGE_ONE)
+    if not run.done:
+        follow(distill_guidance(student, pair, pictures, settings, run, recipe["w_max"]), f"stage one {name}", 30)
+    ship(f"student-{name}", student.module, run, f"make teachers NAMES=student-{name}")
 
 
 def make_extractor(name: str) -> None:
@@ -114,14 +133,14 @@ def extractor(name: str = "scenes") -> Extractor:
 def make(name: str) -> None:
     """Make one shipped folder."""
     kind, _, rest = name.partition("-")
-    {"teacher": make_teacher, "extractor": make_extractor}[kind](rest)
+    {"teacher": make_teacher, "extractor": make_extractor, "student": make_student}[kind](rest)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
-    everything = [f"{kind[:-1]}-{name}" for kind in ("extractors", "teachers") for name in RECIPES[kind]]
+    everything = [f"{kind[:-1]}-{name}" for kind in ("extractors", "teachers", "students") for name in RECIPES[kind]]
     names = parser.parse_args().names
     for name in names or [n for n in everything if not (PRETRAINED / n / "made.json").exists()]:
         make(name)

@@ -14,15 +14,17 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as validated
 from torch import Tensor, nn
 
 from distill_lib import noise
 from distill_lib.store import Run
 
-__all__ = ["Draws", "Loop", "Progress", "TrainSettings", "Trainable", "can_compile", "follow", "latest_weights"]
+__all__ = ["Draws", "Loop", "Progress", "TrainSettings", "Trainable", "can_compile", "finish", "follow", "latest_weights"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class TrainSettings:
     """Settings of one training.
 
@@ -196,6 +198,19 @@ def follow(training: Iterable[Progress], title: str, every_seconds: float = 5.0)
         )
         print(line, end="\r" if sys.stderr.isatty() else "\n", file=sys.stderr, flush=True)
     return history
+
+
+def finish(net: Trainable, training: Iterable[Progress], run: Run, title: str) -> list[tuple[float, float]]:
+    """Run a training to its end unless it is done, load the averaged weights into the network and freeze it.
+
+    Returns:
+        The training curve as (step, loss).
+    """
+    if not run.done:
+        follow(training, title)
+    net.module.load_state_dict(run.weights())
+    net.module.eval().requires_grad_(False)
+    return [(record["step"], record["loss"]) for record in run.progress()]
 
 
 def latest_weights(run: Run) -> dict[str, Tensor]:

@@ -1,0 +1,57 @@
+# Everything a reader runs. POSIX make and sh; needs Python 3.11 to 3.13 and git. `make` alone lists the targets.
+.POSIX:
+.PHONY: help figures test teachers bench verify publish readme lab lint lock
+
+PYTHON ?= python3
+PROFILE ?= quick
+UV ?= uv
+run = .venv/bin/python -m
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+figures: .venv/.installed ## draw every figure and table [PROFILE=quick] [ID=g-tab1] [SEED=1]
+	@$(run) distill_lib.run figures --profile "$(PROFILE)" $${ID:+--id "$$ID"} $${SEED:+--seed "$$SEED"}
+
+test: .venv/.installed ## all tests, as CI runs them
+	$(run) pytest -q tests
+
+teachers: .venv/.installed ## train the shipped weights that are missing, or [NAMES="teacher-plain .."] anew
+	$(run) distill_lib.pretrained $(NAMES)
+
+bench: .venv/.installed ## time our code against the plain way
+	$(run) distill_lib.bench
+
+verify: .venv/.installed ## redraw, and compare with the committed figures/laptop
+	$(run) distill_lib.run verify
+
+publish: .venv/.installed ## put the outputs of the laptop run back into notebooks/
+	$(run) distill_lib.run publish
+
+readme: .venv/.installed ## renew the tables of README.md from manifest and results
+	$(run) distill_lib.readme
+
+lab: .venv/.installed ## open the notebooks in JupyterLab
+	$(run) jupyterlab notebooks
+
+lint: .venv/.installed ## ruff, rules and format
+	$(run) ruff check .
+	$(run) ruff format --check .
+
+# uv keeps each pin that pyproject.toml still allows; delete a line of the lock to move that package.
+lock: ## renew requirements.lock from pyproject.toml (needs uv)
+	cp requirements.lock requirements.lock.new
+	$(UV) pip compile -q --universal --python-version 3.11 --extra dev --no-annotate --no-header \
+	    -o requirements.lock.new pyproject.toml
+	{ grep '^#' requirements.lock; grep -Ev "^(nvidia-|cuda-|triton=)|(sys_platform|os_name) == '(win32|nt|emscripten)'" \
+	    requirements.lock.new; } > requirements.lock.part
+	mv requirements.lock.part requirements.lock
+	rm requirements.lock.new
+
+# The stamp is written last: an installation that was cut off is done again.
+.venv/.installed: requirements.lock pyproject.toml
+	@"$(PYTHON)" -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit("distill_lib needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is " + sys.version.split()[0] + ": try make PYTHON=python3.12 ..")'
+	"$(PYTHON)" -m venv .venv
+	$(run) pip install -q --disable-pip-version-check -r requirements.lock
+	$(run) pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch .venv/.installed

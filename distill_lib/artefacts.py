@@ -1,0 +1,105 @@
+"""Writing results: figures/<profile>/<artefact>.{json,csv,md,png,svg}, each moved into place whole.
+
+The JSON file holds tidy rows, one measured value a row, and where they came from; pictures and tables are drawn from it
+alone. Rows of another seed are kept, rows of the same seed replaced.
+"""
+
+import csv
+import io
+import json
+import os
+import platform
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from distill_lib.store import ROOT, atomic
+
+__all__ = ["Recorder", "figures_folder", "load_rows", "origin", "select"]
+
+Row = dict[str, Any]
+_PACKAGES = ("torch", "diffusers", "torch-fidelity", "accelerate", "papermill")
+
+
+def figures_folder(profile: str) -> Path:
+    """Where a profile's artefacts lie; DISTILL_FIGURES moves the folder of all profiles."""
+    return Path(os.environ.get("DISTILL_FIGURES", ROOT / "figures")) / profile
+
+
+def load_rows(profile: str, artefact: str) -> list[Row]:
+    """The rows of an artefact; none if it has not been made."""
+    path = figures_folder(profile) / f"{artefact}.json"
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def select(rows: list[Row], **wanted: Any) -> list[Row]:
+    """Rows whose columns equal all that is wanted."""
+    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+
+
+def origin() -> dict[str, Any]:
+    """Commit, versions and device of this process."""
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores, {platform.machine()}"
+    versions = {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+    return {"commit": git.stdout.strip() or "unknown", "versions": versions, "device": device}
+
+
+class Recorder:
+    """Writes the artefacts of one notebook run.
+
+    Args:
+        profile: name of the profile, and of the folder.
+        dataset: what the pictures are.
+        parents: keys of the runs and shipped folders that the results rest on.
+
+    Raises:
+        ValueError: the folder cannot be written to. Said at once, before anything is computed.
+    """
+
+    def __init__(self, profile: str, dataset: str, parents: list[str]) -> None:
+        self.profile, self.dataset, self.parents = profile, dataset, parents
+        self.start = time.perf_counter()
+        with atomic(figures_folder(profile) / ".writable"):
+            pass
+        (figures_folder(profile) / ".writable").unlink()
+
+    def rows(self, artefact: str, rows: list[Row]) -> list[Row]:
+        """Write rows as JSON and CSV; returns them with the kept rows of other seeds."""
+        seeds = {row.get("seed") for row in rows}
+        kept = [row for row in load_rows(self.profile, artefact) if row.get("seed") not in seeds]
+        rows = sorted(kept + rows, key=lambda row: row.get("seed", 0))
+        paper = {"g": "guided", "s": "sdxs"}[artefact[0]]
+        record = {"artefact": artefact, "paper": paper, "profile": self.profile, "dataset": self.dataset, "rows": rows}
+        record |= origin() | {"seconds": round(time.perf_counter() - self.start, 1), "parents": self.parents}
+        self._write(artefact, "json", json.dumps(record, indent=1))
+        table = io.StringIO()
+        writer = csv.DictWriter(table, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self._write(artefact, "csv", table.getvalue())
+        return rows
+
+    def table(self, artefact: str, markdown: str) -> str:
+        """Write a table as Markdown; returns it."""
+        self._write(artefact, "md", markdown)
+        return markdown
+
+    def figure(self, artefact: str, figure: Figure) -> Figure:
+        """Write a figure as PNG and SVG; returns it."""
+        for suffix in ("png", "svg"):
+            with atomic(figures_folder(self.profile) / f"{artefact}.{suffix}") as part:
+                # no date inside: the same rows draw the same file
+                figure.savefig(part, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
+        return figure
+
+    def _write(self, artefact: str, suffix: str, text: str) -> None:
+        with atomic(figures_folder(self.profile) / f"{artefact}.{suffix}") as part:
+            part.write_text(text)

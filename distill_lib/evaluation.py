@@ -1,0 +1,202 @@
+"""Sampling for measurement, and the rows that come out of it.
+
+Everybody starts from the same noise and the same classes, so that methods are compared picture by picture. Pictures
+are kept in `runs/cache` by the weights they came from: no notebook samples twice what another has sampled.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill_lib import noise
+from distill_lib.guidance import combine, guided_pair
+from distill_lib.losses.guided import relative_error
+from distill_lib.metrics import Reader, fid, laplacian_variance, median_seconds, paired, quality, to_bytes
+from distill_lib.models import Network, denoise_pair, denoise_student, from_patches
+from distill_lib.samplers import Denoise, nfe, sample
+from distill_lib.schedules import OURS, add_noise
+from distill_lib.store import cached
+from distill_lib.worlds.datasets import WORLDS, Pictures, render_pictures
+from distill_lib.worlds.scenes import TEXTURES
+
+__all__ = [
+    "BATCH",
+    "Measured",
+    "bind",
+    "check_strengths",
+    "classes",
+    "held_out",
+    "measure",
+    "sample_pictures",
+    "samples_of",
+    "stage_one_errors",
+    "timed_rows",
+]
+
+BATCH = 128
+"""Samples in one call of a network while measuring (a guided pair holds twice as many rows)."""
+
+Row = dict[str, Any]
+
+
+def classes(n: int, n_classes: int) -> Tensor:
+    """The classes of n samples, (n,): all of them in turn."""
+    return torch.arange(n) % n_classes
+
+
+def held_out(world: str, n: int, part: int = 0) -> Tensor:
+    """Real pictures that no training has seen, uint8 (n, 3, R, R): seed 1000 + part of the world."""
+    spec = {"world": world, "n": n, "part": part}
+    make = lambda: {"image": render_pictures(WORLDS[world], 1000 + part, torch.arange(n))[0]}  # noqa: E731
+    return cached("held-out", spec, make, "distill_lib.worlds.datasets")["image"]
+
+
+def check_strengths(ws: Iterable[float], w_max: float) -> None:
+    """Refuse a guidance strength outside the range that a student was trained for.
+
+    Raises:
+        ValueError: names the strength and the range.
+    """
+    for w in ws:
+        if not 0 <= w <= w_max:
+            raise ValueError(f"w={w} lies outside [0, {w_max}], the range that the student was trained for")
+
+
+@torch.no_grad()
+def sample_pictures(
+    denoiser: Callable[[Tensor], Denoise], n_steps: int, label: Tensor, shape: tuple[int, ...], seed: int = 0
+) -> Tensor:
+    """Pictures uint8 (N, 3, R, R) of the deterministic sampler for classes (N,), in batches of BATCH.
+
+    Args:
+        denoiser: binds classes (B,) and returns a denoiser.
+        shape: shape of one z_T, (12, R/2, R/2).
+        seed: of the noise z_T, which depends on nothing else than the sample's number.
+    """
+    images = []
+    for index in torch.arange(len(label)).split(BATCH):
+        z_T = noise.normal(seed, "z_T", 0, index, shape)
+        # the last batch is filled up, so that a compiled network sees one shape only
+        fill = torch.arange(min(BATCH, len(label))) % len(index)
+        x = sample(denoiser(label[index][fill]), z_T[fill], n_steps)[: len(index)]
+        images.append(to_bytes(from_patches(x)))
+    return torch.cat(images)
+
+
+def _fingerprint(net: Network) -> str:
+    digest = hashlib.sha256()
+    for name, value in net.module.state_dict().items():
+        digest.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def bind(net: Network, w: float) -> Callable[[Tensor], Denoise]:
+    """What makes a denoiser of a network at strength w for given classes: a student if it takes w, else the pair."""
+    if net.takes_w:
+        return lambda label: denoise_student(net, label, torch.full((len(label),), w))
+    return lambda label: denoise_pair(net, label, w)
+
+
+def samples_of(net: Network, n_steps: int, w: float, n: int, seed: int = 0) -> Tensor:
+    """Pictures uint8 (n, 3, R, R) of a network at strength w: a student if it takes w, else the guided pair."""
+    label = classes(n, net.null)
+    size = net.module.config.sample_size
+    spec = {"net": _fingerprint(net), "steps": n_steps, "w": w, "n": n, "seed": seed, "bf16": net.bf16}
+
+    def make() -> dict[str, Tensor]:
+        return {"image": sample_pictures(bind(net, w), n_steps, label, (12, size, size), seed)}
+
+    return cached("samples", spec, make, "distill_lib.samplers")["image"]
+
+
+class Measured:
+    """What samples are compared with at one size: real pictures, their floor, and the many-step teacher.
+
+    Args:
+        reader: the extractor.
+        teacher: the guided pair.
+        world: a name of WORLDS.
+        n: pictures behind each metric.
+        teacher_steps: steps of the teacher that stands for the truth.
+        seed: of the noise of all samples.
+    """
+
+    def __init__(self, reader: Reader, teacher: Network, world: str, n: int, teacher_steps: int, seed: int = 0) -> None:
+        self.reader, self.teacher, self.n, self.teacher_steps, self.seed = reader, teacher, n, teacher_steps, seed
+        self.real, other = held_out(world, n), held_out(world, n, part=1)
+        self.floor = fid(reader, other, self.real)
+        self.real_sharpness = laplacian_variance(self.real)
+        label = classes(n, teacher.null)
+        # a world without textures has one class where the extractor knows three
+        self.joint = label if WORLDS[world].texture else label * len(TEXTURES)
+
+    def truth(self, w: float) -> Tensor:
+        """The teacher's own pictures at w."""
+        return samples_of(self.teacher, self.teacher_steps, w, self.n, self.seed)
+
+    def rows(self, method: str, net: Network, n_steps: int, w: float) -> list[Row]:
+        """All metrics of a network's pictures, one row each."""
+        image = samples_of(net, n_steps, w, self.n, self.seed)
+        truth = self.truth(w)
+        _, logits = self.reader.read(image)
+        log_p = logits.log_softmax(1)
+        named = log_p.gather(1, self.joint[:, None])[:, 0]
+        others = log_p.scatter(1, self.joint[:, None], -torch.inf).amax(1)
+        values = quality(self.reader, image, self.real) | {
+            "fid_teacher": fid(self.reader, image, truth),
+            "paired": paired(image, truth).mean().item(),
+            "accuracy": (named > others).float().mean().item(),
+            "margin": (named - others).mean().item(),
+            "sharpness": laplacian_variance(image),
+        }
+        about = {"method": method, "steps": n_steps, "w": w, "nfe": nfe(n_steps, w, not net.takes_w), "seed": self.seed}
+        return [about | {"metric": metric, "value": value, "n": self.n} for metric, value in values.items()]
+
+    def floor_rows(self) -> list[Row]:
+        """Real against other real pictures at the same n, and the sharpness of real ones."""
+        about = {"method": "real", "seed": self.seed, "n": self.n}
+        pairs = {"floor_fid": self.floor, "sharpness": self.real_sharpness}
+        return [about | {"metric": metric, "value": value} for metric, value in pairs.items()]
+
+
+@torch.no_grad()
+def stage_one_errors(
+    student: Network, teacher: Network, pictures: Pictures, ts: Iterable[int], ws: Iterable[float], n: int = 64
+) -> list[Row]:
+    """Relative error of stage one on a grid of t and w > 0, `losses.guided.relative_error`, one row a point.
+
+    The same n pictures and noises serve every point, so that neighbouring points can be compared.
+    """
+    x, label = pictures.batch(torch.arange(n))
+    eps = noise.normal(0, "stage-one-error", 0, torch.arange(n), x.shape[1:])
+    rows = []
+    for grid_t in ts:
+        t = torch.full((n,), grid_t)
+        z_t = add_noise(x, eps, t)
+        v_cond, v_uncond = guided_pair(teacher, z_t, t, label, teacher.null)
+        for w in ws:
+            strength = torch.full((n,), w)
+            v_w = combine(v_cond, v_uncond, strength)
+            error = relative_error(student(z_t, t, label, strength), v_cond, v_w).item()
+            rows.append({"method": "ours-D", "metric": "relative_error", "t": grid_t / OURS.T, "w": w, "value": error, "n": n})
+    return rows
+
+
+def timed_rows(method: str, net: Network, n_steps: int, w: float, repeats: int, about: Row) -> list[Row]:
+    """Measured seconds for one batch of BATCH pictures, and pictures a second, by the deterministic sampler."""
+    label = classes(BATCH, net.null)
+    size = net.module.config.sample_size
+    seconds = median_seconds(lambda: sample_pictures(bind(net, w), n_steps, label, (12, size, size)), repeats)
+    about = about | {"method": method, "steps": n_steps, "w": w, "nfe": nfe(n_steps, w, not net.takes_w), "n": BATCH}
+    return [
+        about | {"metric": "seconds", "value": seconds},
+        about | {"metric": "images_per_second", "value": BATCH / seconds},
+    ]
+
+
+def measure(measured: Measured, method: str, nets: dict[int, Network], ws: Iterable[float]) -> list[Row]:
+    """Rows of `method` for the network of each step count, at each strength."""
+    return [row for w in ws for n_steps, net in nets.items() for row in measured.rows(method, net, n_steps, w)]

@@ -1,0 +1,193 @@
+"""Drawing: one style, colours that colour-blind readers tell apart, functions that return a Figure.
+
+Curves show the mean over seeds and, from two seeds on, a band of the lowest and highest seed.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from distill_lib.artefacts import select
+
+__all__ = ["LABELS", "curves", "grid", "loss_curve", "markdown_table", "sampler_diagram", "scatter_2d", "tradeoff"]
+
+Row = dict[str, Any]
+
+COLORS = {"ours-D": "#0072B2", "ddim": "#D55E00", "teacher": "#000000", "real": "#777777", "ours-S": "#009E73"}
+MARKERS = {"ours-D": "o", "ddim": "s", "teacher": "*", "ours-S": "^"}
+LABELS = {
+    "ours-D": "distilled student (D)",
+    "ddim": "teacher, DDIM, same evaluations",
+    "teacher": "teacher, many steps",
+    "fid": "FID",
+    "fid_teacher": "Fréchet distance to teacher",
+    "is": "Inception score",
+    "accuracy": "named as its class",
+    "paired": "paired distance to teacher",
+    "sharpness": "sharpness (Laplacian variance)",
+    "recall": "recall",
+    "nfe": "network evaluations a sample",
+}
+_STYLE = {
+    "figure.dpi": 100,
+    "savefig.dpi": 150,
+    "savefig.bbox": "tight",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "svg.hashsalt": "distill_lib",
+}
+mpl.rcParams.update(_STYLE)
+
+
+def _new(width: float, height: float, rows: int = 1, columns: int = 1, **kwargs: Any) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
+
+
+def _mean_and_range(rows: list[Row], x: str) -> tuple[list[float], list[float], list[float], list[float]]:
+    places = sorted({row[x] for row in rows})
+    groups = [[row["value"] for row in rows if row[x] == place] for place in places]
+    return places, [sum(g) / len(g) for g in groups], [min(g) for g in groups], [max(g) for g in groups]
+
+
+def grid(images: Sequence[Sequence[Tensor]], rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
+    """Pictures uint8 (3, R, R) in a labelled grid; an inner tensor (n, 3, R, R) is shown as n pictures side by side."""
+    figure, axes = _new(1.25 * sum(_width(c) for c in images[0]), 1.2 * len(images) + 0.4, len(images), len(images[0]),
+                        width_ratios=[_width(c) for c in images[0]])
+    for i, line in enumerate(images):
+        for j, cell in enumerate(line):
+            strip = cell if cell.ndim == 3 else np.concatenate(list(cell), 2)
+            axes[i, j].imshow(np.asarray(strip).transpose(1, 2, 0), interpolation="nearest")
+            axes[i, j].set(xticks=[], yticks=[])
+            axes[i, j].spines[:].set_visible(False)
+            if i == 0:
+                axes[i, j].set_title(columns[j], fontsize=9)
+            if j == 0:
+                axes[i, j].set_ylabel(rows[i], rotation=0, ha="right", va="center", fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _width(cell: Tensor) -> int:
+    return 1 if cell.ndim == 3 else len(cell)
+
+
+def curves(rows: list[Row], metrics: Sequence[str], ws: Sequence[float], title: str, floor: float | None = None) -> Figure:
+    """Metrics (down) for each w (across) against network evaluations; the many-step teacher is a dashed line."""
+    figure, axes = _new(2.5 * len(ws) + 0.6, 2.0 * len(metrics) + 0.5, len(metrics), len(ws), sharex=True, sharey="row")
+    for i, metric in enumerate(metrics):
+        for j, w in enumerate(ws):
+            ax = axes[i, j]
+            for method in ("ours-D", "ours-S", "ddim"):
+                here = select(rows, method=method, metric=metric, w=w)
+                if not here:
+                    continue
+                x, mean, low, high = _mean_and_range(here, "nfe")
+                ax.plot(x, mean, color=COLORS[method], marker=MARKERS[method], ms=4, label=LABELS.get(method, method))
+                ax.fill_between(x, low, high, color=COLORS[method], alpha=0.2, lw=0)
+            for row in select(rows, method="teacher", metric=metric, w=w)[:1]:
+                if metric != "fid_teacher":
+                    ax.axhline(row["value"], color="black", ls="--", lw=1, label=f"teacher, {row['nfe']} evaluations")
+            if floor is not None and metric.startswith("fid"):
+                ax.axhline(floor, color=COLORS["real"], ls=":", lw=1, label="real against real")
+            ax.set_xscale("log", base=2)
+            if metric.startswith("fid") or metric == "paired":
+                ax.set_yscale("log")
+            ax.set_xticks(sorted({r["nfe"] for r in rows if r["method"] in ("ours-D", "ddim")}))
+            ax.xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
+            if i == 0:
+                ax.set_title(f"w = {w:g}")
+            if j == 0:
+                ax.set_ylabel(LABELS.get(metric, metric))
+            if i == len(metrics) - 1:
+                ax.set_xlabel(LABELS["nfe"])
+    handles, labels = axes[0, -1].get_legend_handles_labels()
+    extra, names = axes[-1, 0].get_legend_handles_labels()
+    unique = dict(zip(labels + names, handles + extra, strict=True))
+    figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=4)
+    figure.suptitle(title)
+    return figure
+
+
+def tradeoff(rows: list[Row], steps: Sequence[int], title: str) -> Figure:
+    """FID (down is better) against Inception score (right is better) as w moves along each curve."""
+    figure, axes = _new(5.6, 3.8)
+    ax = axes[0, 0]
+    shades = mpl.colormaps["viridis"](np.linspace(0.85, 0.1, len(steps)))
+    lines = [("ours-D", n, shade, f"student, {n} step{'s' * (n > 1)}") for n, shade in zip(steps, shades, strict=True)]
+    teacher_steps = max((row["steps"] for row in select(rows, method="teacher")), default=None)
+    lines.append(("teacher", teacher_steps, "black", f"teacher, {teacher_steps} steps"))
+    for method, n, color, label in lines:
+        x, y = (_mean_and_range(select(rows, method=method, steps=n, metric=m), "w")[:2] for m in ("is", "fid"))
+        ax.plot(x[1], y[1], color=color, marker=MARKERS[method], ms=5, ls="--" if method == "teacher" else "-", label=label)
+        if method == "teacher" or n == max(steps):
+            for w, a, b in zip(x[0], x[1], y[1], strict=True):
+                ax.annotate(f"w={w:g}", (a, b), textcoords="offset points", xytext=(4, 4), fontsize=7, color=color)
+    ax.set(xlabel=LABELS["is"], ylabel=LABELS["fid"], yscale="log", title=title)
+    ax.legend(fontsize=8)
+    return figure
+
+
+def loss_curve(curves: dict[str, list[tuple[float, float]]], title: str) -> Figure:
+    """Training losses against the step, on a logarithmic axis."""
+    figure, axes = _new(5.6, 2.8)
+    shades = mpl.colormaps["viridis"](np.linspace(0.1, 0.85, len(curves)))
+    for (label, points), color in zip(curves.items(), shades, strict=True):
+        axes[0, 0].plot(*zip(*points, strict=True), color=color, label=label)
+    axes[0, 0].set(xlabel="training step", ylabel="loss, smoothed", yscale="log", title=title)
+    axes[0, 0].legend(fontsize=8)
+    return figure
+
+
+def scatter_2d(panels: dict[str, Tensor], label: Tensor, title: str, limit: float = 2.2) -> Figure:
+    """Two-dimensional samples (N, 2), coloured by class, a panel each."""
+    figure, axes = _new(2.2 * len(panels), 2.6, 1, len(panels), sharex=True, sharey=True)
+    palette = np.array(["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"])
+    for ax, (name, points) in zip(axes[0], panels.items(), strict=True):
+        ax.scatter(points[:, 0], points[:, 1], s=3, c=palette[np.asarray(label) % 6], lw=0)
+        ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+        ax.set_title(name, fontsize=9)
+    figure.suptitle(title)
+    return figure
+
+
+def sampler_diagram(deterministic: Sequence[int], stochastic: Sequence[int], T: int, title: str) -> Figure:
+    """The moves of two samplers along time: network moves as arrows to the right, noise added as arrows back."""
+    figure, axes = _new(6.4, 2.6, 2, 1, sharex=True)
+    for ax, path, name in zip(axes[:, 0], (deterministic, stochastic), ("deterministic", "stochastic"), strict=True):
+        ax.axhline(0, color="#bbbbbb", lw=1, zorder=0)
+        for i, (t, s) in enumerate(zip(path, path[1:], strict=False)):
+            back = s > t
+            color, bend = (COLORS["ddim"], 0.45) if back else (COLORS["ours-D"], -0.35)
+            ax.annotate("", (s / T, 0), (t / T, 0), arrowprops={
+                "arrowstyle": "-|>", "color": color, "lw": 1.5, "ls": "--" if back else "-",
+                "connectionstyle": f"arc3,rad={bend if not back else -bend}", "shrinkA": 2, "shrinkB": 2,
+            })
+            ax.plot(t / T, 0, "o", color="black", ms=4 if i else 6)
+        ax.plot(0, 0, "o", color="black", ms=6)
+        ax.set(yticks=[], ylim=(-0.5, 0.5), xlim=(1.05, -0.05))
+        ax.grid(False)
+        ax.spines["left"].set_visible(False)
+        ax.set_title(name, fontsize=9, loc="left")
+    ax.set_xticks([1, 0.75, 0.5, 0.25, 0], ["1 (noise)", "3/4", "1/2", "1/4", "0 (picture)"])
+    ax.set_xlabel("time t")
+    figure.suptitle(title)
+    return figure
+
+
+def markdown_table(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table; floats get three significant digits."""
+
+    def cell(value: Any) -> str:
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    rows = [header, ["---"] * len(header), *lines]
+    return "\n".join("| " + " | ".join(cell(value) for value in row) + " |" for row in rows) + "\n"

@@ -1,0 +1,224 @@
+"""The manifest of a paper, and the verdicts on its claims, computed from the rows under figures/.
+
+What a claim measures is data. For each seed, from the tidy rows of an artefact:
+
+    point  = compare(value, reference) / limit      one for each combination of the fields in `each`               (1)
+    part   = reduce(points)                         max, median or min                                             (2)
+    effect = max(parts)  if direction is at_most,  min(parts)  if it is at_least: the worst part decides           (3)
+
+The 95 % t interval of (3) over seeds gives the verdict: `supported` if all of it lies on the right side of `margin`,
+`contradicted` if all of it lies on the wrong side, else `inconclusive`; always the last with fewer than three seeds.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from distill_lib.artefacts import figures_folder
+from distill_lib.metrics import interval
+from distill_lib.papers.manifest import PAPERS, Claim, Part, Select, load_paper
+from distill_lib.store import atomic
+
+__all__ = ["MissingRows", "effect", "judge", "judge_claim", "load_paper", "part_value", "rows", "write_claims"]
+
+Rows = list[dict[str, Any]]
+
+COMPARE: dict[str, Callable[[float, float], float]] = {
+    "ratio": lambda value, reference: value / reference,
+    "difference": lambda value, reference: value - reference,
+    "distance": lambda value, reference: abs(value - reference),
+    "change": lambda value, reference: (value - reference) / abs(reference),
+    "departure": lambda value, reference: abs(value - reference) / abs(reference),
+}
+REDUCE: dict[str, Callable[[list[float]], float]] = {"max": max, "median": median, "min": min}
+
+
+class MissingRows(LookupError):
+    """A claim cannot be judged for a seed; the message says which row is absent or unusable."""
+
+
+def _folder(profile: str, figures: Path | None) -> Path:
+    return figures / profile if figures else figures_folder(profile)
+
+
+def rows(profile: str, artefact: str, figures: Path | None = None) -> Rows:
+    """The tidy rows of figures/<profile>/<artefact>.json; none where the file is not there yet.
+
+    Args:
+        figures: folder of all profiles, `figures/` unless given.
+
+    Raises:
+        ValueError: the file is no JSON or has no rows.
+    """
+    path = _folder(profile, figures) / f"{artefact}.json"
+    try:
+        return json.loads(path.read_text())["rows"]
+    except FileNotFoundError:
+        return []
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} has no readable rows: {error!r}; delete it and draw {artefact} again") from error
+
+
+def effect(claim: Claim, tables: dict[str, Rows], seed: int) -> float:
+    """Formula (3) for one seed; raises as `part_value`."""
+    parts = [part_value(part, tables[part.artefact], seed) for part in claim.effect]
+    return max(parts) if claim.direction == "at_most" else min(parts)
+
+
+def part_value(part: Part, table: Rows, seed: int) -> float:
+    """Formula (2) for one seed.
+
+    Raises:
+        MissingRows: a row is absent, or the number that comes out is not finite.
+        ValueError: two rows answer the same question.
+    """
+    of_seed = [row for row in table if row.get("seed", seed) == seed]
+    chosen = [row for row in _fitting(of_seed, part.value) if all(field in row for field in part.each)]
+    keys = [tuple(row[field] for field in part.each) for row in chosen]
+    what = f"{part.artefact}: {_words(part.value.pins())}, seed {seed}"
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"{what} has several rows; draw {part.artefact} again")
+    wanted = part.value.w if isinstance(part.value.w, list) else []
+    if not chosen or set(wanted) - {row["w"] for row in chosen if "w" in row}:
+        raise MissingRows(f"{what} has no row, or not each w")
+    try:
+        points = [_point(part, row, of_seed) for row in chosen]
+    except ZeroDivisionError as error:
+        raise MissingRows(f"{what} would be divided by 0") from error
+    if not all(map(math.isfinite, points)):
+        raise MissingRows(f"{what} is not finite")
+    return REDUCE[part.reduce](points) if part.reduce else points[0]
+
+
+def _point(part: Part, row: dict[str, Any], of_seed: Rows) -> float:
+    """Formula (1) for one row of the value."""
+    at = {field: row[field] for field in part.each}
+    number = _read(row, part.value)
+    if part.reference and part.compare:
+        number = COMPARE[part.compare](number, _one(of_seed, part.reference, at, part.artefact))
+    return number / (_one(of_seed, part.limit, at, part.artefact) if isinstance(part.limit, Select) else part.limit)
+
+
+def _one(table: Rows, select: Select, at: dict[str, Any], artefact: str) -> float:
+    """The number of the only row that fits, at the same point as the value."""
+    at = {field: x for field, x in at.items() if field not in select.pins()}
+    found = [row for row in _fitting(table, select) if all(row.get(field, x) == x for field, x in at.items())]
+    if not found:
+        raise MissingRows(f"{artefact} has no row for {_words(select.pins() | at)}")
+    if len(found) > 1:
+        raise ValueError(f"{artefact}: {len(found)} rows for {_words(select.pins() | at)}; draw it again")
+    return _read(found[0], select)
+
+
+def _fitting(table: Rows, select: Select) -> Rows:
+    """The rows that a selection names."""
+    pins = {field: wanted for field, wanted in select.pins().items() if wanted != "most"}
+    found = [
+        row
+        for row in table
+        if all(row.get(field) in (wanted if isinstance(wanted, list) else [wanted]) for field, wanted in pins.items())
+    ]
+    if select.steps != "most":
+        return found
+    most = max((row.get("steps", 0) for row in found), default=0)
+    return [row for row in found if row.get("steps", 0) == most]
+
+
+def _read(row: dict[str, Any], select: Select) -> float:
+    number = {"value": row["value"], "nfe": row.get("nfe"), "value_per_nfe": row["value"]}[select.read]
+    number = number / row["nfe"] if select.read == "value_per_nfe" else number
+    return math.nan if number is None else float(number)
+
+
+def _words(fields: dict[str, Any]) -> str:
+    return ", ".join(f"{field} {value}" for field, value in fields.items())
+
+
+def _verdict(effects: list[float], direction: str, margin: float, profile: str) -> tuple[str, str]:
+    """The verdict on an effect measured once a seed, and a note that says why it is no stronger (or nothing)."""
+    if profile == "smoke":
+        return "inconclusive", "smoke: plumbing only"
+    if len(effects) < 3:
+        return "inconclusive", f"{len(effects)} of the 3 seeds that a verdict needs"
+    low, high = interval(effects)
+    if (high <= margin) if direction == "at_most" else (low >= margin):
+        return "supported", ""
+    if (low > margin) if direction == "at_most" else (high < margin):
+        return "contradicted", ""
+    return "inconclusive", "the interval holds the margin"
+
+
+def judge(profile: str, figures: Path | None = None) -> list[dict[str, Any]]:
+    """All claims of both papers, in the form of claims.json.
+
+    A claim without a verdict (verdict, effect, low, high are None) says why in `not_judged`.
+    """
+    return [judge_claim(claim, name, profile, figures) for name in PAPERS for claim in load_paper(name).claims]
+
+
+def judge_claim(claim: Claim, paper: str, profile: str, figures: Path | None = None) -> dict[str, Any]:
+    """One entry of claims.json."""
+    tables = {artefact: rows(profile, artefact, figures) for artefact in claim.artefacts}
+    effects, left_out = {}, []
+    for seed in _seeds(claim, tables):
+        try:
+            effects[seed] = effect(claim, tables, seed)
+        except MissingRows as why:
+            left_out.append(f"seed {seed} left out: {why}")
+    entry = {
+        "id": claim.id,
+        "paper": paper,
+        "sentence": claim.sentence,
+        "source": claim.source,
+        "confidence": claim.confidence,
+        "verdict": None,
+        "effect": None,
+        "low": None,
+        "high": None,
+        "direction": claim.direction,
+        "margin": claim.margin,
+        "seeds": list(effects),
+        "profile": profile,
+        "artefacts": claim.artefacts,
+        "note": "",
+    }
+    if not effects:
+        why = "; ".join(left_out) or f"no rows yet at profile {profile} in {', '.join(claim.artefacts)}"
+        return entry | {"not_judged": claim.not_judged or why}
+    word, note = _verdict(list(effects.values()), str(claim.direction), float(claim.margin or 0), profile)
+    low, high = (x if math.isfinite(x) else None for x in interval(list(effects.values())))
+    notes = [note, *left_out, *_also(claim, tables, list(effects))]
+    return entry | {
+        "verdict": word,
+        "effect": fmean(effects.values()),
+        "low": low,
+        "high": high,
+        "note": "; ".join(filter(None, notes)),
+    }
+
+
+def _seeds(claim: Claim, tables: dict[str, Rows]) -> list[int]:
+    return sorted(
+        {row["seed"] for part in claim.effect for row in _fitting(tables[part.artefact], part.value) if "seed" in row}
+    )
+
+
+def _also(claim: Claim, tables: dict[str, Rows], seeds: list[int]) -> list[str]:
+    told = []
+    for label, part in claim.also.items():
+        try:
+            told.append(f"{label} {fmean(part_value(part, tables[part.artefact], seed) for seed in seeds):.3g}")
+        except MissingRows as why:
+            told.append(f"{label}: {why}")
+    return told
+
+
+def write_claims(profile: str, figures: Path | None = None) -> Path:
+    """Judge at a profile and write figures/<profile>/claims.json atomically; returns its path."""
+    path = _folder(profile, figures) / "claims.json"
+    with atomic(path) as part:
+        part.write_text(json.dumps(judge(profile, figures), indent=1, ensure_ascii=False) + "\n")
+    return path

@@ -1,0 +1,78 @@
+"""Profiles: every size of every run in one validated model, one YAML file a profile. No code branches on a name.
+
+`load("quick")` reads `quick.yaml`; the environment variable DISTILL_PROFILE overrides the name (nbval cannot pass
+parameters to a notebook), DISTILL_FIGURES the folder that artefacts are written to.
+"""
+
+import os
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from distill_lib.training import TrainSettings
+
+__all__ = ["Profile", "load", "names"]
+
+_FOLDER = Path(__file__).parent
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sizes(_Strict):
+    """How much is measured."""
+
+    pictures: int = Field(description="training pictures rendered for live training")
+    samples: int = Field(description="pictures behind each metric; the papers take 50,000")
+    teacher_steps: int = Field(description="steps of the many-step teacher; the paper takes 1,024")
+    repeats: int = Field(description="timed repeats of a sampler, of which the median is kept")
+    compiled: bool = Field(False, description="compile the networks that are measured; pays from some minutes on")
+
+
+class Hardness(_Strict):
+    """The worlds compared in g-hardness, and the short halving whose advantage is measured on each."""
+
+    worlds: list[str]
+    steps: list[int]
+    start: int = Field(description="steps of the teacher that is halved first")
+    training: TrainSettings
+
+
+class Profile(_Strict):
+    """All settings of the guided-distillation notebooks."""
+
+    name: str
+    about: str
+    world: str
+    ws: list[float]
+    steps: list[int]
+    sizes: Sizes
+    toy: TrainSettings
+    stage_one: TrainSettings = Field(description="live stage one: the first steps, from the teacher")
+    halving_start: int = Field(description="steps of the student of stage one, halved first; the paper takes 1,024")
+    halving: TrainSettings
+    halving_last: TrainSettings = Field(description="the halvings to 2 and to 1 step, which take twice as long")
+    hardness: Hardness
+
+
+def names() -> list[str]:
+    """The profiles that exist."""
+    return sorted(p.stem for p in _FOLDER.glob("*.yaml") if p.stem != "pretrained")
+
+
+def load(name: str) -> Profile:
+    """A profile by name; DISTILL_PROFILE overrides it.
+
+    Raises:
+        ValueError: there is no such profile, or its file is not valid.
+    """
+    name = os.environ.get("DISTILL_PROFILE") or name
+    if name not in names():
+        raise ValueError(f"profile={name!r} is unknown; choose one of {', '.join(names())}")
+    try:
+        return Profile(name=name, **yaml.safe_load((_FOLDER / f"{name}.yaml").read_text()))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{name}.yaml: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error

@@ -1,0 +1,193 @@
+"""README's tables, made from the manifests and from figures/laptop: `python -m distill_lib.readme [--check]`.
+
+Each stands between `<!-- begin:NAME -->` and `<!-- end:NAME -->`; the text around them is left alone.
+
+    reproduced    what of the two papers is shown here, by which artefact and notebook, and what is not
+    claims        the verdicts of claims.json
+    table-1       an excerpt of g-tab1: Frechet distance to the teacher, student beside DDIM at equal evaluations
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from distill_lib.metrics import interval
+from distill_lib.papers.claims import rows
+from distill_lib.papers.manifest import PAPERS, Item, load_paper
+from distill_lib.store import ROOT, atomic
+
+__all__ = ["claims_table", "headline_table", "main", "regenerate", "reproduced_table"]
+
+PROFILE = "laptop"
+FIGURES = ROOT / "figures"
+_KINDS = {"fig": "Fig.", "tab": "Table", "eq": "Eq.", "alg": "Algorithm"}
+_SIGNS = {"at_most": "≤", "at_least": "≥"}
+
+
+def _table(head: list[str], lines: Iterable[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *lines])
+
+
+def _label(item: str) -> str:
+    """fig-6 -> Fig. 6, v1-fig-4 -> Fig. 4 of v1."""
+    if item.startswith("v1-"):
+        return f"{_label(item[3:])} of v1"
+    kind, _, number = item.partition("-")
+    return f"{_KINDS[kind]} {number.upper()}" if kind in _KINDS else item
+
+
+def _fold(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
+    """One line a reason, [names, reason], in order of first appearance."""
+    names: dict[str, list[str]] = {}
+    for name, reason in pairs:
+        names.setdefault(reason, []).append(name)
+    return [[", ".join(of_reason), reason] for reason, of_reason in names.items()]
+
+
+def _link(artefact: str, figures: Path) -> str:
+    """The artefact's picture or table, relative to README, where it is there."""
+    files = [f"{artefact}.{suffix}" for suffix in ("png", "md")]
+    found = [file for file in files if (figures / PROFILE / file).exists()]
+    return f"[{artefact}](figures/{PROFILE}/{found[0]})" if found else artefact
+
+
+def _shown(item: Item, figures: Path) -> list[str]:
+    links = [_link(artefact, figures) for artefact in item.artefacts]
+    status = "drawn" if all(link.startswith("[") for link in links) else "not measured yet"
+    notebook = f"[{item.notebook}](notebooks/{item.notebook}.ipynb)"
+    return [_label(item.id), item.shows, ", ".join(links), notebook, f"{status}; {item.note}" if item.note else status]
+
+
+def reproduced_table(figures: Path = FIGURES) -> str:
+    """What of each paper is shown here, then what is not, one line a reason."""
+    texts = []
+    for name in PAPERS:
+        paper = load_paper(name)
+        texts.append(f"**{paper.title}** ([arXiv {paper.arxiv}](https://arxiv.org/abs/{paper.arxiv}), {paper.venue})")
+        shown = [_shown(item, figures) for item in paper.items if item.not_reproduced is None]
+        if shown:
+            texts.append(_table(["item", "shows", "artefact", "notebook", "status"], shown))
+        missing = _fold((_label(item.id), item.not_reproduced) for item in paper.items if item.not_reproduced)
+        texts.append(_table(["not shown", "why"], missing))
+        if paper.ours:
+            lines = [_shown(item, figures)[1:] for item in paper.ours]
+            texts.append(_table(["of our own", "artefact", "notebook", "status"], lines))
+    return "\n\n".join(texts)
+
+
+def _effect(claim: dict[str, Any]) -> str:
+    spread = "" if claim["low"] is None else f" [{claim['low']:.3g}, {claim['high']:.3g}]"
+    return f"{claim['effect']:.3g}{spread}"
+
+
+def claims_table(figures: Path = FIGURES) -> str:
+    """The verdicts; the claims without one follow, one line a reason."""
+    path = figures / PROFILE / "claims.json"
+    if not path.exists():
+        return "The claims are not measured yet."
+    claims = json.loads(path.read_text())
+    texts = []
+    head = ["claim", "says", "verdict", "effect [95 % interval]", "supported if", "seeds", "note"]
+    for title, wanted in [("Claims of the papers", False), ("Our hypotheses", True)]:
+        lines = [
+            [
+                c["id"],
+                c["sentence"],
+                f"**{c['verdict']}**",
+                _effect(c),
+                f"{_SIGNS[c['direction']]} {c['margin']:g}",
+                str(len(c["seeds"])),
+                c["note"],
+            ]
+            for c in claims
+            if c["verdict"] and (c["confidence"] == "M") == wanted
+        ]
+        if lines:
+            texts.append(f"{title}:\n\n{_table(head, lines)}")
+    unjudged = _fold((c["id"], c["not_judged"]) for c in claims if not c["verdict"])
+    return "\n\n".join([*texts, _table(["not judged", "why"], unjudged)] if unjudged else texts)
+
+
+def _cell(found: list[float]) -> str:
+    """Mean over seeds, with half the 95 % t interval from two seeds on."""
+    if not found:
+        return "-"
+    low, high = interval(found)
+    return f"{fmean(found):.3g}" + (f" ± {(high - low) / 2:.2g}" if len(found) > 1 else "")
+
+
+def headline_table(figures: Path = FIGURES) -> str:
+    """Steps by w: fid_teacher of the student beside that of DDIM at as many evaluations."""
+    found = [row for row in rows(PROFILE, "g-tab1", figures) if row["metric"] == "fid_teacher"]
+    ours = [row for row in found if row["method"] == "ours-D"]
+    if not ours:
+        return "Table 1 is not measured yet."
+
+    def values(method: str, nfe: int, w: float) -> list[float]:
+        return [row["value"] for row in found if (row["method"], row["nfe"], row["w"]) == (method, nfe, w)]
+
+    ws = sorted({row["w"] for row in ours})
+    lines = [
+        [str(nfe), *(f"**{_cell(values('ours-D', nfe, w))}** / {_cell(values('ddim', nfe, w))}" for w in ws)]
+        for nfe in sorted({row["nfe"] for row in ours})
+    ]
+    seeds, counts = (sorted({row[key] for row in ours}) for key in ("seed", "n"))
+    floor = [row["value"] for row in rows(PROFILE, "g-tab1", figures) if row["metric"] == "floor_fid"]
+    about = (
+        "Fréchet distance to the many-step teacher at the same w: **distilled student** / the teacher by DDIM with as "
+        f"many network evaluations. {' or '.join(map(str, counts))} pictures a number, {len(seeds)} seed"
+        f"{'s, mean ± half the 95 % t interval' if len(seeds) > 1 else ''}; real pictures against other real ones: "
+        f"{_cell(floor)}. Our features and data, so not to be compared with the paper's FID."
+    )
+    return about + "\n\n" + _table(["evaluations", *(f"w = {w:g}" for w in ws)], lines)
+
+
+SECTIONS: dict[str, Callable[[Path], str]] = {
+    "reproduced": reproduced_table,
+    "claims": claims_table,
+    "table-1": headline_table,
+}
+
+
+def regenerate(text: str, figures: Path = FIGURES) -> str:
+    """README's text with its generated sections made anew.
+
+    Raises:
+        ValueError: the markers of a section are missing or doubled.
+    """
+    for name, make in SECTIONS.items():
+        begin, end = f"<!-- begin:{name} -->", f"<!-- end:{name} -->"
+        if (text.count(begin), text.count(end)) != (1, 1) or text.index(begin) > text.index(end):
+            raise ValueError(f"README.md needs the lines {begin} and {end}, once each and in this order")
+        pattern = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
+        body = f"{begin}\n\n{make(figures)}\n\n{end}"
+        text = pattern.sub(lambda _, body=body: body, text)
+    return text
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line; with --check nothing is written, and the exit status is 1 if README is out of date."""
+    parser = argparse.ArgumentParser(description="make README's tables anew")
+    parser.add_argument("--check", action="store_true", help="only say whether README is up to date")
+    check = parser.parse_args(arguments).check
+    path = ROOT / "README.md"
+    if not path.exists():
+        raise SystemExit(f"{path} is missing: write it, with the markers that distill_lib/readme.py names")
+    old = path.read_text()
+    try:
+        new = regenerate(old)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    if check and new != old:
+        raise SystemExit("README.md is out of date: run python -m distill_lib.readme")
+    if new != old:
+        with atomic(path) as part:
+            part.write_text(new)
+
+
+if __name__ == "__main__":
+    main()
