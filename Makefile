@@ -19,8 +19,8 @@ test: .venv/.installed ## all tests, as CI runs them
 teachers: .venv/.installed ## train the shipped weights that are missing, or [NAMES="teacher-plain .."] anew
 	$(run) distill_lib.pretrained $(NAMES)
 
-bench: .venv/.installed ## time our code against the plain way
-	$(run) distill_lib.bench
+bench: .venv/.installed ## time our code against the plain way [PROFILE=quick]
+	$(run) distill_lib.bench --profile "$(PROFILE)"
 
 verify: .venv/.installed ## redraw, and compare with the committed figures/laptop
 	$(run) distill_lib.run verify

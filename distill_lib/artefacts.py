@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from distill_lib.store import ROOT, atomic
+from distill_lib.reach import ROOT
+from distill_lib.store import atomic
 
 __all__ = ["Recorder", "figures_folder", "load_rows", "origin", "select"]
 

@@ -26,6 +26,7 @@ __all__ = [
     "BATCH",
     "Measured",
     "bind",
+    "check_steps",
     "check_strengths",
     "classes",
     "held_out",
@@ -63,6 +64,18 @@ def check_strengths(ws: Iterable[float], w_max: float) -> None:
     for w in ws:
         if not 0 <= w <= w_max:
             raise ValueError(f"w={w} lies outside [0, {w_max}], the range that the student was trained for")
+
+
+def check_steps(steps: Iterable[int], start: int) -> None:
+    """Refuse a step count for which no student is distilled.
+
+    Raises:
+        ValueError: names the step count and those that are allowed.
+    """
+    allowed = [start >> i for i in range(1, start.bit_length())]
+    for n_steps in steps:
+        if n_steps not in allowed:
+            raise ValueError(f"steps={n_steps}: students are distilled for {', '.join(map(str, allowed))} steps")
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from distill_lib.artefacts import select
 
-__all__ = ["LABELS", "curves", "grid", "loss_curve", "markdown_table", "sampler_diagram", "scatter_2d", "tradeoff"]
+__all__ = ["LABELS", "curves", "error_map", "grid", "hardness", "loss_curve", "markdown_table", "sampler_diagram", "scatter_2d", "table_1", "tradeoff"]
 
 Row = dict[str, Any]
 
@@ -21,7 +21,7 @@ COLORS = {"ours-D": "#0072B2", "ddim": "#D55E00", "teacher": "#000000", "real": 
 MARKERS = {"ours-D": "o", "ddim": "s", "teacher": "*", "ours-S": "^"}
 LABELS = {
     "ours-D": "distilled student (D)",
-    "ddim": "teacher, DDIM, same evaluations",
+    "ddim": "guided pair, DDIM",
     "teacher": "teacher, many steps",
     "fid": "FID",
     "fid_teacher": "Fréchet distance to teacher",
@@ -191,3 +191,61 @@ def markdown_table(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str
 
     rows = [header, ["---"] * len(header), *lines]
     return "\n".join("| " + " | ".join(cell(value) for value in row) + " |" for row in rows) + "\n"
+
+
+def table_1(rows: list[Row], ws: Sequence[float]) -> tuple[list[str], list[list[Any]]]:
+    """Header and lines of Table 1: a line a method and step count, FID / IS / distance to teacher for each w."""
+    header = ["method", "steps"] + [f"w={w:g}: FID / IS / to teacher" for w in ws]
+    lines = []
+    for method, n_steps in dict.fromkeys((row["method"], row.get("steps")) for row in rows if row["method"] != "real"):
+        cells = []
+        for w in ws:
+            here = select(rows, method=method, steps=n_steps, w=w)
+            means = {m: _mean_and_range(select(here, metric=m), "steps")[1] for m in ("fid", "is", "fid_teacher")}
+            cells.append(" / ".join(f"{means[m][0]:.3g}" if means[m] else "" for m in means))
+        if any(cell.strip(" /") for cell in cells):
+            lines.append([LABELS.get(method, method), n_steps, *cells])
+    return header, lines
+
+
+def hardness(rows: list[Row], title: str) -> Figure:
+    """Left: what the plain sampler loses at w = 1, by world. Right: how much closer halving stays at w = 0."""
+    figure, (axes,) = _new(7.2, 3.2, 1, 2)
+    palette = ("#009E73", "#0072B2", "#D55E00", "#CC79A7")
+    for world, color in zip(dict.fromkeys(row["world"] for row in rows), palette, strict=False):
+        here = select(rows, world=world)
+        floor = select(here, metric="floor_fid")[0]["value"]
+        ddim = select(here, method="ddim", w=1.0, metric="fid_teacher")
+        most = max(row["steps"] for row in ddim)
+        x, mean, _, _ = _mean_and_range([row for row in ddim if row["steps"] < most], "steps")
+        axes[0].plot(x, [value / floor for value in mean], "o-", ms=4, color=color, label=world)
+        x, ours, _, _ = _mean_and_range(select(here, method="ours-D", metric="fid_teacher"), "steps")
+        plain = _mean_and_range(select(here, method="ddim", w=0.0, metric="fid_teacher"), "steps")[1]
+        axes[1].plot(x, [b / a for a, b in zip(ours, plain, strict=True)], "o-", ms=4, color=color, label=world)
+    for ax in axes:
+        ax.axhline(1, color=COLORS["real"], ls=":", lw=1)
+        ax.set(xscale="log", yscale="log", xlabel="sampling steps")
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
+        ax.legend(fontsize=8)
+    axes[0].set_title("DDIM, w = 1: distance to many steps, in floors", fontsize=9)
+    axes[1].set_title("distance of DDIM / distance of student, w = 0", fontsize=9)
+    figure.suptitle(title)
+    return figure
+
+
+def error_map(rows: list[Row], title: str) -> Figure:
+    """Relative error of stage one over time (across) and guidance strength (up), on a logarithmic colour scale."""
+    figure, axes = _new(6.2, 3.0)
+    ts, ws = sorted({row["t"] for row in rows}), sorted({row["w"] for row in rows})
+    seeds = {row["seed"] for row in rows}
+    value = np.zeros((len(ws), len(ts)))
+    for row in rows:
+        value[ws.index(row["w"]), ts.index(row["t"])] += row["value"] / len(seeds)
+    mesh = axes[0, 0].imshow(value, origin="lower", aspect="auto", cmap="cividis", norm=mpl.colors.LogNorm())
+    axes[0, 0].set_xticks(range(len(ts))[1::2], [f"{t:.2f}" for t in ts[1::2]])
+    axes[0, 0].set_yticks(range(len(ws)), [f"{w:g}" for w in ws])
+    axes[0, 0].set(xlabel="time t (1 is pure noise)", ylabel="guidance strength w", title=title)
+    axes[0, 0].grid(False)
+    figure.colorbar(mesh, label="|x_student - x_w|² / |x_w - x_cond|²")
+    return figure

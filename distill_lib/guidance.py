@@ -43,6 +43,7 @@ def guidance_embedding(w: Tensor, dim: int) -> Tensor:
     guidance_scale - 1, so that a student runs there without code of ours.
     """
     half = dim // 2
-    f = torch.exp(-math.log(10000) * torch.arange(half, device=w.device, dtype=torch.float32) / (half - 1))
+    # in diffusers' own order of operations: an angle of thousands leaves no room for another rounding
+    f = torch.exp(torch.arange(half, device=w.device, dtype=torch.float32) * -(math.log(10000) / (half - 1)))
     angle = 1000 * w.float()[:, None] * f
     return torch.cat([angle.sin(), angle.cos()], 1)

@@ -102,6 +102,7 @@ def _fidelity(reader: Reader, image: Tensor, other: Tensor | None, **wanted: boo
         cuda=False,
         cache=False,
         verbose=False,
+        save_cpu_ram=True,  # no worker processes: they cost more than reading tensors
         isc_splits=1,
         kid_subset_size=min(1000, n // 2),
         kid_subsets=20,

@@ -58,8 +58,9 @@ def student_of(teacher: UNet2DConditionModel) -> UNet2DConditionModel:
     takes w is copied as it is.
     """
     fresh = teacher.config.time_cond_proj_dim is None
-    config = dict(teacher.config) | {"time_cond_proj_dim": W_FEATURES}
-    student = UNet2DConditionModel.from_config(config)
+    # from_config would put back the defaults that diffusers lists under an underscore key
+    config = {key: value for key, value in teacher.config.items() if not key.startswith("_")}
+    student = UNet2DConditionModel(**config | {"time_cond_proj_dim": W_FEATURES})
     missing = student.load_state_dict(teacher.state_dict(), strict=False).missing_keys
     expected = ["time_embedding.cond_proj.weight"] if fresh else []
     if missing != expected:

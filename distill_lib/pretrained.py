@@ -22,13 +22,14 @@ from distill_lib.extractor import Extractor, factors, train_extractor
 from distill_lib.methods.guidance_distillation import distill_guidance
 from distill_lib.methods.teacher import train_teacher
 from distill_lib.models import Network, build_unet, load_unet, student_of
+from distill_lib.reach import ROOT
 from distill_lib.training import TrainSettings, can_compile, follow
 from distill_lib.worlds.datasets import WORLDS, DatasetSpec, Pictures, load
 from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES, draw_scenes
 
 __all__ = ["PRETRAINED", "RECIPES", "extractor", "made", "make", "student", "teacher"]
 
-PRETRAINED = store.ROOT / "pretrained"
+PRETRAINED = ROOT / "pretrained"
 RECIPES: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(
     (Path(__file__).parent / "profiles" / "pretrained.yaml").read_text()
 )

@@ -5,45 +5,24 @@ A folder is trusted only when it has its `done` mark, which holds the checksum o
 resumed. Every file is written beside its place and moved there, so that a kill leaves the old one or the new one.
 """
 
-import ast
 import contextlib
 import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-__all__ = ["RUNS", "Run", "atomic", "cached", "code_files", "content_key", "load_tensors", "locked", "save_tensors"]
+from distill_lib.reach import ROOT, code_files
 
-ROOT = Path(__file__).resolve().parent.parent
+__all__ = ["RUNS", "Run", "atomic", "cached", "content_key", "load_tensors", "locked", "save_tensors"]
+
 RUNS = Path(os.environ.get("DISTILL_RUNS", ROOT / "runs"))
 """Where run folders and caches live; DISTILL_RUNS moves it (to a scratch disk, to a test's folder)."""
-
-
-@cache
-def code_files(module: str) -> tuple[Path, ...]:
-    """Source files of a module and of all that it reaches by import inside the library, sorted."""
-    found: set[Path] = set()
-    queue = [module]
-    while queue:
-        name = queue.pop()
-        path = ROOT / (name.replace(".", "/") + ".py")
-        path = path if path.exists() else path.with_suffix("") / "__init__.py"
-        if path in found or not path.exists():
-            continue
-        found.add(path)
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("distill_lib"):
-                queue += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Import):
-                queue += [alias.name for alias in node.names if alias.name.startswith("distill_lib")]
-    return tuple(sorted(found))
 
 
 def content_key(config: dict[str, Any], module: str) -> str:

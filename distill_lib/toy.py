@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from distill_lib.guidance import guidance_embedding
 from distill_lib.schedules import OURS
-from distill_lib.worlds.datasets import Pictures
 
 __all__ = ["Mixture", "MixtureData", "ToyNetwork", "ring"]
 
@@ -51,7 +50,8 @@ class MixtureData:
         self.label = torch.arange(count) % len(centres)
         self.x = centres[self.label] + std * torch.randn(count, 2, generator=generator)
 
-    __len__ = Pictures.__len__
+    def __len__(self) -> int:
+        return len(self.x)
 
     def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """x (B, 2) and classes (B,)."""

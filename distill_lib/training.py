@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -42,6 +42,10 @@ class TrainSettings:
     bf16: bool = True
     compiled: bool = False
     checkpoint_seconds: float = 60.0
+
+    def with_seed(self, seed: int) -> "TrainSettings":
+        """The same settings with another seed."""
+        return replace(self, seed=seed)
 
 
 @dataclass(frozen=True)

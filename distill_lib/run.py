@@ -1,0 +1,228 @@
+"""The commands behind the Makefile: draw figures by Snakemake and papermill, verify and publish them.
+
+    python -m distill_lib.run figures  [--profile quick] [--id g-tab1] [--seed 0] [--set ws=[0.0,2.0]]
+    python -m distill_lib.run verify            redraw the laptop figures apart and compare them with the committed ones
+    python -m distill_lib.run publish           put the executed laptop notebooks back into notebooks/
+    python -m distill_lib.run notebook NAME OUT one notebook by papermill (what the Snakefile calls)
+
+This module stays light: a call that finds nothing to do must not wait for torch to load.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import psutil
+import yaml
+
+from distill_lib.reach import ROOT
+
+__all__ = ["artefacts_of", "check_parameters", "main", "notebook_names"]
+
+_NOTEBOOKS = ROOT / "notebooks"
+_PROFILES = ROOT / "distill_lib" / "profiles"
+_RUNS = Path(os.environ.get("DISTILL_RUNS", ROOT / "runs"))
+_ARTEFACT = re.compile(r'recorder\.rows\("([gs]-[\w-]+)"')
+_TOLERANCE = {"fid": 0.1, "fid_teacher": 0.1, "kid": 0.2, "is": 0.03, "seconds": 1.0, "images_per_second": 1.0}
+
+
+def notebook_names() -> list[str]:
+    """The notebooks that exist, in order."""
+    return sorted(path.stem for path in _NOTEBOOKS.glob("*.ipynb"))
+
+
+def artefacts_of(name: str) -> list[str]:
+    """The artefacts that a notebook writes, read off its cells."""
+    cells = json.loads((_NOTEBOOKS / f"{name}.ipynb").read_text())["cells"]
+    return sorted(set(_ARTEFACT.findall("".join("".join(cell["source"]) for cell in cells))))
+
+
+def check_parameters(name: str, wanted: dict[str, Any]) -> None:
+    """Refuse parameters that a notebook does not have, or of another type than its own.
+
+    Raises:
+        ValueError: names the parameter, what is allowed and the type.
+    """
+    cells = nbformat.read(_NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
+    (cell,) = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+    known: dict[str, Any] = {}
+    exec(cell.source, {}, known)
+    for key, value in wanted.items():
+        if key not in known:
+            raise ValueError(f"{name} has no parameter {key!r}; it has {', '.join(known)}")
+        number = isinstance(known[key], float) and isinstance(value, int)
+        if not isinstance(value, type(known[key])) and not number:
+            kind = type(known[key]).__name__
+            raise ValueError(f"{name}: parameter {key}={value!r} should be of type {kind}, like {known[key]!r}")
+
+
+def execute(name: str, out: Path, parameters: dict[str, Any]) -> None:
+    """Run one notebook by papermill into `out`, saying what its cells print."""
+    import papermill  # noqa: PLC0415 - slow, and not needed to find that nothing is to be done
+
+    check_parameters(name, parameters)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    os.environ["DISTILL_OWNER"] = str(ROOT)  # by which an orphaned kernel is found
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # a headless run has no widgets
+    os.environ.pop("DISTILL_PROFILE", None)
+    print(f"{name}: running", flush=True)
+    papermill.execute_notebook(
+        _NOTEBOOKS / f"{name}.ipynb", out, parameters, cwd=str(_NOTEBOOKS), progress_bar=False, stdout_file=sys.stdout,
+        stderr_file=sys.stderr,
+    )
+    print(f"{name}: done", flush=True)
+
+
+def _end_orphans() -> None:
+    """End kernels of this checkout that outlived a killed run."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            mine = process.environ().get("DISTILL_OWNER") == str(ROOT)
+            if mine and process.pid not in {os.getpid(), os.getppid()}:
+                process.kill()
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Hold the one lock of this checkout; it falls with the process, unlike Snakemake's own."""
+    _RUNS.mkdir(parents=True, exist_ok=True)
+    with (_RUNS / "figures.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another `make figures` is running in {ROOT}; wait for it or end it") from None
+        yield
+
+
+def figures(profile: str, artefact: str | None, seed: int, extra: dict[str, Any], folder: Path | None = None) -> None:
+    """Bring the artefacts of a profile up to date.
+
+    Raises:
+        ValueError: unknown profile, artefact or parameter, or a folder that cannot be written to.
+    """
+    profiles = sorted(path.stem for path in _PROFILES.glob("*.yaml") if path.stem != "pretrained")
+    if profile not in profiles:
+        raise ValueError(f"PROFILE={profile} is unknown; choose one of {', '.join(profiles)}")
+    written = {name: artefacts_of(name) for name in notebook_names()}
+    names = [name for name in written if artefact is None or artefact in written[name]]
+    if not names:
+        known = ", ".join(sorted(a for found in written.values() for a in found))
+        raise ValueError(f"ID={artefact} is unknown; choose one of {known}")
+    folder = (folder or Path(os.environ.get("DISTILL_FIGURES", ROOT / "figures"))) / profile
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder}: {error.strerror}; free it or set DISTILL_FIGURES") from None
+    for name in names:
+        check_parameters(name, {"profile": profile, "seed": seed} | extra)
+    with _alone():
+        _end_orphans()
+        missing = [name for name in names if not all((folder / f"{a}.json").exists() for a in written[name])]
+        config = {"profile": profile, "seed": seed, "extra": json.dumps(extra), "runs": str(_RUNS)}
+        command = [
+            sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(_RUNS),
+            "--cores", str(os.cpu_count()), "--nolock", "--rerun-incomplete", "--quiet", "rules", "progress",
+            "--config", *(f"{key}={value}" for key, value in config.items()),
+        ]  # fmt: skip
+        targets = [f"notebooks/{profile}/seed{seed}/{name}.ipynb" for name in names]
+        forced = [t for t in targets if Path(t).stem in missing]
+        command += ["--forcerun", *forced] if forced else []
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "DISTILL_FIGURES": str(folder.parent)}
+        code = subprocess.run([*command, "--", *targets], cwd=ROOT, env=environment, check=False).returncode
+        if code:
+            raise SystemExit(code)
+    claims = folder / "claims.json"
+    newest = max((path.stat().st_mtime for path in folder.glob("[gs]-*.json")), default=0.0)
+    if not claims.exists() or claims.stat().st_mtime < newest:
+        judge = [sys.executable, "-m", "distill_lib.papers.claims", profile]
+        subprocess.run(judge, cwd=ROOT, env=environment, check=True)
+    print(f"figures: {folder}")
+
+
+def verify() -> None:
+    """Redraw the laptop figures in runs/verify and compare every number with the committed one."""
+    figures("laptop", None, 0, {}, _RUNS / "verify")
+    moved = 0
+    for path in sorted((ROOT / "figures" / "laptop").glob("[gs]-*.json")):
+        new = {_key(row): row["value"] for row in json.loads((_RUNS / "verify" / "laptop" / path.name).read_text())["rows"]}
+        for row in json.loads(path.read_text())["rows"]:
+            if _key(row) not in new:
+                continue
+            near = _TOLERANCE.get(row["metric"], 0.05)
+            if abs(new[_key(row)] - row["value"]) > near * max(abs(row["value"]), 1e-3):
+                moved += 1
+                print(f"{path.stem}: {_key(row)} was {row['value']:.4g}, is {new[_key(row)]:.4g}")
+    print(f"{moved} values moved by more than the tolerance of their metric")
+    raise SystemExit(bool(moved))
+
+
+def _key(row: dict[str, Any]) -> str:
+    return json.dumps({key: value for key, value in row.items() if key != "value"}, sort_keys=True)
+
+
+def publish() -> None:
+    """Put the outputs of the laptop run into notebooks/, without papermill's injected cell and without stderr."""
+    for name in notebook_names():
+        done = _RUNS / "notebooks" / "laptop" / "seed0" / f"{name}.ipynb"
+        if not done.exists():
+            print(f"{name}: no laptop run; run `make figures PROFILE=laptop` first")
+            continue
+        executed = nbformat.read(done, as_version=4)
+        by_id = {cell.id: cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])}
+        notebook = nbformat.read(_NOTEBOOKS / f"{name}.ipynb", as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                outputs = by_id[cell.id].outputs
+                cell.outputs = [o for o in outputs if o.get("name") != "stderr"]
+                cell.execution_count = None
+        part = _NOTEBOOKS / f".{name}.part"
+        nbformat.write(notebook, part)
+        part.replace(_NOTEBOOKS / f"{name}.ipynb")
+        print(f"{name}: published")
+
+
+def main() -> None:
+    """Command line; a ValueError is the user's and ends in its sentence."""
+    parser = argparse.ArgumentParser(prog="distill_lib.run", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    drawing = commands.add_parser("figures")
+    drawing.add_argument("--profile", default="quick")
+    drawing.add_argument("--id", default=None)
+    one = commands.add_parser("notebook")
+    one.add_argument("name")
+    one.add_argument("out", type=Path)
+    one.add_argument("--profile", default="quick")
+    for sub in (drawing, one):
+        sub.add_argument("--seed", type=int, default=0)
+        sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    commands.add_parser("verify")
+    commands.add_parser("publish")
+    args = parser.parse_args()
+    try:
+        extra = {}
+        for item in getattr(args, "set", []):
+            key, _, value = item.partition("=")
+            extra[key] = yaml.safe_load(value)
+        if args.command == "figures":
+            figures(args.profile, args.id, args.seed, extra)
+        elif args.command == "notebook":
+            execute(args.name, args.out, {"profile": args.profile, "seed": args.seed} | extra)
+        else:
+            {"verify": verify, "publish": publish}[args.command]()
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

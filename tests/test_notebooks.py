@@ -1,0 +1,95 @@
+"""Every notebook runs at `smoke` under nbval, and turns red when the library is wrong."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from distill_lib.reach import ROOT, notebook_files
+from distill_lib.run import artefacts_of, check_parameters, notebook_names
+
+NAMES = notebook_names()
+
+# A fault a notebook: (file, right, wrong), each a silent bug that such code has had.
+FAULTS = {
+    "00_start_here": ("guidance.py", "(1 + w) * v_cond - w * v_uncond", "w * v_cond + (1 - w) * v_uncond"),
+    "01_guided_teacher": ("guidance.py", "v_cond, v_uncond = both.chunk(2)", "v_uncond, v_cond = both.chunk(2)"),
+    "02_guidance_distillation": ("models.py", "nn.init.zeros_(student", "nn.init.ones_(student"),
+    "03_step_halving": ("losses/halving.py", "ddim_step(teacher, z_m, m, s,", "ddim_step(teacher, z_m, s, m,"),
+}
+
+
+def cells(name: str) -> list:
+    return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+
+
+def nbval(name: str, tmp_path: Path, *options: str, library: Path = ROOT) -> subprocess.CompletedProcess:
+    environment = os.environ | {
+        "DISTILL_PROFILE": "smoke",
+        "DISTILL_FIGURES": str(tmp_path / "figures"),
+        "DISTILL_RUNS": str(tmp_path / "runs"),
+        "PYTHONPATH": str(library),
+    }
+    notebook = str(ROOT / "notebooks" / f"{name}.ipynb")
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "-q", "-p", "no:cacheprovider", *options, notebook]
+    return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_passes_nbval_at_smoke_and_writes_its_artefacts(name, tmp_path):
+    result = nbval(name, tmp_path)
+    assert result.returncode == 0, result.stdout[-3000:]
+    written = {path.stem for path in (tmp_path / "figures" / "smoke").glob("*.json")}
+    assert set(artefacts_of(name)) <= written
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fault_in_the_library_turns_a_notebook_red(name, tmp_path):
+    file, right, wrong = FAULTS[name]
+    library = tmp_path / "checkout"
+    shutil.copytree(ROOT / "distill_lib", library / "distill_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    (library / "pretrained").symlink_to(ROOT / "pretrained")
+    source = library / "distill_lib" / file
+    assert right in source.read_text()
+    source.write_text(source.read_text().replace(right, wrong))
+    result = nbval(name, tmp_path, "-x", library=library)
+    assert result.returncode == 1, result.stdout[-3000:]
+    assert "mismatch" in result.stdout or "Error" in result.stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_has_the_form_that_readers_expect(name):
+    found = cells(name)
+    code = [cell for cell in found if cell.cell_type == "code"]
+    assert 12 <= len(found) <= 30
+    assert code[0].metadata["tags"] == ["parameters"]
+    assert sum(cell.source.startswith("# NBVAL_CHECK_OUTPUT") for cell in code) >= 4
+    assert all(len(cell.source.splitlines()) <= 40 for cell in code)
+    assert not any("class " in line for cell in code for line in cell.source.splitlines() if line.startswith("class "))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_notebook_branches_on_a_profile(name):
+    assert not any("profile ==" in cell.source or "settings.name ==" in cell.source for cell in cells(name))
+
+
+def test_a_notebook_reaches_the_library_files_that_make_it_stale():
+    reached = {path.relative_to(ROOT).as_posix() for path in notebook_files(ROOT / "notebooks" / "03_step_halving.ipynb")}
+    assert {"distill_lib/losses/halving.py", "distill_lib/samplers.py", "distill_lib/noise.py"} <= reached
+    assert "distill_lib/bench.py" not in reached
+
+
+def test_an_unknown_parameter_is_named_with_those_that_exist():
+    with pytest.raises(ValueError, match=r"no parameter 'setps'; it has profile, seed, ws, steps"):
+        check_parameters("03_step_halving", {"setps": [4]})
+
+
+def test_a_parameter_of_the_wrong_type_is_refused():
+    with pytest.raises(ValueError, match="should be of type list"):
+        check_parameters("03_step_halving", {"ws": 1.0})
