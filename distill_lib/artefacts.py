@@ -48,7 +48,9 @@ def origin() -> dict[str, Any]:
     git = subprocess.run(
         ["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores, {platform.machine()}"
+    device = (
+        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores, {platform.machine()}"
+    )
     versions = {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
     return {"commit": git.stdout.strip() or "unknown", "versions": versions, "device": device}
 

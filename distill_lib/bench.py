@@ -9,6 +9,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -122,7 +123,11 @@ def _plain_sampler(unet: UNet2DConditionModel, n: int, w: float) -> Callable[[],
 
 def _conv_peak() -> float:
     """FLOP/s of a 3 x 3 convolution, 128 channels, forward and backward, bfloat16, channels last."""
-    x = torch.randn(64, 128, 32, 32, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last).requires_grad_()
+    x = (
+        torch.randn(64, 128, 32, 32, dtype=torch.bfloat16)
+        .contiguous(memory_format=torch.channels_last)
+        .requires_grad_()
+    )
     weight = torch.randn(128, 128, 3, 3, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
     weight.requires_grad_()
     seconds = median_seconds(lambda: conv2d(x, weight, padding=1).sum().backward())
@@ -174,7 +179,9 @@ def main() -> None:
         results.append(
             {"what": what, "ours": ours, "plain": plain, "ratio": ours / plain, "unit": "images/s", "peak_share": share}
         )
-        print(f"{what}: {ours:.0f} images/s, plain {plain:.0f}, ratio {ours / plain:.2f}, {share:.0%} of peak", flush=True)
+        print(
+            f"{what}: {ours:.0f} images/s, plain {plain:.0f}, ratio {ours / plain:.2f}, {share:.0%} of peak", flush=True
+        )
 
     net = Network(teacher(), compiled=compiled)
     ours = _rate_of_loop(train_teacher(net, pictures, settings, run("teacher")))
@@ -184,7 +191,9 @@ def main() -> None:
     pair = Network(teacher().requires_grad_(False), compiled=compiled)
     student = Network(student_of(pair.module), compiled=compiled)
     ours = _rate_of_loop(distill_guidance(student, pair, pictures, settings, run("stage-one")))
-    plain = _rate_of_step(_plain_step(student_of(teacher()), pictures, _stage_one_loss(teacher().requires_grad_(False))))
+    plain = _rate_of_step(
+        _plain_step(student_of(teacher()), pictures, _stage_one_loss(teacher().requires_grad_(False)))
+    )
     add("stage one", ours, plain, _flops_a_picture(pair.module, 1, False) + _flops_a_picture(student.module, 0, True))
 
     frozen = Network(student_of(teacher()).requires_grad_(False), compiled=compiled)
@@ -193,13 +202,14 @@ def main() -> None:
     plain = _rate_of_step(_plain_step(student_of(teacher()), pictures, _halving_loss(student_of(teacher()))))
     add("halving", ours, plain, _flops_a_picture(student.module, 2, True))
 
-    label = classes(BATCH, pair.null)
-    for what, net, n, w, calls in (("sample the guided pair, 8 steps", pair, 8, 1.0, 16), ("student, 4 steps", frozen, 4, 1.0, 4)):
-        size = net.module.config.sample_size
-        seconds = median_seconds(lambda net=net, n=n, w=w: sample_pictures(bind(net, w), n, label, (12, size, size)), 3)
-        unet = teacher() if net is pair else student_of(teacher())
-        plain = BATCH / median_seconds(_plain_sampler(unet.requires_grad_(False), n, w), 3)
-        add(what, BATCH / seconds, plain, _flops_a_picture(unet, calls, False))
+    label, size = classes(BATCH, pair.null), pair.module.config.sample_size
+    for what, net, plain_unet, n, calls in (
+        ("sample the guided pair, 8 steps", pair, teacher(), 8, 16),
+        ("sample the student, 4 steps", frozen, student_of(teacher()), 4, 4),
+    ):
+        ours = BATCH / median_seconds(partial(sample_pictures, bind(net, 1.0), n, label, (12, size, size)), 3)
+        plain = BATCH / median_seconds(_plain_sampler(plain_unet.requires_grad_(False), n, 1.0), 3)
+        add(what, ours, plain, _flops_a_picture(plain_unet, calls, False))
 
     with atomic(folder / "bench.json") as part:
         part.write_text(json.dumps(results, indent=1))

@@ -194,7 +194,9 @@ def stage_one_errors(
             strength = torch.full((n,), w)
             v_w = combine(v_cond, v_uncond, strength)
             error = relative_error(student(z_t, t, label, strength), v_cond, v_w).item()
-            rows.append({"method": "ours-D", "metric": "relative_error", "t": grid_t / OURS.T, "w": w, "value": error, "n": n})
+            rows.append(
+                {"method": "ours-D", "metric": "relative_error", "t": grid_t / OURS.T, "w": w, "value": error, "n": n}
+            )
     return rows
 
 

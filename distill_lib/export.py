@@ -44,7 +44,9 @@ def generate(folder, label, w, z, n_steps={n_steps}):
 '''
 
 
-def export_student(folder: Path, unet: UNet2DConditionModel, n_steps: int, title: str, about: str, w_max: float) -> Path:
+def export_student(
+    folder: Path, unet: UNet2DConditionModel, n_steps: int, title: str, about: str, w_max: float
+) -> Path:
     """Write a student to `folder`, whole or not at all."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -52,7 +54,12 @@ def export_student(folder: Path, unet: UNet2DConditionModel, n_steps: int, title
     OURS.to_scheduler().save_pretrained(part / "scheduler")
     half = unet.config.sample_size
     text = _README.format(
-        title=title, about=about, w_max=w_max, n_steps=n_steps, half=half, side=2 * half,
+        title=title,
+        about=about,
+        w_max=w_max,
+        n_steps=n_steps,
+        half=half,
+        side=2 * half,
         last=unet.config.num_class_embeds - 2,
     )
     with atomic(part / "README.md") as file:

@@ -103,7 +103,12 @@ def extractor_loss(logits: Tensor, read: Tensor, label: Tensor, values: Tensor, 
     return cross_entropy(logits, label, reduction="none") + 0.5 * error
 
 
-def train_extractor(net: Trainable, worlds: list[SceneSpec], count: int, settings: TrainSettings, run: Run,
+def train_extractor(
+    net: Trainable,
+    worlds: list[SceneSpec],
+    count: int,
+    settings: TrainSettings,
+    run: Run,
 ) -> Iterator[Progress]:
     """Train net.module on `count` pictures of each world, mixed."""
     images, labels, values, weights = [], [], [], []

@@ -4,6 +4,7 @@ Curves show the mean over seeds and, from two seeds on, a band of the lowest and
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
@@ -13,7 +14,19 @@ from torch import Tensor
 
 from distill_lib.artefacts import select
 
-__all__ = ["LABELS", "curves", "error_map", "grid", "hardness", "loss_curve", "markdown_table", "sampler_diagram", "scatter_2d", "table_1", "tradeoff"]
+__all__ = [
+    "LABELS",
+    "curves",
+    "error_map",
+    "grid",
+    "hardness",
+    "loss_curve",
+    "markdown_table",
+    "sampler_diagram",
+    "scatter_2d",
+    "table_1",
+    "tradeoff",
+]
 
 Row = dict[str, Any]
 
@@ -60,8 +73,13 @@ def _mean_and_range(rows: list[Row], x: str) -> tuple[list[float], list[float], 
 
 def grid(images: Sequence[Sequence[Tensor]], rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
     """Pictures uint8 (3, R, R) in a labelled grid; an inner tensor (n, 3, R, R) is shown as n pictures side by side."""
-    figure, axes = _new(1.25 * sum(_width(c) for c in images[0]), 1.2 * len(images) + 0.4, len(images), len(images[0]),
-                        width_ratios=[_width(c) for c in images[0]])
+    figure, axes = _new(
+        1.25 * sum(_width(c) for c in images[0]),
+        1.2 * len(images) + 0.4,
+        len(images),
+        len(images[0]),
+        width_ratios=[_width(c) for c in images[0]],
+    )
     for i, line in enumerate(images):
         for j, cell in enumerate(line):
             strip = cell if cell.ndim == 3 else np.concatenate(list(cell), 2)
@@ -80,7 +98,9 @@ def _width(cell: Tensor) -> int:
     return 1 if cell.ndim == 3 else len(cell)
 
 
-def curves(rows: list[Row], metrics: Sequence[str], ws: Sequence[float], title: str, floor: float | None = None) -> Figure:
+def curves(
+    rows: list[Row], metrics: Sequence[str], ws: Sequence[float], title: str, floor: float | None = None
+) -> Figure:
     """Metrics (down) for each w (across) against network evaluations; the many-step teacher is a dashed line."""
     figure, axes = _new(2.5 * len(ws) + 0.6, 2.0 * len(metrics) + 0.5, len(metrics), len(ws), sharex=True, sharey="row")
     for i, metric in enumerate(metrics):
@@ -127,7 +147,9 @@ def tradeoff(rows: list[Row], steps: Sequence[int], title: str) -> Figure:
     lines.append(("teacher", teacher_steps, "black", f"teacher, {teacher_steps} steps"))
     for method, n, color, label in lines:
         x, y = (_mean_and_range(select(rows, method=method, steps=n, metric=m), "w")[:2] for m in ("is", "fid"))
-        ax.plot(x[1], y[1], color=color, marker=MARKERS[method], ms=5, ls="--" if method == "teacher" else "-", label=label)
+        ax.plot(
+            x[1], y[1], color=color, marker=MARKERS[method], ms=5, ls="--" if method == "teacher" else "-", label=label
+        )
         if method == "teacher" or n == max(steps):
             for w, a, b in zip(x[0], x[1], y[1], strict=True):
                 ax.annotate(f"w={w:g}", (a, b), textcoords="offset points", xytext=(4, 4), fontsize=7, color=color)
@@ -164,13 +186,23 @@ def sampler_diagram(deterministic: Sequence[int], stochastic: Sequence[int], T: 
     figure, axes = _new(6.4, 2.6, 2, 1, sharex=True)
     for ax, path, name in zip(axes[:, 0], (deterministic, stochastic), ("deterministic", "stochastic"), strict=True):
         ax.axhline(0, color="#bbbbbb", lw=1, zorder=0)
-        for i, (t, s) in enumerate(zip(path, path[1:], strict=False)):
+        for i, (t, s) in enumerate(pairwise(path)):
             back = s > t
             color, bend = (COLORS["ddim"], 0.45) if back else (COLORS["ours-D"], -0.35)
-            ax.annotate("", (s / T, 0), (t / T, 0), arrowprops={
-                "arrowstyle": "-|>", "color": color, "lw": 1.5, "ls": "--" if back else "-",
-                "connectionstyle": f"arc3,rad={bend if not back else -bend}", "shrinkA": 2, "shrinkB": 2,
-            })
+            ax.annotate(
+                "",
+                (s / T, 0),
+                (t / T, 0),
+                arrowprops={
+                    "arrowstyle": "-|>",
+                    "color": color,
+                    "lw": 1.5,
+                    "ls": "--" if back else "-",
+                    "connectionstyle": f"arc3,rad={bend if not back else -bend}",
+                    "shrinkA": 2,
+                    "shrinkB": 2,
+                },
+            )
             ax.plot(t / T, 0, "o", color="black", ms=4 if i else 6)
         ax.plot(0, 0, "o", color="black", ms=6)
         ax.set(yticks=[], ylim=(-0.5, 0.5), xlim=(1.05, -0.05))

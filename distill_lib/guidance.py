@@ -21,7 +21,12 @@ def combine(v_cond: Tensor, v_uncond: Tensor, w: Tensor) -> Tensor:
     return (1 + w) * v_cond - w * v_uncond
 
 
-def guided_pair(net: Callable[[Tensor, Tensor, Tensor], Tensor], z_t: Tensor, t: Tensor, label: Tensor, null: int,
+def guided_pair(
+    net: Callable[[Tensor, Tensor, Tensor], Tensor],
+    z_t: Tensor,
+    t: Tensor,
+    label: Tensor,
+    null: int,
 ) -> tuple[Tensor, Tensor]:
     """(v_cond, v_uncond) in one batched call of net(z_t, t, label): 2 evaluations a sample, one launch.
 

@@ -53,7 +53,13 @@ def halving_rows(world: str, profile: Profile, reader: Reader, seed: int) -> lis
     while n_steps > 1:
         n_steps //= 2
         student = Network(student_of(last.module), compiled=settings.training.compiled)
-        config = {"world": world, "steps": n_steps, "start": settings.start, "training": settings.training, "seed": seed}
+        config = {
+            "world": world,
+            "steps": n_steps,
+            "start": settings.start,
+            "training": settings.training,
+            "seed": seed,
+        }
         config |= {"teacher": pretrained.made(f"teacher-{world}")["weights"], "pictures": len(pictures)}
         run = Run(f"hardness-{world}-{n_steps}", config, "distill_lib.methods.step_halving")
         training = halve_steps(student, last, n_steps, pictures, settings.training, run, w_max=0.0)

@@ -15,14 +15,22 @@ import torch
 import torch_fidelity
 from torch import Tensor
 from torch.nn.functional import conv2d
+from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
-from torch.utils.data import Dataset
 
 from distill_lib.extractor import Extractor, weights_name
 
 __all__ = [
-    "Reader", "fid", "interval", "laplacian_variance", "median_seconds", "paired", "period_two_share", "quality", "to_bytes",
+    "Reader",
+    "fid",
+    "interval",
+    "laplacian_variance",
+    "median_seconds",
+    "paired",
+    "period_two_share",
+    "quality",
+    "to_bytes",
 ]
 
 
@@ -168,7 +176,7 @@ def interval(values: list[float], confidence: float = 0.95) -> tuple[float, floa
     """Student's t interval of the mean of a few seeds; (nan, nan) for a single one."""
     if len(values) < 2:
         return math.nan, math.nan
-    from scipy.stats import t  # noqa: PLC0415 - only claims need it, and it is slow to import
+    from scipy.stats import t
 
     x = torch.tensor(values, dtype=torch.float64)
     half = t.ppf(0.5 + confidence / 2, len(values) - 1) * x.std().item() / math.sqrt(len(values))

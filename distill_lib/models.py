@@ -15,7 +15,16 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from distill_lib.guidance import combine, guidance_embedding, guided_pair
 from distill_lib.samplers import Denoise
 
-__all__ = ["Network", "build_unet", "denoise_pair", "denoise_student", "from_patches", "load_unet", "student_of", "to_patches"]
+__all__ = [
+    "Network",
+    "build_unet",
+    "denoise_pair",
+    "denoise_student",
+    "from_patches",
+    "load_unet",
+    "student_of",
+    "to_patches",
+]
 
 W_FEATURES = 64  # width of the Fourier features of w
 

@@ -67,7 +67,7 @@ def check_parameters(name: str, wanted: dict[str, Any]) -> None:
 
 def execute(name: str, out: Path, parameters: dict[str, Any]) -> None:
     """Run one notebook by papermill into `out`, saying what its cells print."""
-    import papermill  # noqa: PLC0415 - slow, and not needed to find that nothing is to be done
+    import papermill
 
     check_parameters(name, parameters)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,12 @@ def execute(name: str, out: Path, parameters: dict[str, Any]) -> None:
     os.environ.pop("DISTILL_PROFILE", None)
     print(f"{name}: running", flush=True)
     papermill.execute_notebook(
-        _NOTEBOOKS / f"{name}.ipynb", out, parameters, cwd=str(_NOTEBOOKS), progress_bar=False, stdout_file=sys.stdout,
+        _NOTEBOOKS / f"{name}.ipynb",
+        out,
+        parameters,
+        cwd=str(_NOTEBOOKS),
+        progress_bar=False,
+        stdout_file=sys.stdout,
         stderr_file=sys.stderr,
     )
     print(f"{name}: done", flush=True)
@@ -155,7 +160,9 @@ def verify() -> None:
     figures("laptop", None, 0, {}, _RUNS / "verify")
     moved = 0
     for path in sorted((ROOT / "figures" / "laptop").glob("[gs]-*.json")):
-        new = {_key(row): row["value"] for row in json.loads((_RUNS / "verify" / "laptop" / path.name).read_text())["rows"]}
+        new = {
+            _key(row): row["value"] for row in json.loads((_RUNS / "verify" / "laptop" / path.name).read_text())["rows"]
+        }
         for row in json.loads(path.read_text())["rows"]:
             if _key(row) not in new:
                 continue

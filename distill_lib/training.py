@@ -21,7 +21,17 @@ from torch import Tensor, nn
 from distill_lib import noise
 from distill_lib.store import Run
 
-__all__ = ["Draws", "Loop", "Progress", "TrainSettings", "Trainable", "can_compile", "finish", "follow", "latest_weights"]
+__all__ = [
+    "Draws",
+    "Loop",
+    "Progress",
+    "TrainSettings",
+    "Trainable",
+    "can_compile",
+    "finish",
+    "follow",
+    "latest_weights",
+]
 
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

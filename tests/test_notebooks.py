@@ -80,7 +80,9 @@ def test_no_notebook_branches_on_a_profile(name):
 
 
 def test_a_notebook_reaches_the_library_files_that_make_it_stale():
-    reached = {path.relative_to(ROOT).as_posix() for path in notebook_files(ROOT / "notebooks" / "03_step_halving.ipynb")}
+    reached = {
+        path.relative_to(ROOT).as_posix() for path in notebook_files(ROOT / "notebooks" / "03_step_halving.ipynb")
+    }
     assert {"distill_lib/losses/halving.py", "distill_lib/samplers.py", "distill_lib/noise.py"} <= reached
     assert "distill_lib/bench.py" not in reached
 

@@ -21,9 +21,7 @@ __all__ = ["halving_loss", "halving_target"]
 
 
 @torch.no_grad()
-def halving_target(
-    teacher: Denoise, z_t: Tensor, t: Tensor, m: Tensor, s: Tensor, schedule: Schedule = OURS
-) -> Tensor:
+def halving_target(teacher: Denoise, z_t: Tensor, t: Tensor, m: Tensor, s: Tensor, schedule: Schedule = OURS) -> Tensor:
     """x_target of (1), (B, *D); two calls of the teacher.
 
     Args:

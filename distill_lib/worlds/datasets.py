@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from distill_lib.models import to_patches
 from distill_lib.store import cached
-from distill_lib.worlds.scenes import SceneSpec, Scenes, class_names, draw_scenes, render
+from distill_lib.worlds.scenes import Scenes, SceneSpec, class_names, draw_scenes, render
 
 __all__ = ["WORLDS", "DatasetSpec", "Pictures", "load", "render_pictures"]
 
