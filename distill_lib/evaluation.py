@@ -92,10 +92,7 @@ def sample_pictures(
     images = []
     for index in torch.arange(len(label)).split(BATCH):
         z_T = noise.normal(seed, "z_T", 0, index, shape)
-        # the last batch is filled up, so that a compiled network sees one shape only
-        fill = torch.arange(min(BATCH, len(label))) % len(index)
-        x = sample(denoiser(label[index][fill]), z_T[fill], n_steps)[: len(index)]
-        images.append(to_bytes(from_patches(x)))
+        images.append(to_bytes(from_patches(sample(denoiser(label[index]), z_T, n_steps))))
     return torch.cat(images)
 
 

@@ -25,8 +25,8 @@ _KEPT = ("fid_teacher", "sharpness", "accuracy", "paired")
 
 
 def _measured(world: str, profile: Profile, reader: Reader, seed: int) -> Measured:
-    teacher = Network(pretrained.teacher(world).requires_grad_(False), compiled=profile.sizes.compiled)
-    return Measured(reader, teacher, world, profile.sizes.samples, profile.sizes.teacher_steps, seed)
+    teacher = Network(pretrained.teacher(world).requires_grad_(False))
+    return Measured(reader, teacher, world, profile.hardness.samples, profile.sizes.teacher_steps, seed)
 
 
 def _of_world(world: str, rows: list[Row]) -> list[Row]:
@@ -48,11 +48,11 @@ def halving_rows(world: str, profile: Profile, reader: Reader, seed: int) -> lis
     settings = profile.hardness
     measured = _measured(world, profile, reader, seed)
     pictures = load(DatasetSpec(name=world, count=profile.sizes.pictures))
-    last = Network(student_of(measured.teacher.module).requires_grad_(False), compiled=settings.training.compiled)
+    last = Network(student_of(measured.teacher.module).requires_grad_(False))
     rows, n_steps = [], settings.start
     while n_steps > 1:
         n_steps //= 2
-        student = Network(student_of(last.module), compiled=settings.training.compiled)
+        student = Network(student_of(last.module))
         config = {
             "world": world,
             "steps": n_steps,

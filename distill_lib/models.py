@@ -97,14 +97,18 @@ def load_unet(folder: Path) -> UNet2DConditionModel:
 class Network:
     """A U-Net as net(z_t, t, label, w) -> v_hat, with precision, memory layout and compilation settled once.
 
+    On a CPU channels come first: there PyTorch's group normalisation of bfloat16 is twenty times faster so, and an
+    eager training step is as fast as a compiled one. On a GPU channels come last.
+
     Args:
         unet: the diffusers network; its weights are used in place, so training it changes this too.
         bf16: run in bfloat16 autocast (the result is float32 all the same).
-        compiled: torch.compile the network; needs a C++ compiler.
+        compiled: torch.compile the network; pays on a GPU.
     """
 
     def __init__(self, unet: UNet2DConditionModel, *, bf16: bool = True, compiled: bool = False) -> None:
-        self.module = unet.to(memory_format=torch.channels_last)
+        self.layout = torch.channels_last if next(unet.parameters()).is_cuda else torch.contiguous_format
+        self.module = unet.to(memory_format=self.layout)
         self.forward = torch.compile(self.module, dynamic=False) if compiled else self.module
         self.bf16 = bf16
         self.takes_w = unet.config.time_cond_proj_dim is not None
@@ -115,7 +119,7 @@ class Network:
         tokens = z_t.new_zeros(len(z_t), 1, self.module.config.cross_attention_dim)
         with torch.autocast(z_t.device.type, torch.bfloat16, enabled=self.bf16):
             v_hat = self.forward(
-                z_t.contiguous(memory_format=torch.channels_last),
+                z_t.contiguous(memory_format=self.layout),
                 t - 1,
                 tokens,
                 class_labels=label,

@@ -23,7 +23,7 @@ from distill_lib.methods.guidance_distillation import distill_guidance
 from distill_lib.methods.teacher import train_teacher
 from distill_lib.models import Network, build_unet, load_unet, student_of
 from distill_lib.reach import ROOT
-from distill_lib.training import TrainSettings, can_compile, follow
+from distill_lib.training import TrainSettings, follow
 from distill_lib.worlds.datasets import WORLDS, DatasetSpec, Pictures, load
 from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES, draw_scenes
 
@@ -33,6 +33,7 @@ PRETRAINED = ROOT / "pretrained"
 RECIPES: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(
     (Path(__file__).parent / "profiles" / "pretrained.yaml").read_text()
 )
+_COMPILED = torch.cuda.is_available()  # on a CPU it does not pay, see models.Network
 _STAGE_ONE = "distill_lib.methods.guidance_distillation"
 _NOT_SETTINGS = ("network", "world", "worlds", "count", "teacher", "w_max")
 
@@ -53,8 +54,8 @@ def made(name: str) -> dict[str, Any]:
 
 
 def settings_of(recipe: dict[str, Any]) -> TrainSettings:
-    """Training settings of a recipe; long trainings are compiled where a compiler is there."""
-    return TrainSettings(compiled=can_compile(), **{k: v for k, v in recipe.items() if k not in _NOT_SETTINGS})
+    """Training settings of a recipe."""
+    return TrainSettings(**{k: v for k, v in recipe.items() if k not in _NOT_SETTINGS})
 
 
 def pictures_of(recipe: dict[str, Any]) -> Pictures:
@@ -89,7 +90,7 @@ def make_teacher(name: str) -> None:
     unet = build_unet(resolution=resolution, n_classes=len(pictures.names), **RECIPES["networks"][recipe["network"]])
     run = store.Run(f"teacher-{name}", recipe, "distill_lib.methods.teacher")
     if not run.done:
-        follow(train_teacher(Network(unet, compiled=settings.compiled), pictures, settings, run), f"teacher {name}", 30)
+        follow(train_teacher(Network(unet, compiled=_COMPILED), pictures, settings, run), f"teacher {name}", 30)
     ship(f"teacher-{name}", unet, run, f"make teachers NAMES=teacher-{name}")
 
 
@@ -97,8 +98,8 @@ def make_student(name: str) -> None:
     """Stage one: distil the guided pair of a teacher into one network that takes w."""
     recipe = RECIPES["students"][name]
     settings, pictures, net = settings_of(recipe), pictures_of(recipe), teacher(recipe["teacher"])
-    student = Network(student_of(net), compiled=settings.compiled)
-    pair = Network(net.requires_grad_(False), compiled=settings.compiled)
+    student = Network(student_of(net), compiled=_COMPILED)
+    pair = Network(net.requires_grad_(False), compiled=_COMPILED)
     run = store.Run(f"student-{name}", recipe | {"teacher": made(f"teacher-{name}")["weights"]}, _STAGE_ONE)
     if not run.done:
         follow(distill_guidance(student, pair, pictures, settings, run, recipe["w_max"]), f"stage one {name}", 30)
@@ -115,7 +116,7 @@ def make_extractor(name: str) -> None:
     net = Extractor(len(SHAPES) * len(COLORS) * len(TEXTURES), values.shape[1])
     run = store.Run(f"extractor-{name}", recipe, "distill_lib.extractor")
     if not run.done:
-        forward = torch.compile(net, dynamic=False) if settings.compiled else net
+        forward = torch.compile(net, dynamic=False) if _COMPILED else net
         trainable = SimpleNamespace(module=net, forward=forward)
         follow(train_extractor(trainable, worlds, recipe["count"], settings, run), f"extractor {name}", 30)
     folder = PRETRAINED / f"extractor-{name}"

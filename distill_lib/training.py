@@ -5,7 +5,6 @@ progress. Randomness comes from `Draws`, a function of (seed, step, sample index
 split over processes, meets the same numbers; gradients are averaged over processes by accelerate.
 """
 
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +26,6 @@ __all__ = [
     "Progress",
     "TrainSettings",
     "Trainable",
-    "can_compile",
     "finish",
     "follow",
     "latest_weights",
@@ -39,7 +37,7 @@ class TrainSettings:
     """Settings of one training.
 
     batch_size counts samples a step over all processes; warmup is in steps, after which lr falls linearly to 0;
-    ema is the decay of the average of weights, 0 for none; compiled needs a C++ compiler and is dropped without one.
+    ema is the decay of the average of weights, 0 for none.
     """
 
     steps: int
@@ -50,7 +48,6 @@ class TrainSettings:
     clip: float = 1.0
     seed: int = 0
     bf16: bool = True
-    compiled: bool = False
     checkpoint_seconds: float = 60.0
 
     def with_seed(self, seed: int) -> "TrainSettings":
@@ -88,11 +85,6 @@ class Draws:
     def integer(self, stream: str, high: int) -> Tensor:
         """Uniform integers in [0, high), (B,)."""
         return (noise.uniform(self.seed, stream, self.step, self.index, 1)[:, 0].double() * high).long()
-
-
-def can_compile() -> bool:
-    """Whether torch.compile has the C++ compiler that it needs on a CPU; on a GPU triton brings its own."""
-    return torch.cuda.is_available() or any(shutil.which(name) for name in ("g++", "clang++", "c++"))
 
 
 class Trainable(Protocol):

@@ -15,22 +15,23 @@ from distill_lib.losses.denoising import mean_square
 __all__ = ["relative_error", "stage_one_loss"]
 
 
-def stage_one_loss(v_student: Tensor, v_w: Tensor, w: Tensor) -> Tensor:
-    """Loss (2) in v, scaled by the strength:  |v_w - v_student|^2 / (1 + w^2), one value a sample.
+def stage_one_loss(v_student: Tensor, v_cond: Tensor, v_w: Tensor, unit: float = 0.003) -> Tensor:
+    """Loss (2) in v, relative to what guidance adds to the sample:  |v_w - v_student|^2 / (1 + |v_w - v_cond|^2 / unit).
 
     Differs from the paper: it takes the truncated SNR weight on x. The v error (weight SNR + 1) holds all noise levels
-    in one scale, and the divisor undoes that what guidance adds grows with w, so that strong guidance does not rule
+    in one scale, and the divisor undoes that what guidance adds grows as w^2, so that strong guidance does not rule
     the batch: the answer at w near 0 suffered for it.
 
     Args:
         v_student: student's prediction, the only input with a gradient, (B, *D).
+        v_cond: teacher's conditional prediction, (B, *D).
         v_w: the guided target (1) in v, (B, *D).
-        w: guidance strengths, (B,).
+        unit: size of |v_w - v_cond|^2 from which on the loss is relative; that of w = 1 in the textured world.
 
     Returns:
         Loss per sample, (B,).
     """
-    return mean_square(v_w - v_student) / (1 + w.square())
+    return mean_square(v_w - v_student) / (1 + mean_square(v_w - v_cond) / unit)
 
 
 @torch.no_grad()

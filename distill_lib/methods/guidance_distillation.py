@@ -47,4 +47,4 @@ def distill_guidance(
         z_t, t, label, v_cond, v_uncond = (a.repeat_interleave(strengths, 0) for a in (z_t, t, label, *pair))
         w = w_max * draws.uniform("w") ** 1.5
         v_w = combine(v_cond, v_uncond, w)
-        yield loop.update(stage_one_loss(student(z_t, t, label, w), v_w, w))
+        yield loop.update(stage_one_loss(student(z_t, t, label, w), v_cond, v_w))

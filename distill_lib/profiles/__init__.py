@@ -28,13 +28,13 @@ class Sizes(_Strict):
     samples: int = Field(description="pictures behind each metric; the papers take 50,000")
     teacher_steps: int = Field(description="steps of the many-step teacher; the paper takes 1,024")
     repeats: int = Field(description="timed repeats of a sampler, of which the median is kept")
-    compiled: bool = Field(False, description="compile the networks that are measured; pays from some minutes on")
 
 
 class Hardness(_Strict):
     """The worlds compared in g-hardness, and the short halving whose advantage is measured on each."""
 
     worlds: list[str]
+    samples: int = Field(description="pictures behind each metric")
     steps: list[int]
     start: int = Field(description="steps of the teacher that is halved first")
     training: TrainSettings

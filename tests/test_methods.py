@@ -1,0 +1,221 @@
+"""Methods: on data with a closed form they learn what they claim to; on pictures they run, and leave the teacher alone.
+
+Trainings are cut to what shows the effect: a few hundred steps of a small perceptron.
+"""
+
+import copy
+
+import pytest
+import torch
+from closed_forms import tiny_unet
+
+from distill_lib import store
+from distill_lib.guidance import combine, guided_pair
+from distill_lib.losses.guided import relative_error
+from distill_lib.methods.guidance_distillation import distill_guidance
+from distill_lib.methods.step_halving import halve_steps
+from distill_lib.methods.teacher import train_teacher
+from distill_lib.models import Network, denoise_student, student_of
+from distill_lib.samplers import sample
+from distill_lib.schedules import add_noise
+from distill_lib.toy import Mixture, MixtureData, ToyNetwork, ring
+from distill_lib.training import TrainSettings, finish
+from distill_lib.worlds.datasets import Pictures
+
+CENTRES, STD = ring(3), 0.3
+TEACHER, DATA = Mixture(CENTRES, STD), MixtureData(CENTRES, STD)
+
+
+def settings(**changes):
+    return TrainSettings(**{"steps": 300, "batch_size": 256, "lr": 5e-3, "warmup": 20, "ema": 0.98} | changes)
+
+
+def run_named(name):
+    return store.Run("test", {"name": name}, "distill_lib.noise")
+
+
+def toy(n_classes=3, seed=0):
+    torch.manual_seed(seed)
+    return ToyNetwork(n_classes, width=64)
+
+
+def noised(data, n=2000):
+    """z_t, t and classes of n samples at all noise levels."""
+    x, label = data.batch(torch.arange(n))
+    t = torch.randint(1, 1025, (n,))
+    return add_noise(x, torch.randn(n, 2), t), t, label
+
+
+def guidance_error(student, w):
+    """Relative error of stage one at one strength: 1 for a student that ignores guidance."""
+    z_t, t, label = noised(DATA)
+    w = torch.full((len(t),), w)
+    with torch.no_grad():
+        v_cond, v_uncond = guided_pair(TEACHER, z_t, t, label, TEACHER.null)
+        return relative_error(student(z_t, t, label, w), v_cond, combine(v_cond, v_uncond, w)).item()
+
+
+def weights_of(net):
+    return {name: value.clone() for name, value in net.module.state_dict().items()}
+
+
+def changed(net, before):
+    return [name for name, value in net.module.state_dict().items() if not torch.equal(value, before[name])]
+
+
+def test_the_toy_teacher_is_the_minimum_that_training_heads_for(runs):
+    net, run = toy(), run_named("teacher")
+    finish(net, train_teacher(net, DATA, settings(), run), run, "teacher")
+    z_t, t, label = noised(DATA)
+    with torch.no_grad():
+        # with a class: the answers vary by about 0.5; without, the posterior mixes the classes
+        assert (net(z_t, t, label) - TEACHER(z_t, t, label)).square().mean() < 0.05
+        null = torch.full_like(label, net.null)
+        error = (net(z_t, t, null) - TEACHER(z_t, t, null)).square().mean()
+        wrong = (net(z_t, t, null) - TEACHER(z_t, t, label)).square().mean()
+    assert error < 0.12 and error < wrong / 2  # it has learned "no condition" apart from the classes
+
+
+def test_dropping_every_class_leaves_the_classes_untrained(runs):
+    net = toy()
+    before = weights_of(net)
+    list(train_teacher(net, DATA, settings(steps=5), run_named("all dropped"), drop=1.0))
+    moved = (net.module.label.weight - before["label.weight"]).abs().amax(1)
+    # weight decay moves an unused row by lr * 1e-4 of itself a step; a gradient by about lr
+    assert moved[:3].max() < 1e-4 < 1e-3 < moved[3]
+
+
+def test_stage_one_learns_guidance_over_the_range_of_strengths(runs):
+    net, run = toy(), run_named("stage one")
+    finish(net, distill_guidance(net, TEACHER, DATA, settings(steps=1200), run), run, "stage one")
+    errors = {w: guidance_error(net, w) for w in (1.0, 2.0, 4.0)}
+    print(errors)
+    # 1 would be a student that ignores guidance; 500 steps of 64 units bring it to 0.05 to 0.15
+    assert max(errors.values()) < 0.3
+    z_t, t, label = noised(DATA)
+    with torch.no_grad():
+        low, high = (net(z_t, t, label, torch.full((len(t),), w)) for w in (1.0, 4.0))
+        # told w = 4 while 1 is wanted it is far off: w is what makes the difference
+        v_cond, v_uncond = guided_pair(TEACHER, z_t, t, label, TEACHER.null)
+        assert relative_error(high, v_cond, combine(v_cond, v_uncond, torch.ones(len(t)))) > 2
+        assert relative_error(low, v_cond, combine(v_cond, v_uncond, torch.ones(len(t)))) < 0.3
+
+
+def test_strengths_of_one_picture_share_its_noise_and_its_teacher_pair(runs):
+    asked = []
+
+    class Recorder(Mixture):
+        def __call__(self, z_t, t, label, w=None):
+            asked.append((z_t, label))
+            return super().__call__(z_t, t, label)
+
+    student, seen = toy(), []
+    student.module.register_forward_pre_hook(lambda _, inputs: seen.append((inputs[0], inputs[3])))
+    how = settings(steps=2, batch_size=8)
+    next(distill_guidance(student, Recorder(CENTRES, STD), DATA, how, run_named("shared")))
+    (z_pair, label_pair), (z, w) = asked[0], seen[0]
+    assert len(z) == 8 and len(z_pair) == 8  # 4 pictures, each twice: with its class and without
+    assert torch.equal(z, z_pair[:4].repeat_interleave(2, 0))
+    assert label_pair[4:].tolist() == [3] * 4
+    assert len(w.unique()) == 8 and (w >= 0).all() and (w <= 4).all()
+
+
+def test_halving_a_gaussian_teacher_reaches_its_two_steps_in_one(runs):
+    centre = torch.tensor([[0.4, -0.2]])
+    teacher, data = Mixture(centre, 0.5), MixtureData(centre, 0.5)
+    net, run = toy(n_classes=1), run_named("gauss")
+    finish(net, halve_steps(net, teacher, 1, data, settings(lr=3e-3), run), run, "halving")
+    z_T, label, w = torch.randn(1000, 2), torch.zeros(1000, dtype=torch.long), torch.zeros(1000)
+    ours = sample(denoise_student(net, label, w), z_T, 1)
+    two, one = (sample(denoise_student(teacher, label, w), z_T, n) for n in (2, 1))
+    # the closed form: one DDIM step gives the mean, two give 0.2 z_T (std 0.2 of the true 0.5)
+    assert torch.allclose(two, centre + 0.2 * z_T, atol=1e-5)
+    assert torch.allclose(one, centre.expand_as(one), atol=1e-5)
+    assert (ours - two).square().mean() < 0.02 * (one - two).square().mean()
+
+
+def test_halving_keeps_guidance_that_the_teacher_has_folded_in(runs):
+    """The teacher answers for every w; the one-step student must land where its two steps do, for each w."""
+
+    class Folded:
+        null = TEACHER.null
+
+        def __call__(self, z_t, t, label, w):
+            return combine(*guided_pair(TEACHER, z_t, t, label, TEACHER.null), w)
+
+    net, run = toy(), run_named("folded")
+    finish(net, halve_steps(net, Folded(), 1, DATA, settings(steps=800), run), run, "halving")
+    z_T, label = torch.randn(999, 2), torch.arange(999) % 3
+    found = {}
+    for w in (0.0, 2.0, 4.0):
+        strength = torch.full((999,), w)
+        found[w] = sample(denoise_student(net, label, strength), z_T, 1)
+        two, one = (sample(denoise_student(Folded(), label, strength), z_T, n) for n in (2, 1))
+        print(w, (found[w] - two).square().mean(), (one - two).square().mean())
+    assert (found[4.0] - found[0.0]).square().mean() > 0.05
+
+
+@pytest.fixture
+def pictures():
+    image = torch.randint(0, 256, (16, 3, 8, 8), dtype=torch.uint8)
+    return Pictures(image, torch.arange(16) % 3, ("a", "b", "c"))
+
+
+def picture_method(name, student, teacher, pictures, run):
+    how = settings(steps=3, batch_size=4, warmup=1, lr=1e-3, bf16=False, checkpoint_seconds=0)
+    if name == "teacher":
+        return train_teacher(student, pictures, how, run)
+    if name == "stage one":
+        return distill_guidance(student, teacher, pictures, how, run)
+    return halve_steps(student, teacher, 4, pictures, how, run)
+
+
+@pytest.mark.parametrize("name", ["teacher", "stage one", "halving"])
+def test_a_method_changes_every_weight_of_the_student_and_none_of_the_teacher(name, runs, pictures):
+    unet = tiny_unet()
+    teacher = Network(student_of(unet) if name == "halving" else unet, bf16=False)
+    teacher.module.requires_grad_(False)
+    student = Network(tiny_unet(1) if name == "teacher" else student_of(teacher.module), bf16=False)
+    before, of_teacher = weights_of(student), weights_of(teacher)
+    history = list(picture_method(name, student, teacher, pictures, run_named(name)))
+    assert [p.step for p in history] == [1, 2, 3] and all(p.loss > 0 for p in history)
+    assert changed(student, before) == list(before)
+    assert changed(teacher, of_teacher) == []
+    assert all(p.grad is None for p in teacher.module.parameters())
+
+
+@pytest.mark.parametrize("name", ["teacher", "stage one", "halving"])
+def test_a_method_on_pictures_resumes_bit_for_bit(name, runs, pictures):
+    unet = tiny_unet()
+    teacher = Network(student_of(unet) if name == "halving" else unet, bf16=False)
+    teacher.module.requires_grad_(False)
+    start = tiny_unet(1) if name == "teacher" else student_of(teacher.module)
+
+    def fresh():
+        return Network(copy.deepcopy(start), bf16=False)
+
+    straight, broken = run_named(f"{name} straight"), run_named(f"{name} broken")
+    list(picture_method(name, fresh(), teacher, pictures, straight))
+    training = picture_method(name, fresh(), teacher, pictures, broken)
+    next(training)
+    training.close()  # a kill after the first step, whose checkpoint is written
+    assert broken.state()["step"] == 1
+    list(picture_method(name, fresh(), teacher, pictures, broken))
+    a, b = straight.weights(), broken.weights()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_halving_trains_only_on_the_times_that_the_student_will_visit(runs, pictures):
+    student = Network(student_of(tiny_unet()), bf16=False)
+    teacher = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
+    asked = {"student": set(), "teacher": set()}
+
+    def watch(net, who):
+        net.module.register_forward_pre_hook(lambda _, inputs: asked[who].update((inputs[1] + 1).tolist()))
+
+    watch(student, "student")
+    watch(teacher, "teacher")
+    how = settings(steps=6, batch_size=8, warmup=1, bf16=False)
+    list(halve_steps(student, teacher, 4, pictures, how, run_named("times")))
+    assert asked["student"] == {256, 512, 768, 1024}
+    assert asked["teacher"] == {128, 256, 384, 512, 640, 768, 896, 1024}  # t and the middle of the step below it

@@ -1,0 +1,255 @@
+"""Run folders and caches: whole or absent, found again by content, never trusted when they do not check."""
+
+import fcntl
+import json
+
+import pytest
+import torch
+
+from distill_lib import reach, store
+from distill_lib.store import Run, atomic, cached, content_key, load_tensors, locked, save_tensors
+
+MODULE = "distill_lib.noise"
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """A library of five modules: top imports a package's b and, inside a function, c; b imports d; e stands apart."""
+    files = {
+        "distill_lib/__init__.py": "",
+        "distill_lib/top.py": "import torch\nfrom distill_lib.part import b\n\ndef f():\n    import distill_lib.c\n",
+        "distill_lib/part/__init__.py": "",
+        "distill_lib/part/b.py": "from distill_lib.d import name\n",
+        "distill_lib/c.py": "",
+        "distill_lib/d.py": "name = 1\n",
+        "distill_lib/e.py": "",
+        "distill_library/other.py": "",
+    }
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    monkeypatch.setattr(reach, "ROOT", tmp_path)
+    reach.code_files.cache_clear()
+    yield tmp_path / "distill_lib"
+    reach.code_files.cache_clear()
+
+
+# ------------------------------------------------------------------------------------------------ keys
+
+
+def test_code_files_follow_imports_of_imports_and_nothing_else(library):
+    found = {path.relative_to(library).as_posix() for path in reach.code_files("distill_lib.top")}
+    assert {"top.py", "part/b.py", "c.py", "d.py"} <= found
+    assert "e.py" not in found and all(path.endswith(".py") for path in found)
+
+
+def test_the_real_library_is_reached_as_far_as_it_goes():
+    found = {path.name for path in reach.code_files("distill_lib.methods.step_halving")}
+    assert {"step_halving.py", "halving.py", "samplers.py", "noise.py", "training.py"} <= found
+    assert "metrics.py" not in found
+
+
+@pytest.mark.parametrize("file, stale", [("top.py", True), ("part/b.py", True), ("d.py", True), ("e.py", False)])
+def test_a_key_changes_with_the_files_it_reaches(library, file, stale):
+    before = content_key({"a": 1}, "distill_lib.top")
+    (library / file).write_text((library / file).read_text() + "# edited\n")
+    assert (content_key({"a": 1}, "distill_lib.top") != before) == stale
+
+
+def test_a_key_changes_with_the_configuration_and_not_with_its_order():
+    assert content_key({"a": 1, "b": [2]}, MODULE) == content_key({"b": [2], "a": 1}, MODULE)
+    assert content_key({"a": 1}, MODULE) != content_key({"a": 2}, MODULE)
+    assert content_key({"a": 1}, MODULE) != content_key({"a": 1}, "distill_lib.schedules")
+    assert len(content_key({}, MODULE)) == 12
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def test_an_atomic_file_appears_whole_when_its_block_ends(tmp_path):
+    path = tmp_path / "new" / "file"
+    with atomic(path) as part:
+        part.write_text("half")
+        assert not path.exists()
+    assert path.read_text() == "half"
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+def test_an_exception_leaves_the_old_file_and_no_rest(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(RuntimeError, match="interrupted"), atomic(path) as part:
+        part.write_text("new, but ")
+        raise RuntimeError("interrupted")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.fixture
+def blocked(tmp_path):
+    """A folder that cannot be made, even by root: its parent is a file."""
+    (tmp_path / "file").write_text("")
+    return tmp_path / "file" / "runs"
+
+
+def one_sentence(error):
+    return "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+def test_a_folder_that_cannot_be_written_to_ends_in_a_sentence(blocked):
+    with pytest.raises(ValueError, match=rf"cannot write .*{blocked}.*another") as error, atomic(blocked / "x"):
+        pass
+    assert one_sentence(error)
+
+
+def test_a_run_whose_folder_cannot_be_written_to_ends_in_a_sentence(blocked, monkeypatch):
+    monkeypatch.setattr(store, "RUNS", blocked)
+    with pytest.raises(ValueError, match="cannot write") as error:
+        Run("kind", {}, MODULE).start()
+    assert one_sentence(error)
+
+
+def test_a_cache_whose_folder_cannot_be_written_to_ends_in_a_sentence(blocked, monkeypatch):
+    monkeypatch.setattr(store, "RUNS", blocked)
+    with pytest.raises(ValueError, match="cannot write") as error:
+        cached("kind", {}, dict, MODULE)
+    assert one_sentence(error)
+
+
+def is_locked(path):
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def test_a_lock_keeps_others_out_until_its_block_ends(tmp_path):
+    path = tmp_path / "new" / "lock"
+    with locked(path):
+        assert is_locked(path)
+    assert not is_locked(path)
+    with pytest.raises(RuntimeError), locked(path):
+        raise RuntimeError
+    assert not is_locked(path)
+
+
+def test_tensors_come_back_as_they_were(tmp_path):
+    tensors = {
+        "a": torch.randn(3, 4).T,  # not contiguous
+        "b": torch.arange(5, dtype=torch.uint8),
+        "c": torch.randn(2, requires_grad=True),
+        "half": torch.randn(3).half(),
+    }
+    checksum = save_tensors(tmp_path / "x.safetensors", tensors)
+    loaded = load_tensors(tmp_path / "x.safetensors", checksum)
+    assert loaded.keys() == tensors.keys()
+    assert all(
+        torch.equal(loaded[name], tensors[name]) and loaded[name].dtype == tensors[name].dtype for name in loaded
+    )
+
+
+@pytest.mark.parametrize("how", ["truncated", "one bit", "another file", "missing"])
+def test_a_file_that_does_not_check_ends_in_a_sentence(how, tmp_path):
+    path = tmp_path / "x.safetensors"
+    checksum = save_tensors(path, {"a": torch.zeros(100)})
+    data = bytearray(path.read_bytes())
+    if how == "truncated":
+        path.write_bytes(data[:150])
+    elif how == "one bit":
+        data[-1] ^= 1
+        path.write_bytes(data)
+    elif how == "another file":
+        save_tensors(path, {"a": torch.ones(100)})
+    else:
+        path.unlink()
+    with pytest.raises(ValueError, match=rf"{path} cannot be used.*delete its folder and run again") as error:
+        load_tensors(path, checksum)
+    assert one_sentence(error)
+
+
+def test_nothing_is_unpickled(tmp_path):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="cannot be used"):
+        load_tensors(tmp_path / "x.safetensors")
+
+
+# ------------------------------------------------------------------------------------------------ runs
+
+
+def test_the_same_settings_find_the_same_folder_and_others_another(runs):
+    assert Run("kind", {"lr": 1}, MODULE).folder == Run("kind", {"lr": 1}, MODULE).folder
+    assert Run("kind", {"lr": 1}, MODULE).folder != Run("kind", {"lr": 2}, MODULE).folder
+    assert Run("kind", {"lr": 1}, MODULE).folder.parent == runs
+
+
+def test_a_run_is_done_only_with_its_mark(runs):
+    run = Run("kind", {"lr": 1}, MODULE)
+    assert not run.done and run.state() is None and run.progress() == []
+    run.start()
+    assert json.loads((run.folder / "config.json").read_text()) == {"lr": 1}
+    run.save_state({"a": torch.ones(2)})
+    assert not run.done and torch.equal(run.state()["a"], torch.ones(2))
+    run.finish({"a": torch.full((2,), 7.0)})
+    assert run.done and run.state() is None
+    assert torch.equal(run.weights()["a"], torch.full((2,), 7.0))
+
+
+def test_a_kill_between_weights_and_mark_leaves_the_run_unfinished_and_resumable(runs, monkeypatch):
+    run = Run("kind", {}, MODULE)
+    run.save_state({"a": torch.ones(2)})
+    whole = store.atomic
+
+    def killed(path):
+        if path.name == "done":
+            raise KeyboardInterrupt
+        return whole(path)
+
+    monkeypatch.setattr(store, "atomic", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.finish({"a": torch.zeros(2)})
+    assert not run.done and run.state() is not None
+
+
+def test_a_step_logged_twice_counts_once_the_last_time(runs):
+    run = Run("kind", {}, MODULE)
+    run.start()
+    for step, loss in ((1, 0.5), (2, 0.4), (2, 0.3), (3, 0.2)):
+        run.log({"step": step, "loss": loss})
+    assert [(r["step"], r["loss"]) for r in run.progress()] == [(1, 0.5), (2, 0.3), (3, 0.2)]
+
+
+# ------------------------------------------------------------------------------------------------ caches
+
+
+def test_a_cache_is_made_once_for_a_configuration_and_its_code(runs, library):
+    made = []
+
+    def make():
+        made.append(1)
+        return {"a": torch.full((2,), float(len(made)))}
+
+    for _ in range(3):
+        assert cached("kind", {"n": 1}, make, "distill_lib.top")["a"].tolist() == [1, 1]
+    assert cached("kind", {"n": 2}, make, "distill_lib.top")["a"].tolist() == [2, 2]
+    (library / "d.py").write_text("name = 2\n")
+    assert cached("kind", {"n": 1}, make, "distill_lib.top")["a"].tolist() == [3, 3]
+
+
+def test_a_cache_that_failed_is_made_again(runs):
+    def fail():
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        cached("kind", {}, fail, MODULE)
+    assert cached("kind", {}, lambda: {"a": torch.ones(1)}, MODULE)["a"].item() == 1
+
+
+def test_a_spoiled_cache_ends_in_a_sentence(runs):
+    cached("kind", {}, lambda: {"a": torch.ones(100)}, MODULE)
+    (path,) = (runs / "cache").glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=rf"{path} cannot be used") as error:
+        cached("kind", {}, dict, MODULE)
+    assert one_sentence(error)
