@@ -28,7 +28,6 @@ __all__ = [
     "Trainable",
     "finish",
     "follow",
-    "latest_weights",
 ]
 
 
@@ -217,17 +216,3 @@ def finish(net: Trainable, training: Iterable[Progress], run: Run, title: str) -
     net.module.load_state_dict(run.weights())
     net.module.eval().requires_grad_(False)
     return [(record["step"], record["loss"]) for record in run.progress()]
-
-
-def latest_weights(run: Run) -> dict[str, Tensor]:
-    """Averaged weights of a run, finished or not.
-
-    Raises:
-        ValueError: the run has not saved anything yet.
-    """
-    if run.done:
-        return run.weights()
-    state = run.state()
-    if state is None:
-        raise ValueError(f"{run.folder} holds no weights yet")
-    return {name.removeprefix("average."): value for name, value in state.items() if name.startswith("average.")}

@@ -16,7 +16,7 @@ __all__ = ["relative_error", "stage_one_loss"]
 
 
 def stage_one_loss(v_student: Tensor, v_cond: Tensor, v_w: Tensor, unit: float = 0.003) -> Tensor:
-    """Loss (2) in v, relative to what guidance adds to the sample:  |v_w - v_student|^2 / (1 + |v_w - v_cond|^2 / unit).
+    """Loss (2) in v, relative to what guidance adds:  |v_w - v_student|^2 / (1 + |v_w - v_cond|^2 / unit).
 
     Differs from the paper: it takes the truncated SNR weight on x. The v error (weight SNR + 1) holds all noise levels
     in one scale, and the divisor undoes that what guidance adds grows as w^2, so that strong guidance does not rule

@@ -1,0 +1,25 @@
+"""A student's folder runs with diffusers alone, and its README is the proof."""
+
+import pytest
+import torch
+
+from distill_lib import noise
+from distill_lib.export import export_student, run_readme_loop
+from distill_lib.models import Network, build_unet, denoise_student, from_patches, student_of
+from distill_lib.samplers import sample
+
+
+@pytest.mark.parametrize("n_steps", [1, 4])
+def test_the_loop_in_the_readme_gives_our_picture(tmp_path, n_steps):
+    torch.manual_seed(0)
+    unet = student_of(build_unet(resolution=8, n_classes=3, channels=(16, 32)))
+    torch.nn.init.normal_(unet.time_embedding.cond_proj.weight, std=0.1)
+    unet.eval().requires_grad_(False)
+    folder = export_student(tmp_path / "student", unet, n_steps, "Title", "About.", 4.0)
+    label, w = torch.tensor([0, 1, 2, 0]), torch.tensor([1.5])
+    z_T = noise.normal(0, "z_T", 0, torch.arange(4), (12, 4, 4))
+    denoise = denoise_student(Network(unet, bf16=False), label, w.expand(4))
+    ours = from_patches(sample(denoise, z_T, n_steps)).clamp(-1, 1)
+    assert torch.allclose(run_readme_loop(folder, label, w, z_T), ours, atol=1e-4)  # float32, n_steps steps
+    assert len((folder / "README.md").read_text().split("```")[1].splitlines()) <= 26  # imports, and a loop of 20 lines
+    assert not list(tmp_path.glob(".*part*"))

@@ -1,0 +1,44 @@
+"""Profiles are validated, and name what is wrong."""
+
+import pytest
+
+from distill_lib import profiles
+from distill_lib.evaluation import check_steps, check_strengths
+from distill_lib.worlds.datasets import WORLDS
+
+
+@pytest.mark.parametrize("name", profiles.names())
+def test_every_profile_is_valid_and_asks_for_steps_that_are_distilled(name):
+    profile = profiles.load(name)
+    assert profile.name == name and profile.world in WORLDS
+    check_steps(profile.steps, profile.halving_start)
+    check_strengths(profile.ws, 4.0)
+    assert set(profile.hardness.worlds) <= set(WORLDS)
+
+
+def test_an_unknown_profile_is_named_with_those_that_exist():
+    with pytest.raises(ValueError, match="profile='quik' is unknown; choose one of laptop, quick, smoke"):
+        profiles.load("quik")
+
+
+def test_the_environment_overrides_the_name(monkeypatch):
+    monkeypatch.setenv("DISTILL_PROFILE", "smoke")
+    assert profiles.load("quick").name == "smoke"
+
+
+def test_an_unknown_setting_is_refused(tmp_path, monkeypatch):
+    text = (profiles._FOLDER / "smoke.yaml").read_text()
+    (tmp_path / "smoke.yaml").write_text(text.replace("halving: {steps: 2,", "halving: {setps: 2,"))
+    monkeypatch.setattr(profiles, "_FOLDER", tmp_path)
+    with pytest.raises(ValueError, match=r"smoke.yaml: halving"):
+        profiles.load("smoke")
+
+
+def test_a_strength_outside_the_range_is_refused():
+    with pytest.raises(ValueError, match=r"w=5.0 lies outside \[0, 4.0\]"):
+        check_strengths([0.0, 5.0], 4.0)
+
+
+def test_steps_without_a_student_are_refused_with_those_that_have_one():
+    with pytest.raises(ValueError, match="steps=3: students are distilled for 16, 8, 4, 2, 1 steps"):
+        check_steps([4, 3], 32)
