@@ -30,7 +30,7 @@ __all__ = ["artefacts_of", "check_parameters", "main", "notebook_names"]
 
 _NOTEBOOKS = ROOT / "notebooks"
 _PROFILES = ROOT / "distill_lib" / "profiles"
-_RUNS = Path(os.environ.get("DISTILL_RUNS", ROOT / "runs"))
+_RUNS = Path(os.environ.get("DISTILL_RUNS", ROOT / "runs")).resolve()
 _ARTEFACT = re.compile(r'recorder\.rows\("([gs]-[\w-]+)"')
 _TOLERANCE = {"fid": 0.1, "fid_teacher": 0.1, "kid": 0.2, "is": 0.03, "seconds": 1.0, "images_per_second": 1.0}
 
@@ -71,7 +71,7 @@ def execute(name: str, out: Path, parameters: dict[str, Any]) -> None:
 
     check_parameters(name, parameters)
     out.parent.mkdir(parents=True, exist_ok=True)
-    os.environ["DISTILL_OWNER"] = str(ROOT)  # by which an orphaned kernel is found
+    os.environ["DISTILL_OWNER"] = str(_RUNS)  # by which an orphaned kernel is found
     os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # a headless run has no widgets
     os.environ.pop("DISTILL_PROFILE", None)
     print(f"{name}: running", flush=True)
@@ -88,10 +88,10 @@ def execute(name: str, out: Path, parameters: dict[str, Any]) -> None:
 
 
 def _end_orphans() -> None:
-    """End kernels of this checkout that outlived a killed run."""
+    """End kernels that outlived a killed run; the lock on the same folder is held, so no live run owns them."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            mine = process.environ().get("DISTILL_OWNER") == str(ROOT)
+            mine = process.environ().get("DISTILL_OWNER") == str(_RUNS)
             if mine and process.pid not in {os.getpid(), os.getppid()}:
                 process.kill()
 

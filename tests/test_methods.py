@@ -22,7 +22,7 @@ from distill_lib.toy import Mixture, MixtureData, ToyNetwork, ring
 from distill_lib.training import TrainSettings, finish
 from distill_lib.worlds.datasets import Pictures
 
-CENTRES, STD = ring(3), 0.3
+CENTRES, STD = ring(5), 0.5  # classes that overlap: guidance matters at every noise level
 TEACHER, DATA = Mixture(CENTRES, STD), MixtureData(CENTRES, STD)
 
 
@@ -34,9 +34,9 @@ def run_named(name):
     return store.Run("test", {"name": name}, "distill_lib.noise")
 
 
-def toy(n_classes=3, seed=0):
+def toy(n_classes=5, seed=0):
     torch.manual_seed(seed)
-    return ToyNetwork(n_classes, width=64)
+    return ToyNetwork(n_classes, width=96)
 
 
 def noised(data, n=2000):
@@ -82,23 +82,22 @@ def test_dropping_every_class_leaves_the_classes_untrained(runs):
     list(train_teacher(net, DATA, settings(steps=5), run_named("all dropped"), drop=1.0))
     moved = (net.module.label.weight - before["label.weight"]).abs().amax(1)
     # weight decay moves an unused row by lr * 1e-4 of itself a step; a gradient by about lr
-    assert moved[:3].max() < 1e-4 < 1e-3 < moved[3]
+    assert moved[:5].max() < 1e-4 < 1e-3 < moved[5]
 
 
 def test_stage_one_learns_guidance_over_the_range_of_strengths(runs):
     net, run = toy(), run_named("stage one")
-    finish(net, distill_guidance(net, TEACHER, DATA, settings(steps=1200), run), run, "stage one")
-    errors = {w: guidance_error(net, w) for w in (1.0, 2.0, 4.0)}
-    print(errors)
-    # 1 would be a student that ignores guidance; 500 steps of 64 units bring it to 0.05 to 0.15
-    assert max(errors.values()) < 0.3
+    finish(net, distill_guidance(net, TEACHER, DATA, settings(steps=800), run), run, "stage one")
+    # 1 would be a student that ignores guidance. This short training brings it to 0.05, 0.05 and 0.23
+    for w, most in ((1.0, 0.15), (2.0, 0.15), (4.0, 0.5)):
+        assert guidance_error(net, w) < most
     z_t, t, label = noised(DATA)
     with torch.no_grad():
-        low, high = (net(z_t, t, label, torch.full((len(t),), w)) for w in (1.0, 4.0))
-        # told w = 4 while 1 is wanted it is far off: w is what makes the difference
         v_cond, v_uncond = guided_pair(TEACHER, z_t, t, label, TEACHER.null)
-        assert relative_error(high, v_cond, combine(v_cond, v_uncond, torch.ones(len(t)))) > 2
-        assert relative_error(low, v_cond, combine(v_cond, v_uncond, torch.ones(len(t)))) < 0.3
+        v_1 = combine(v_cond, v_uncond, torch.ones(len(t)))
+        told = {w: relative_error(net(z_t, t, label, torch.full((len(t),), w)), v_cond, v_1) for w in (0.0, 1.0, 4.0)}
+    # told another strength it answers for that: by the formula the error is then (w - 1)^2
+    assert told[1.0] < 0.15 and told[0.0] > 0.5 and told[4.0] > 4
 
 
 def test_strengths_of_one_picture_share_its_noise_and_its_teacher_pair(runs):
@@ -116,7 +115,7 @@ def test_strengths_of_one_picture_share_its_noise_and_its_teacher_pair(runs):
     (z_pair, label_pair), (z, w) = asked[0], seen[0]
     assert len(z) == 8 and len(z_pair) == 8  # 4 pictures, each twice: with its class and without
     assert torch.equal(z, z_pair[:4].repeat_interleave(2, 0))
-    assert label_pair[4:].tolist() == [3] * 4
+    assert label_pair[4:].tolist() == [5] * 4
     assert len(w.unique()) == 8 and (w >= 0).all() and (w <= 4).all()
 
 
@@ -145,13 +144,14 @@ def test_halving_keeps_guidance_that_the_teacher_has_folded_in(runs):
 
     net, run = toy(), run_named("folded")
     finish(net, halve_steps(net, Folded(), 1, DATA, settings(steps=800), run), run, "halving")
-    z_T, label = torch.randn(999, 2), torch.arange(999) % 3
+    z_T, label = torch.randn(1000, 2), torch.arange(1000) % 5
     found = {}
     for w in (0.0, 2.0, 4.0):
-        strength = torch.full((999,), w)
+        strength = torch.full((1000,), w)
         found[w] = sample(denoise_student(net, label, strength), z_T, 1)
         two, one = (sample(denoise_student(Folded(), label, strength), z_T, n) for n in (2, 1))
-        print(w, (found[w] - two).square().mean(), (one - two).square().mean())
+        # a copy of the teacher makes `one`; of its distance to `two` a small part is left. At w = 0 that is 0.3 at most
+        assert (found[w] - two).square().mean() < 0.1 * (one - two).square().mean()
     assert (found[4.0] - found[0.0]).square().mean() > 0.05
 
 
