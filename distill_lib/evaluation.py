@@ -33,6 +33,7 @@ __all__ = [
     "measure",
     "sample_pictures",
     "samples_of",
+    "showcase",
     "stage_one_errors",
     "timed_rows",
 ]
@@ -46,6 +47,11 @@ Row = dict[str, Any]
 def classes(n: int, n_classes: int) -> Tensor:
     """The classes of n samples, (n,): all of them in turn."""
     return torch.arange(n) % n_classes
+
+
+def showcase(n_samples: int, count: int) -> Tensor:
+    """Numbers of `count` samples to show, (count,): spread over the classes, the same whatever the profile."""
+    return torch.linspace(5, min(n_samples, 96) - 6, count).long()
 
 
 def held_out(world: str, n: int, part: int = 0) -> Tensor:

@@ -37,7 +37,7 @@ LABELS = {
     "ddim": "guided pair, DDIM",
     "teacher": "teacher, many steps",
     "fid": "FID",
-    "fid_teacher": "Fréchet distance to teacher",
+    "fid_teacher": "distance to teacher",
     "is": "Inception score",
     "accuracy": "named as its class",
     "paired": "paired distance to teacher",
@@ -74,8 +74,8 @@ def _mean_and_range(rows: list[Row], x: str) -> tuple[list[float], list[float], 
 def grid(images: Sequence[Sequence[Tensor]], rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
     """Pictures uint8 (3, R, R) in a labelled grid; an inner tensor (n, 3, R, R) is shown as n pictures side by side."""
     figure, axes = _new(
-        1.25 * sum(_width(c) for c in images[0]),
-        1.2 * len(images) + 0.4,
+        0.95 * sum(_width(c) for c in images[0]) + 0.8,
+        1.0 * len(images) + 0.5,
         len(images),
         len(images[0]),
         width_ratios=[_width(c) for c in images[0]],
@@ -110,19 +110,22 @@ def curves(
                 here = select(rows, method=method, metric=metric, w=w)
                 if not here:
                     continue
+                if metric.startswith("fid"):
+                    # DDIM with the teacher's own number of steps is the teacher: 0, which no logarithm shows
+                    here = [row for row in here if row["value"] > 0.01]
                 x, mean, low, high = _mean_and_range(here, "nfe")
                 ax.plot(x, mean, color=COLORS[method], marker=MARKERS[method], ms=4, label=LABELS.get(method, method))
                 ax.fill_between(x, low, high, color=COLORS[method], alpha=0.2, lw=0)
             for row in select(rows, method="teacher", metric=metric, w=w)[:1]:
                 if metric != "fid_teacher":
-                    ax.axhline(row["value"], color="black", ls="--", lw=1, label=f"teacher, {row['nfe']} evaluations")
+                    ax.axhline(row["value"], color="black", ls="--", lw=1, label=LABELS["teacher"])
             if floor is not None and metric.startswith("fid"):
                 ax.axhline(floor, color=COLORS["real"], ls=":", lw=1, label="real against real")
             ax.set_xscale("log", base=2)
             if metric.startswith("fid") or metric == "paired":
                 ax.set_yscale("log")
             ax.set_xticks(sorted({r["nfe"] for r in rows if r["method"] in ("ours-D", "ddim")}))
-            ax.xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
+            ax.xaxis.set_major_formatter("{x:g}")
             if i == 0:
                 ax.set_title(f"w = {w:g}")
             if j == 0:
@@ -247,18 +250,19 @@ def hardness(rows: list[Row], title: str) -> Figure:
     for world, color in zip(dict.fromkeys(row["world"] for row in rows), palette, strict=False):
         here = select(rows, world=world)
         floor = select(here, metric="floor_fid")[0]["value"]
-        ddim = select(here, method="ddim", w=1.0, metric="fid_teacher")
-        most = max(row["steps"] for row in ddim)
-        x, mean, _, _ = _mean_and_range([row for row in ddim if row["steps"] < most], "steps")
+        ddim = [row for row in select(here, method="ddim", w=1.0, metric="fid_teacher") if row["value"] > 0.01]
+        x, mean, _, _ = _mean_and_range(ddim, "steps")
         axes[0].plot(x, [value / floor for value in mean], "o-", ms=4, color=color, label=world)
-        x, ours, _, _ = _mean_and_range(select(here, method="ours-D", metric="fid_teacher"), "steps")
-        plain = _mean_and_range(select(here, method="ddim", w=0.0, metric="fid_teacher"), "steps")[1]
+        plain = [row for row in select(here, method="ddim", w=0.0, metric="fid_teacher") if row["value"] > 0.01]
+        x, plain, _, _ = _mean_and_range(plain, "steps")
+        ours = [row for row in select(here, method="ours-D", metric="fid_teacher") if row["steps"] in x]
+        ours = _mean_and_range(ours, "steps")[1]
         axes[1].plot(x, [b / a for a, b in zip(ours, plain, strict=True)], "o-", ms=4, color=color, label=world)
     for ax in axes:
         ax.axhline(1, color=COLORS["real"], ls=":", lw=1)
         ax.set(xscale="log", yscale="log", xlabel="sampling steps")
         ax.set_xscale("log", base=2)
-        ax.xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
+        ax.xaxis.set_major_formatter("{x:g}")
         ax.legend(fontsize=8)
     axes[0].set_title("DDIM, w = 1: distance to many steps, in floors", fontsize=9)
     axes[1].set_title("distance of DDIM / distance of student, w = 0", fontsize=9)
