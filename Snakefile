@@ -1,6 +1,8 @@
 # One rule a notebook, executed by papermill. `make figures` calls this; see distill_lib/run.py.
 # A notebook is stale when it, a library file that it imports, its profile, a shipped weight or the lock changes, or a
 # parameter does. Figures are not outputs here: the committed ones must never count as up to date.
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -24,12 +26,11 @@ rule notebook:
     wildcard_constraints:
         name="|".join(notebook_names()),
     params:
-        extra=config["extra"],
+        # snakemake reads --config values as YAML: what was sent as JSON arrives as a mapping
+        extra=json.dumps(config["extra"]),
     threads: workflow.cores
     run:
-        import json, subprocess
-
-        settings = [f"--set={key}={json.dumps(value)}" for key, value in json.loads(str(params.extra)).items()]
+        settings = [f"--set={key}={json.dumps(value)}" for key, value in json.loads(params.extra).items()]
         command = [sys.executable, "-m", "distill_lib.run", "notebook", wildcards.name, str(Path(output[0]).resolve())]
         command += ["--profile", wildcards.profile, "--seed", wildcards.seed, *settings]
         subprocess.run(command, cwd=ROOT, check=True)

@@ -1,0 +1,214 @@
+"""Pictures by one door: the world's cache, and readers that say what is wrong with a folder."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from distill_lib.models import from_patches
+from distill_lib.worlds import datasets
+from distill_lib.worlds.datasets import WORLDS, DatasetSpec, Pictures, load, render_pictures
+
+IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+
+
+def sentence(error):
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+    return True
+
+
+# ------------------------------------------------------------------------------------------------ the world
+
+
+def test_pictures_of_the_world_come_from_the_cache_the_second_time(runs, monkeypatch):
+    spec = DatasetSpec(name="plain", count=40, seed=3)
+    first = load(spec)
+    monkeypatch.setattr(datasets, "render_pictures", None)  # rendering again would fail
+    second = load(spec)
+    assert torch.equal(first.image, second.image) and torch.equal(first.label, second.label)
+    assert first.names == second.names and len(second) == 40
+    assert first.image.shape == (40, 3, 32, 32) and first.image.dtype == torch.uint8
+
+
+def test_other_pictures_have_another_cache(runs):
+    a = load(DatasetSpec(name="plain", count=4))
+    assert not torch.equal(load(DatasetSpec(name="plain", count=4, seed=1)).image, a.image)
+    assert not torch.equal(load(DatasetSpec(name="textured", count=4)).image, a.image)
+    assert torch.equal(load(DatasetSpec(name="plain", count=2)).image, a.image[:2])
+
+
+def test_rendering_in_pieces_gives_the_pictures_of_their_numbers():
+    spec = WORLDS["textured"]
+    whole, scenes = render_pictures(spec, 0, torch.arange(70))  # more than two of the pieces that are rendered at a time
+    part, _ = render_pictures(spec, 0, torch.tensor([69, 3]))
+    assert torch.equal(part, whole[[69, 3]])
+    assert len(scenes) == 70
+
+
+def test_a_batch_is_the_pictures_in_patches_between_minus_1_and_1():
+    image = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8)
+    image[0, 0, 0, 0], image[0, 0, 0, 1] = 0, 255
+    pictures = Pictures(image, torch.arange(5), tuple("abcde"))
+    x, label = pictures.batch(torch.tensor([0, 4, 0]))
+    assert x.shape == (3, 12, 4, 4) and x.dtype == torch.float32
+    assert label.tolist() == [0, 4, 0]
+    assert x.min() == -1 and x.max() == 1
+    # uint8 -> [-1, 1] -> uint8 loses nothing
+    assert torch.equal((from_patches(x) * 127.5 + 127.5).round().to(torch.uint8), image[[0, 4, 0]])
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def write_idx(folder, n=6, compress=True, cut=0, labels=None):
+    """Files of Fashion-MNIST's form: picture i has the grey i everywhere and the class i."""
+    folder.mkdir(exist_ok=True)
+    grey = b"".join(bytes([i]) * 28 * 28 for i in range(n))
+    image = struct.pack(">4I", 2051, n, 28, 28) + grey
+    label = struct.pack(">2I", 2049, n) + bytes(range(n if labels is None else labels))
+    for name, data in ((IMAGES, image[: len(image) - cut]), (LABELS, label)):
+        if compress:
+            (folder / f"{name}.gz").write_bytes(gzip.compress(data))
+        else:
+            (folder / name).write_bytes(data)
+    return DatasetSpec(name="fashion_mnist", folder=str(folder))
+
+
+@pytest.mark.parametrize("compress", [True, False])
+def test_idx_files_are_read_compressed_or_not(compress, tmp_path):
+    pictures = load(write_idx(tmp_path / "deep", compress=compress))
+    assert pictures.image.shape == (6, 3, 32, 32)
+    assert pictures.label.tolist() == list(range(6)) and pictures.label.dtype == torch.int64
+    assert pictures.names[5] == "sandal" and len(pictures.names) == 10
+    for i in range(6):
+        assert (pictures.image[i, :, 2:30, 2:30] == i).all()
+        assert pictures.image[i].sum() == 3 * 28 * 28 * i  # the padding is black
+
+
+def test_count_limits_the_pictures(tmp_path):
+    spec = write_idx(tmp_path)
+    assert len(load(DatasetSpec(name=spec.name, folder=spec.folder, count=4))) == 4
+
+
+def test_truncated_idx_data_end_in_a_sentence(tmp_path):
+    with pytest.raises(ValueError, match=rf"{IMAGES} below {tmp_path} is truncated.*fetch it again") as error:
+        load(write_idx(tmp_path, cut=100))
+    assert sentence(error)
+
+
+def test_a_file_that_is_no_idx_file_ends_in_a_sentence(tmp_path):
+    spec = write_idx(tmp_path)
+    (tmp_path / f"{IMAGES}.gz").write_bytes(gzip.compress(b"<html>not found</html>" * 9))
+    with pytest.raises(ValueError, match="truncated or not an IDX file") as error:
+        load(spec)
+    assert sentence(error)
+
+
+@pytest.mark.parametrize("name", [IMAGES, LABELS])
+def test_a_download_that_broke_off_ends_in_a_sentence(name, tmp_path):
+    spec = write_idx(tmp_path)
+    path = tmp_path / f"{name}.gz"
+    path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(ValueError, match=name) as error:
+        load(spec)
+    assert sentence(error)
+
+
+def test_fewer_labels_than_pictures_end_in_a_sentence(tmp_path):
+    with pytest.raises(ValueError, match=LABELS) as error:
+        load(write_idx(tmp_path, labels=4))
+    assert sentence(error)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    spec = write_idx(tmp_path)
+    (tmp_path / f"{LABELS}.gz").unlink()
+    with pytest.raises(ValueError, match=rf"incomplete: {LABELS}.* is missing below {tmp_path}") as error:
+        load(spec)
+    assert sentence(error)
+
+
+def write_cifar(folder, cut=0):
+    """Five files of three pictures; picture i has class i % 10, and red, green and blue planes i, i + 1, i + 2."""
+    for k in range(5):
+        rows = b""
+        for i in range(3 * k, 3 * k + 3):
+            rows += bytes([i % 10]) + b"".join(bytes([i + c]) * 1024 for c in range(3))
+        (folder / f"data_batch_{k + 1}.bin").write_bytes(rows[: len(rows) - cut])
+    return DatasetSpec(name="cifar10", folder=str(folder))
+
+
+def test_cifar10_is_read_from_its_binary_files(tmp_path):
+    pictures = load(write_cifar(tmp_path))
+    assert pictures.image.shape == (15, 3, 32, 32)
+    assert pictures.label.tolist() == [i % 10 for i in range(15)]
+    assert pictures.names[3] == "cat"
+    for i in range(15):
+        assert [plane.unique().tolist() for plane in pictures.image[i]] == [[i], [i + 1], [i + 2]]
+
+
+def test_truncated_cifar10_ends_in_a_sentence(tmp_path):
+    with pytest.raises(ValueError, match=f"CIFAR-10 below {tmp_path} is truncated") as error:
+        load(write_cifar(tmp_path, cut=7))
+    assert sentence(error)
+
+
+def test_a_missing_file_of_cifar10_is_named(tmp_path):
+    spec = write_cifar(tmp_path)
+    (tmp_path / "data_batch_3.bin").unlink()
+    with pytest.raises(ValueError, match=r"data_batch_3\.bin"):
+        load(spec)
+
+
+def test_a_folder_of_pictures_has_a_class_a_sub_folder(tmp_path):
+    for name, size, grey in (("b", (50, 32), 10), ("a", (32, 90), 200), ("a", (64, 64), 100)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        array = np.full((size[1], size[0]), grey, dtype=np.uint8)
+        Image.fromarray(array).save(tmp_path / name / f"{grey}.png")  # grey, not colour
+    (tmp_path / "a" / "notes.txt").write_text("no picture")
+    pictures = load(DatasetSpec(name="folder", folder=str(tmp_path)))
+    assert pictures.names == ("a", "b")
+    assert pictures.label.tolist() == [0, 0, 1]
+    assert [image.unique().tolist() for image in pictures.image] == [[100], [200], [10]]
+    assert pictures.image.shape == (3, 3, 32, 32)
+
+
+def test_a_wide_picture_is_cropped_in_the_middle(tmp_path):
+    (tmp_path / "a").mkdir()
+    array = np.zeros((32, 96, 3), dtype=np.uint8)
+    array[:, 32:64] = (255, 128, 0)  # only the middle third is coloured
+    Image.fromarray(array).save(tmp_path / "a" / "x.png")
+    image = load(DatasetSpec(name="folder", folder=str(tmp_path))).image[0]
+    assert [plane.unique().tolist() for plane in image] == [[255], [128], [0]]
+
+
+def test_a_folder_without_pictures_ends_in_a_sentence(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(ValueError, match=rf"no pictures in {tmp_path}.*sub-folder") as error:
+        load(DatasetSpec(name="folder", folder=str(tmp_path)))
+    assert sentence(error)
+
+
+def test_a_broken_picture_is_named(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.png").write_bytes(b"\x89PNG and then nothing")
+    with pytest.raises(ValueError, match=r"x\.png") as error:
+        load(DatasetSpec(name="folder", folder=str(tmp_path)))
+    assert sentence(error)
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"dataset='mnist' is unknown.*cluttered.*cifar10.*folder") as error:
+        load(DatasetSpec(name="mnist"))
+    assert sentence(error)
+
+
+@pytest.mark.parametrize("folder", ["", "/no/such/folder"])
+@pytest.mark.parametrize("name", ["fashion_mnist", "cifar10", "folder"])
+def test_a_missing_folder_ends_in_a_sentence(name, folder):
+    with pytest.raises(ValueError, match=f"dataset='{name}' needs a folder.*'{folder}' is not a folder") as error:
+        load(DatasetSpec(name=name, folder=folder))
+    assert sentence(error)
