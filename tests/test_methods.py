@@ -150,7 +150,7 @@ def test_halving_keeps_guidance_that_the_teacher_has_folded_in(runs):
         strength = torch.full((1000,), w)
         found[w] = sample(denoise_student(net, label, strength), z_T, 1)
         two, one = (sample(denoise_student(Folded(), label, strength), z_T, n) for n in (2, 1))
-        # a copy of the teacher would make `one`; at w = 0, where that is closest, 0.11 of its error is left, elsewhere 0.01
+        # a copy of the teacher would make `one`. Of its error 0.11 is left at w = 0, where it is smallest, else 0.01
         assert (found[w] - two).square().mean() < 0.25 * (one - two).square().mean()
     assert (found[4.0] - found[0.0]).square().mean() > 0.05
 
