@@ -38,7 +38,7 @@ __all__ = [
     "timed_rows",
 ]
 
-BATCH = 128
+BATCH = 64
 """Samples in one call of a network while measuring (a guided pair holds twice as many rows)."""
 
 Row = dict[str, Any]

@@ -42,7 +42,7 @@ def test_other_pictures_have_another_cache(runs):
 
 def test_rendering_in_pieces_gives_the_pictures_of_their_numbers():
     spec = WORLDS["textured"]
-    whole, scenes = render_pictures(spec, 0, torch.arange(70))  # more than two of the pieces that are rendered at a time
+    whole, scenes = render_pictures(spec, 0, torch.arange(70))  # in three pieces
     part, _ = render_pictures(spec, 0, torch.tensor([69, 3]))
     assert torch.equal(part, whole[[69, 3]])
     assert len(scenes) == 70
