@@ -153,7 +153,7 @@ def tradeoff(rows: list[Row], steps: Sequence[int], title: str) -> Figure:
         ax.plot(
             x[1], y[1], color=color, marker=MARKERS[method], ms=5, ls="--" if method == "teacher" else "-", label=label
         )
-        if method == "teacher" or n == max(steps):
+        if method == "teacher":
             for w, a, b in zip(x[0], x[1], y[1], strict=True):
                 ax.annotate(f"w={w:g}", (a, b), textcoords="offset points", xytext=(4, 4), fontsize=7, color=color)
     ax.set(xlabel=LABELS["is"], ylabel=LABELS["fid"], yscale="log", title=title)
