@@ -11,6 +11,7 @@ from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError
 
 from distill_lib import noise
+from distill_lib.evaluation import bind, classes, sample_pictures
 from distill_lib.extractor import Extractor, extractor_loss
 from distill_lib.guidance import combine, guidance_embedding, guided_pair
 from distill_lib.losses.denoising import truncated_snr, v_loss
@@ -100,6 +101,13 @@ def test_networks_and_samplers_run(cuda):
     for denoise in (one, lambda z, t: z * t[:, None, None, None]):  # the second shows the sampler's own tensors
         assert on_cuda(ddim_step(denoise, z_t, t, t - 1), ddim_step(denoise, z_t, t - 1, t), shape=z_t.shape)
         assert on_cuda(sample(denoise, z_t, 2), *trajectory(denoise, z_t, [0, 1024]), shape=z_t.shape)
+
+
+def test_pictures_are_sampled_with_networks_that_training_left_on_the_gpu(cuda):
+    for net in cuda[0][:2]:
+        net.module.to("cuda")
+        image = sample_pictures(bind(net, 2.0), 2, classes(3, net.null), (12, 4, 4))
+        assert image.shape == (3, 3, 8, 8) and image.dtype == torch.uint8
 
 
 def test_losses_run(cuda):

@@ -5,8 +5,10 @@ import json
 
 import pytest
 import torch
+from closed_forms import tiny_unet
 
-from distill_lib import reach, store
+from distill_lib import evaluation, reach, store
+from distill_lib.models import Network
 from distill_lib.store import Run, atomic, cached, content_key, load_tensors, locked, save_tensors
 
 MODULE = "distill_lib.noise"
@@ -235,6 +237,15 @@ def test_a_cache_is_made_once_for_a_configuration_and_its_code(runs, library):
     assert cached("kind", {"n": 2}, make, "distill_lib.top")["a"].tolist() == [2, 2]
     (library / "d.py").write_text("name = 2\n")
     assert cached("kind", {"n": 1}, make, "distill_lib.top")["a"].tolist() == [3, 3]
+
+
+def test_cached_samples_go_stale_with_all_code_that_makes_them(monkeypatch):
+    asked = []
+    monkeypatch.setattr(evaluation, "cached", lambda kind, spec, make, module: asked.append(module) or {"image": None})
+    evaluation.samples_of(Network(tiny_unet()), 4, 1.0, 8)
+    reached = {path.name for path in reach.code_files(asked[0])}
+    # the solver, the schedule, the noise of z_T, the formula of guidance and the adapter that calls the network
+    assert {"samplers.py", "schedules.py", "noise.py", "guidance.py", "models.py"} <= reached
 
 
 def test_a_cache_that_failed_is_made_again(runs):
