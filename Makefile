@@ -26,8 +26,8 @@ bench: .venv/.installed ## time our code against the plain way [PROFILE=quick]
 verify: .venv/.installed ## redraw, and compare with the committed figures/laptop
 	$(run) distill_lib.run verify
 
-publish: .venv/.installed ## put the outputs of the laptop run back into notebooks/
-	$(run) distill_lib.run publish
+publish: .venv/.installed ## put the outputs of a run back into notebooks/ [PROFILE=quick]
+	$(run) distill_lib.run publish --profile "$(PROFILE)"
 
 readme: .venv/.installed ## renew the tables of README.md from manifest and results
 	$(run) distill_lib.readme

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from distill_lib import pretrained
 from distill_lib.artefacts import figures_folder, origin
-from distill_lib.evaluation import BATCH, bind, classes, sample_pictures
+from distill_lib.evaluation import BATCH, classes, sample_pictures
 from distill_lib.guidance import guidance_embedding
 from distill_lib.methods.guidance_distillation import distill_guidance
 from distill_lib.methods.step_halving import halve_steps
@@ -202,12 +202,12 @@ def main() -> None:
     plain = _rate_of_step(_plain_step(student_of(teacher()), pictures, _halving_loss(student_of(teacher()))))
     add("halving", ours, plain, _flops_a_picture(student.module, 2, True))
 
-    label, size = classes(BATCH, pair.null), pair.module.config.sample_size
+    label = classes(BATCH, pair.null)
     for what, net, plain_unet, n, calls in (
         ("sample the guided pair, 8 steps", pair, teacher(), 8, 16),
         ("sample the student, 4 steps", frozen, student_of(teacher()), 4, 4),
     ):
-        ours = BATCH / median_seconds(partial(sample_pictures, bind(net, 1.0), n, label, (12, size, size)), 3)
+        ours = BATCH / median_seconds(partial(sample_pictures, net, n, 1.0, label), 3)
         plain = BATCH / median_seconds(_plain_sampler(plain_unet.requires_grad_(False), n, 1.0), 3)
         add(what, ours, plain, _flops_a_picture(plain_unet, calls, False))
 

@@ -5,7 +5,7 @@ are kept in `runs/cache` by the weights they came from: no notebook samples twic
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from distill_lib.guidance import combine, guided_pair
 from distill_lib.losses.guided import relative_error
 from distill_lib.metrics import Reader, fid, laplacian_variance, median_seconds, paired, quality, to_bytes
 from distill_lib.models import Network, denoise_pair, denoise_student, from_patches
-from distill_lib.samplers import Denoise, nfe, sample
+from distill_lib.samplers import nfe, sample
 from distill_lib.schedules import OURS, add_noise
 from distill_lib.store import cached
 from distill_lib.worlds.datasets import WORLDS, Pictures, render_pictures
@@ -25,7 +25,6 @@ from distill_lib.worlds.scenes import TEXTURES
 __all__ = [
     "BATCH",
     "Measured",
-    "bind",
     "check_steps",
     "check_strengths",
     "classes",
@@ -85,20 +84,20 @@ def check_steps(steps: Iterable[int], start: int) -> None:
 
 
 @torch.no_grad()
-def sample_pictures(
-    denoiser: Callable[[Tensor], Denoise], n_steps: int, label: Tensor, shape: tuple[int, ...], seed: int = 0
-) -> Tensor:
-    """Pictures uint8 (N, 3, R, R) of the deterministic sampler for classes (N,), in batches of BATCH.
+def sample_pictures(net: Network, n_steps: int, w: float, label: Tensor, seed: int = 0) -> Tensor:
+    """Pictures uint8 (N, 3, R, R) of the deterministic sampler for classes (N,), in batches of BATCH, on the CPU.
 
-    Args:
-        denoiser: binds classes (B,) and returns a denoiser.
-        shape: shape of one z_T, (12, R/2, R/2).
-        seed: of the noise z_T, which depends on nothing else than the sample's number.
+    A network that takes w is a student; any other is asked as a guided pair. The noise z_T depends on nothing but the
+    seed and a sample's number.
     """
+    device, size = next(net.module.parameters()).device, net.module.config.sample_size
     images = []
-    for index in torch.arange(len(label)).split(BATCH):
-        z_T = noise.normal(seed, "z_T", 0, index, shape)
-        images.append(to_bytes(from_patches(sample(denoiser(label[index]), z_T, n_steps))))
+    for index in torch.arange(len(label), device=device).split(BATCH):
+        here = label.to(device)[index]
+        strength = torch.full((len(here),), w, device=device)
+        denoise = denoise_student(net, here, strength) if net.takes_w else denoise_pair(net, here, w)
+        z_T = noise.normal(seed, "z_T", 0, index, (12, size, size))
+        images.append(to_bytes(from_patches(sample(denoise, z_T, n_steps))).cpu())
     return torch.cat(images)
 
 
@@ -109,23 +108,14 @@ def _fingerprint(net: Network) -> str:
     return digest.hexdigest()[:16]
 
 
-def bind(net: Network, w: float) -> Callable[[Tensor], Denoise]:
-    """What makes a denoiser of a network at strength w for given classes: a student if it takes w, else the pair."""
-    if net.takes_w:
-        return lambda label: denoise_student(net, label, torch.full((len(label),), w))
-    return lambda label: denoise_pair(net, label, w)
-
-
 def samples_of(net: Network, n_steps: int, w: float, n: int, seed: int = 0) -> Tensor:
     """Pictures uint8 (n, 3, R, R) of a network at strength w: a student if it takes w, else the guided pair."""
-    label = classes(n, net.null)
-    size = net.module.config.sample_size
     spec = {"net": _fingerprint(net), "steps": n_steps, "w": w, "n": n, "seed": seed, "bf16": net.bf16}
 
     def make() -> dict[str, Tensor]:
-        return {"image": sample_pictures(bind(net, w), n_steps, label, (12, size, size), seed)}
+        return {"image": sample_pictures(net, n_steps, w, classes(n, net.null), seed)}
 
-    return cached("samples", spec, make, "distill_lib.samplers")["image"]
+    return cached("samples", spec, make, __name__)["image"]
 
 
 class Measured:
@@ -206,8 +196,7 @@ def stage_one_errors(
 def timed_rows(method: str, net: Network, n_steps: int, w: float, repeats: int, about: Row) -> list[Row]:
     """Measured seconds for one batch of BATCH pictures, and pictures a second, by the deterministic sampler."""
     label = classes(BATCH, net.null)
-    size = net.module.config.sample_size
-    seconds = median_seconds(lambda: sample_pictures(bind(net, w), n_steps, label, (12, size, size)), repeats)
+    seconds = median_seconds(lambda: sample_pictures(net, n_steps, w, label), repeats)
     about = about | {"method": method, "steps": n_steps, "w": w, "nfe": nfe(n_steps, w, not net.takes_w), "n": BATCH}
     return [
         about | {"metric": "seconds", "value": seconds},

@@ -152,7 +152,7 @@ def period_two_share(image: Tensor) -> float:
     grey = (image.float() / 127.5 - 1).mean(1)
     power = torch.fft.fft2(grey - grey.mean((1, 2), keepdim=True)).abs().square().mean(0)
     half = power.shape[-1] // 2
-    return ((power[half].sum() + power[:, half].sum()) / power.sum()).item()
+    return ((power[half].sum() + power[:, half].sum() - power[half, half]) / power.sum()).item()
 
 
 def edge_width(image: Tensor) -> float:

@@ -4,7 +4,6 @@ A class-conditional picture (3, R, R) is worked on as 2 x 2 patches, (12, R/2, R
 pixels, so white noise stays white and every formula holds unchanged. The first layers then cost a quarter.
 """
 
-import json
 from pathlib import Path
 
 import torch
@@ -86,9 +85,11 @@ def load_unet(folder: Path) -> UNet2DConditionModel:
         ValueError: the folder is missing, or its weights are truncated or belong to another network.
     """
     try:
-        config = json.loads((folder / "config.json").read_text())
-        unet = UNet2DConditionModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-        assert set(config) <= set(unet.config) | {"_class_name", "_diffusers_version"}
+        unet, loaded = UNet2DConditionModel.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+        if loaded["missing_keys"] or loaded["unexpected_keys"]:
+            raise ValueError(f"its weights and its config.json differ in {[*loaded.values()]}")
     except Exception as error:
         raise ValueError(f"no usable network in {folder}: {error}; retrain it with `make teachers`") from error
     return unet.float()
@@ -115,6 +116,8 @@ class Network:
         self.null = unet.config.num_class_embeds - 1
 
     def __call__(self, z_t: Tensor, t: Tensor, label: Tensor, w: Tensor | None = None) -> Tensor:
+        if w is not None and not self.takes_w:
+            raise ValueError("this network takes no w: it is a teacher, not a student; guide it as a pair")
         features = guidance_embedding(w, self.module.config.time_cond_proj_dim) if self.takes_w else None
         tokens = z_t.new_zeros(len(z_t), 1, self.module.config.cross_attention_dim)
         with torch.autocast(z_t.device.type, torch.bfloat16, enabled=self.bf16):

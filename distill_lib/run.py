@@ -31,7 +31,7 @@ __all__ = ["artefacts_of", "check_parameters", "main", "notebook_names"]
 _NOTEBOOKS = ROOT / "notebooks"
 _PROFILES = ROOT / "distill_lib" / "profiles"
 _RUNS = Path(os.environ.get("DISTILL_RUNS", ROOT / "runs")).resolve()
-_ARTEFACT = re.compile(r'recorder\.rows\("([gs]-[\w-]+)"')
+_ARTEFACT = re.compile(r'recorder\.rows\(\s*"([gs]-[\w-]+)"')
 _TOLERANCE = {"fid": 0.1, "fid_teacher": 0.1, "kid": 0.2, "is": 0.03, "seconds": 1.0, "images_per_second": 1.0}
 
 
@@ -178,12 +178,12 @@ def _key(row: dict[str, Any]) -> str:
     return json.dumps({key: value for key, value in row.items() if key != "value"}, sort_keys=True)
 
 
-def publish() -> None:
-    """Put the outputs of the laptop run into notebooks/, without papermill's injected cell and without stderr."""
+def publish(profile: str) -> None:
+    """Put the outputs of a profile's run into notebooks/, without papermill's injected cell and without stderr."""
     for name in notebook_names():
-        done = _RUNS / "notebooks" / "laptop" / "seed0" / f"{name}.ipynb"
+        done = _RUNS / "notebooks" / profile / "seed0" / f"{name}.ipynb"
         if not done.exists():
-            print(f"{name}: no laptop run; run `make figures PROFILE=laptop` first")
+            print(f"{name}: no run at {profile}; run `make figures PROFILE={profile}` first")
             continue
         executed = nbformat.read(done, as_version=4)
         by_id = {cell.id: cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])}
@@ -214,7 +214,7 @@ def main() -> None:
         sub.add_argument("--seed", type=int, default=0)
         sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     commands.add_parser("verify")
-    commands.add_parser("publish")
+    commands.add_parser("publish").add_argument("--profile", default="laptop")
     args = parser.parse_args()
     try:
         extra = {}
@@ -226,7 +226,7 @@ def main() -> None:
         elif args.command == "notebook":
             execute(args.name, args.out, {"profile": args.profile, "seed": args.seed} | extra)
         else:
-            {"verify": verify, "publish": publish}[args.command]()
+            verify() if args.command == "verify" else publish(args.profile)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
 

@@ -56,8 +56,12 @@ def atomic(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file; it falls with the process, however that ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}; free the folder or choose another") from error
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

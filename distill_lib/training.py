@@ -28,6 +28,7 @@ __all__ = [
     "Trainable",
     "finish",
     "follow",
+    "place",
 ]
 
 
@@ -127,7 +128,7 @@ class Loop:
     def update(self, loss: Tensor) -> Progress:
         """One optimiser step on the mean of the losses of this process's samples, (B,)."""
         settings = self.settings
-        rate = settings.lr * min(1, (self.step + 1) / settings.warmup) * (1 - self.step / settings.steps)
+        rate = settings.lr * min(1, (self.step + 1) / max(1, settings.warmup)) * (1 - self.step / settings.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.accelerator.backward(loss.mean())
@@ -181,6 +182,12 @@ class Loop:
                     key: state[f"{key}.{name}"].to(self.device if key != "step" else "cpu", copy=True)
                     for key in ("exp_avg", "exp_avg_sq", "step")
                 }
+
+
+def place(net: object, device: torch.device) -> None:
+    """Move a frozen network to where the training runs; a closed form has nothing to move."""
+    if isinstance(getattr(net, "module", None), nn.Module):
+        net.module.to(device)
 
 
 def follow(training: Iterable[Progress], title: str, every_seconds: float = 5.0) -> list[Progress]:

@@ -11,7 +11,7 @@ from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError
 
 from distill_lib import noise
-from distill_lib.evaluation import bind, classes, sample_pictures
+from distill_lib.evaluation import classes, sample_pictures
 from distill_lib.extractor import Extractor, extractor_loss
 from distill_lib.guidance import combine, guidance_embedding, guided_pair
 from distill_lib.losses.denoising import truncated_snr, v_loss
@@ -106,7 +106,7 @@ def test_networks_and_samplers_run(cuda):
 def test_pictures_are_sampled_with_networks_that_training_left_on_the_gpu(cuda):
     for net in cuda[0][:2]:
         net.module.to("cuda")
-        image = sample_pictures(bind(net, 2.0), 2, classes(3, net.null), (12, 4, 4))
+        image = sample_pictures(net, 2, 2.0, classes(3, net.null))
         assert image.shape == (3, 3, 8, 8) and image.dtype == torch.uint8
 
 

@@ -16,7 +16,7 @@ from distill_lib.losses.guided import stage_one_loss
 from distill_lib.models import Network
 from distill_lib.schedules import OURS, add_noise
 from distill_lib.store import Run
-from distill_lib.training import Loop, Progress, TrainSettings
+from distill_lib.training import Loop, Progress, TrainSettings, place
 from distill_lib.worlds.datasets import Pictures
 
 __all__ = ["distill_guidance"]
@@ -37,6 +37,7 @@ def distill_guidance(
     the student is worst; and each noisy picture is used with `strengths` values of w, which share one teacher pair.
     """
     loop = Loop(student, settings, run)
+    place(teacher, loop.device)
     for _, draws in loop:
         few = replace(draws, index=draws.index[::strengths])
         x, label = pictures.batch(few.integer("picture", len(pictures)).cpu(), loop.device)

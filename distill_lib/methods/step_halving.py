@@ -13,7 +13,7 @@ from distill_lib.losses.halving import halving_loss, halving_target
 from distill_lib.models import Network, denoise_student
 from distill_lib.schedules import OURS, add_noise
 from distill_lib.store import Run
-from distill_lib.training import Loop, Progress, TrainSettings
+from distill_lib.training import Loop, Progress, TrainSettings, place
 from distill_lib.worlds.datasets import Pictures
 
 __all__ = ["halve_steps"]
@@ -30,6 +30,7 @@ def halve_steps(
 ) -> Iterator[Progress]:
     """Train student.module to make `n_steps` steps of the 2 n_steps of `teacher`; both take w. One halving."""
     loop = Loop(student, settings, run)
+    place(teacher, loop.device)
     length = OURS.T // n_steps
     for _, draws in loop:
         x, label = pictures.batch(draws.integer("picture", len(pictures)).cpu(), loop.device)

@@ -95,7 +95,10 @@ def _render_all(spec: DatasetSpec) -> dict[str, Tensor]:
 def _find(folder: Path, stem: str, what: str) -> bytes:
     for name in (stem, f"{stem}.gz"):
         for path in sorted(folder.rglob(name)):
-            return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            try:
+                return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            except (EOFError, OSError) as error:
+                raise ValueError(f"{path} cannot be read, {stem} is broken: {error}; fetch it again") from error
     raise ValueError(f"{what} is incomplete: {stem} (or {stem}.gz) is missing below {folder}")
 
 
@@ -107,6 +110,8 @@ def _fashion_mnist(folder: Path) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     magic, count, rows, columns = struct.unpack(">4I", raw[:16])
     if magic != 2051 or len(raw) != 16 + count * rows * columns:
         raise ValueError(f"train-images-idx3-ubyte below {folder} is truncated or not an IDX file; fetch it again")
+    if len(labels) != 8 + count:
+        raise ValueError(f"train-labels-idx1-ubyte below {folder} does not hold {count} labels; fetch it again")
     image = torch.frombuffer(bytearray(raw[16:]), dtype=torch.uint8).reshape(count, 1, rows, columns)
     image = pad(image, (2, 2, 2, 2)).expand(-1, 3, -1, -1).contiguous()
     return image, torch.frombuffer(bytearray(labels[8:]), dtype=torch.uint8).long(), _FASHION
@@ -129,7 +134,10 @@ def _image_folder(folder: Path, resolution: int = 32) -> tuple[Tensor, Tensor, l
         for path in sorted((folder / name).iterdir()):
             if path.suffix.lower() not in {".png", ".jpg", ".jpeg", ".webp"}:
                 continue
-            picture = Image.open(path).convert("RGB")
+            try:
+                picture = Image.open(path).convert("RGB")
+            except OSError as error:
+                raise ValueError(f"{path} is no readable picture: {error}; remove or replace it") from error
             side = min(picture.size)
             left, top = (picture.width - side) // 2, (picture.height - side) // 2
             picture = picture.crop((left, top, left + side, top + side)).resize((resolution, resolution), Image.LANCZOS)
