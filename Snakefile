@@ -2,7 +2,7 @@
 # A notebook is stale when it, a library file that it imports, its profile, a shipped weight or the lock changes, or a
 # parameter does. Figures are not outputs here: the committed ones must never count as up to date.
 import json
-import subprocess
+import shlex
 import sys
 from pathlib import Path
 
@@ -18,6 +18,14 @@ def sources(wildcards):
     return list(map(str, [notebook, *notebook_files(notebook), PROFILE, ROOT / "requirements.lock", *SHIPPED]))
 
 
+def command(wildcards, output):
+    # snakemake reads --config values as YAML: what was sent as JSON arrives as a mapping
+    settings = [f"--set={key}={json.dumps(value)}" for key, value in config["extra"].items()]
+    out = str(Path(output[0]).resolve())
+    words = [sys.executable, "-m", "distill_lib.run", "notebook", wildcards.name, out]
+    return shlex.join([*words, "--profile", wildcards.profile, "--seed", wildcards.seed, *settings])
+
+
 rule notebook:
     input:
         sources,
@@ -26,11 +34,8 @@ rule notebook:
     wildcard_constraints:
         name="|".join(notebook_names()),
     params:
-        # snakemake reads --config values as YAML: what was sent as JSON arrives as a mapping
-        extra=json.dumps(config["extra"]),
+        command=command,
     threads: workflow.cores
-    run:
-        settings = [f"--set={key}={json.dumps(value)}" for key, value in json.loads(params.extra).items()]
-        command = [sys.executable, "-m", "distill_lib.run", "notebook", wildcards.name, str(Path(output[0]).resolve())]
-        command += ["--profile", wildcards.profile, "--seed", wildcards.seed, *settings]
-        subprocess.run(command, cwd=ROOT, check=True)
+    shell:
+        # not `run:`, which starts Python again by a path that it does not quote
+        "{params.command}"

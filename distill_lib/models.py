@@ -84,6 +84,8 @@ def load_unet(folder: Path) -> UNet2DConditionModel:
     Raises:
         ValueError: the folder is missing, or its weights are truncated or belong to another network.
     """
+    if not (folder / "config.json").exists():
+        raise ValueError(f"no usable network in {folder}: it has no config.json; retrain it with `make teachers`")
     try:
         unet, loaded = UNet2DConditionModel.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, output_loading_info=True
@@ -91,7 +93,8 @@ def load_unet(folder: Path) -> UNet2DConditionModel:
         if loaded["missing_keys"] or loaded["unexpected_keys"]:
             raise ValueError(f"its weights and its config.json differ in {[*loaded.values()]}")
     except Exception as error:
-        raise ValueError(f"no usable network in {folder}: {error}; retrain it with `make teachers`") from error
+        why = " ".join(str(error).split())
+        raise ValueError(f"no usable network in {folder}: {why}; retrain it with `make teachers`") from error
     return unet.float()
 
 
