@@ -1,5 +1,6 @@
 """Counted randomness: nothing but (seed, stream, step, index) matters, and the numbers are what they claim to be."""
 
+import hashlib
 import math
 
 import pytest
@@ -42,6 +43,26 @@ def test_words_are_those_of_splitmix64():
     # the published first outputs for the seed 0 (Vigna's splitmix64.c), as signed integers
     expected = [0xE220A8397B1DCDAF - 2**64, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
     assert noise.words(torch.tensor([0]), 3)[0].tolist() == expected
+
+
+def mix(z):
+    """SplitMix64's finaliser in Python's integers, modulo 2^64."""
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64
+    return z ^ (z >> 31)
+
+
+def test_draws_are_those_of_the_formula_in_another_arithmetic():
+    # formula (1): key = mix(mix(mix(mix(seed) + stream) + step) + index), and the uniforms of its first word
+    stream = int.from_bytes(hashlib.blake2b(b"eps", digest_size=8).digest(), "big")
+    for seed, step, index in ((0, 0, 0), (3, 70_000, 2**33), (-5, 1, 7)):
+        key = mix((mix((mix((mix(seed % 2**64) + stream) % 2**64) + step) % 2**64) + index) % 2**64)
+        word = mix((key + 0x9E3779B97F4A7C15) % 2**64)
+        expected = [((word >> shift) % 2**23 + 0.5) / 2**23 for shift in (0, 32)]
+        assert noise.uniform(seed, "eps", step, torch.tensor([index]), 2)[0].tolist() == expected
+        radius, angle = math.sqrt(-2 * math.log(expected[0])), 2 * math.pi * expected[1]
+        normal = noise.normal(seed, "eps", step, torch.tensor([index]), (2,))[0].tolist()
+        assert normal == pytest.approx([radius * math.cos(angle), radius * math.sin(angle)], abs=2e-6)  # float32
 
 
 @pytest.mark.parametrize("draw", [noise.uniform, noise.normal])

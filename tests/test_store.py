@@ -198,6 +198,14 @@ def test_a_run_is_done_only_with_its_mark(runs):
     assert torch.equal(run.weights()["a"], torch.full((2,), 7.0))
 
 
+def test_the_mark_of_a_run_tells_its_weights_from_any_others(runs):
+    run = Run("kind", {}, MODULE)
+    run.finish({"a": torch.zeros(9)})
+    save_tensors(run.folder / "weights.safetensors", {"a": torch.ones(9)})  # a sound file, but not the one
+    with pytest.raises(ValueError, match="checksum"):
+        run.weights()
+
+
 def test_a_kill_between_weights_and_mark_leaves_the_run_unfinished_and_resumable(runs, monkeypatch):
     run = Run("kind", {}, MODULE)
     run.save_state({"a": torch.ones(2)})

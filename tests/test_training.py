@@ -104,6 +104,21 @@ def test_a_resumed_run_goes_on_with_its_smoothed_loss_and_its_clock(runs):
     assert resumed.seconds > before["seconds"] * (1 - 1e-6)  # kept in float32
 
 
+def test_every_step_draws_its_own_numbers_also_after_a_kill(runs):
+    def numbers(stop, **changes):
+        net, found = network(), []
+        loop = Loop(net, settings(seed=4, **changes), run_named())
+        for step, draws in loop:
+            found.append((step, draws.step, draws.seed, draws.index.tolist()))
+            if loop.update(net.forward(draws.normal("x", (3,))).square().mean(1)).step == stop:
+                break
+        return found
+
+    expected = [(step, step, 4, list(range(8))) for step in range(STEPS)]
+    assert numbers(5, checkpoint_seconds=0) == expected[:5]
+    assert numbers(None) == expected[5:]
+
+
 def test_another_seed_is_another_run(runs):
     assert not same(straight(), straight(seed=1))
     assert settings(seed=3).with_seed(5) == settings(seed=5)
