@@ -3,6 +3,7 @@
 Curves show the mean over seeds and, from two seeds on, a band of the lowest and highest seed.
 """
 
+import io
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -60,8 +61,17 @@ _STYLE = {
 mpl.rcParams.update(_STYLE)
 
 
+class _Shown(Figure):
+    """A Figure that a notebook shows without pyplot and its global state."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=100)
+        return buffer.getvalue()
+
+
 def _new(width: float, height: float, rows: int = 1, columns: int = 1, **kwargs: Any) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = _Shown(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
 
 
