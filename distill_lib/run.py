@@ -188,11 +188,13 @@ def publish(profile: str) -> None:
         executed = nbformat.read(done, as_version=4)
         by_id = {cell.id: cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])}
         notebook = nbformat.read(_NOTEBOOKS / f"{name}.ipynb", as_version=4)
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                outputs = by_id[cell.id].outputs
-                cell.outputs = [o for o in outputs if o.get("name") != "stderr"]
-                cell.execution_count = None
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        for number, cell in enumerate(code, 1):
+            cell.outputs = [o for o in by_id[cell.id].outputs if o.get("name") != "stderr"]
+            cell.execution_count = number  # nbval takes a cell without one as never run
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output["execution_count"] = number
         part = _NOTEBOOKS / f".{name}.part"
         nbformat.write(notebook, part)
         part.replace(_NOTEBOOKS / f"{name}.ipynb")
