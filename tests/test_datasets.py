@@ -107,11 +107,13 @@ def test_a_file_that_is_no_idx_file_ends_in_a_sentence(tmp_path):
     assert sentence(error)
 
 
+@pytest.mark.parametrize("how", ["broken off", "garbled"])
 @pytest.mark.parametrize("name", [IMAGES, LABELS])
-def test_a_download_that_broke_off_ends_in_a_sentence(name, tmp_path):
+def test_a_download_that_went_wrong_ends_in_a_sentence(name, how, tmp_path):
     spec = write_idx(tmp_path)
     path = tmp_path / f"{name}.gz"
-    path.write_bytes(path.read_bytes()[:-12])
+    data = path.read_bytes()
+    path.write_bytes(data[:-12] if how == "broken off" else data[:12] + b"\xff" * 9 + data[21:])
     with pytest.raises(ValueError, match=name) as error:
         load(spec)
     assert sentence(error)
