@@ -5,6 +5,7 @@ The world is rendered once and kept in `runs/cache`, so that a training step onl
 
 import gzip
 import struct
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def _find(folder: Path, stem: str, what: str) -> bytes:
         for path in sorted(folder.rglob(name)):
             try:
                 return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-            except (EOFError, OSError) as error:
+            except (EOFError, OSError, zlib.error) as error:
                 raise ValueError(f"{path} cannot be read, {stem} is broken: {error}; fetch it again") from error
     raise ValueError(f"{what} is incomplete: {stem} (or {stem}.gz) is missing below {folder}")
 
