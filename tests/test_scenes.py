@@ -17,7 +17,6 @@ from distill_lib.worlds.scenes import (
     class_names,
     draw_scenes,
     render,
-    scene_columns,
 )
 
 BARE = SceneSpec(texture=0, tiles=0, clutter=0, supersample=1, resolution=128)
@@ -52,7 +51,7 @@ def rays(n):
 def test_a_scene_and_its_picture_do_not_depend_on_the_batch(index):
     spec = SceneSpec(objects=2, resolution=16)
     whole, part = draw_scenes(spec, 3, torch.arange(40)), draw_scenes(spec, 3, torch.tensor(index))
-    for column in scene_columns(whole):
+    for column in Scenes.__dataclass_fields__:
         assert torch.equal(getattr(part, column), getattr(whole, column)[index])
     rendered, again = render(whole, spec), render(part, spec)
     for column in ("image", "depth", "masks"):
@@ -66,7 +65,7 @@ def test_another_seed_draws_other_scenes():
 
 def test_a_scene_does_not_depend_on_the_resolution():
     a, b = (draw_scenes(SceneSpec(resolution=r), 0, torch.arange(20)) for r in (32, 64))
-    assert all(torch.equal(getattr(a, column), getattr(b, column)) for column in scene_columns(a))
+    assert all(torch.equal(getattr(a, column), getattr(b, column)) for column in Scenes.__dataclass_fields__)
 
 
 # ------------------------------------------------------------------------------------------------ geometry
@@ -276,5 +275,4 @@ def test_supersampling_averages_the_finer_picture():
 
 def test_a_scene_is_described_by_all_its_columns():
     scenes = draw_scenes(SceneSpec(), 0, torch.arange(4))
-    assert set(scene_columns(scenes)) == set(Scenes.__dataclass_fields__)
-    assert all(len(getattr(scenes, column)) == len(scenes) == 4 for column in scene_columns(scenes))
+    assert all(len(getattr(scenes, column)) == len(scenes) == 4 for column in Scenes.__dataclass_fields__)

@@ -12,7 +12,7 @@ Because the scene is known, class, caption, depth and object masks are exact.
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -331,8 +331,3 @@ def _albedo(scenes: Scenes, spec: SceneSpec, point: Tensor, t: Tensor, owner: Te
             own = own * (1 + 0.8 * spec.texture * pattern)[..., None]
         albedo = torch.where((owner == i)[..., None], own.clamp(0, 1), albedo)
     return albedo
-
-
-def scene_columns(scenes: Scenes) -> list[str]:
-    """Names of the tensors that describe a scene."""
-    return [field.name for field in fields(scenes)]
