@@ -13,29 +13,32 @@ SHIPPED = sorted((ROOT / "pretrained").glob("*/made.json"))
 PROFILE = ROOT / "distill_lib" / "profiles" / f"{config['profile']}.yaml"
 
 
-def sources(wildcards):
-    notebook = ROOT / "notebooks" / f"{wildcards.name}.ipynb"
+def sources(name):
+    notebook = ROOT / "notebooks" / f"{name}.ipynb"
     return list(map(str, [notebook, *notebook_files(notebook), PROFILE, ROOT / "requirements.lock", *SHIPPED]))
 
 
-def command(wildcards, output):
+def command(name, wildcards, output):
     # snakemake reads --config values as YAML: what was sent as JSON arrives as a mapping
     settings = [f"--set={key}={json.dumps(value)}" for key, value in config["extra"].items()]
     out = str(Path(output[0]).resolve())
-    words = [sys.executable, "-m", "distill_lib.run", "notebook", wildcards.name, out]
+    words = [sys.executable, "-m", "distill_lib.run", "notebook", name, out]
     return shlex.join([*words, "--profile", wildcards.profile, "--seed", wildcards.seed, *settings])
 
 
-rule notebook:
-    input:
-        sources,
-    output:
-        "notebooks/{profile}/seed{seed}/{name}.ipynb",
-    wildcard_constraints:
-        name="|".join(notebook_names()),
-    params:
-        command=command,
-    threads: workflow.cores
-    shell:
-        # not `run:`, which starts Python again by a path that it does not quote
-        "{params.command}"
+for number, notebook in enumerate(notebook_names()):
+
+    rule:
+        name:
+            f"notebook_{notebook}"
+        input:
+            sources(notebook),
+        output:
+            f"notebooks/{{profile}}/seed{{seed}}/{notebook}.ipynb",
+        params:
+            command=lambda wildcards, output, name=notebook: command(name, wildcards, output),
+        priority: -number  # in reading order: the first pictures are those of 00_start_here
+        threads: workflow.cores
+        shell:
+            # not `run:`, which starts Python again by a path that it does not quote
+            "{params.command}"

@@ -1,8 +1,9 @@
 """The network behind the metrics: 64 features from which every factor of a scene can be read.
 
 A metric network that knows only the class is blind to what distillation loses, so this one is trained to read class,
-position, size, rotation, texture frequency, light, floor, tiles, background, albedo and clutter. No loss of any method
-uses it. Its name holds a hash of its weights, because torch-fidelity caches features by name.
+position, size, rotation, texture frequency, light, floor, tiles, background, albedo and clutter, and how much a
+picture was blurred and overlaid with noise: what few steps lose first is sharpness. No loss of any method uses it. Its
+name holds a hash of its weights, because torch-fidelity caches features by name.
 """
 
 import hashlib
@@ -12,14 +13,23 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, interpolate
+from torch.nn.functional import conv2d, cross_entropy, interpolate, pad
 
 from distill_lib.store import Run
 from distill_lib.training import Loop, Progress, Trainable, TrainSettings
 from distill_lib.worlds.datasets import render_pictures
 from distill_lib.worlds.scenes import COLORS, TEXTURES, Scenes, SceneSpec
 
-__all__ = ["FEATURES", "Extractor", "extractor_loss", "factors", "joint_label", "train_extractor", "weights_name"]
+__all__ = [
+    "FEATURES",
+    "Extractor",
+    "degrade",
+    "extractor_loss",
+    "factors",
+    "joint_label",
+    "train_extractor",
+    "weights_name",
+]
 
 FEATURES = 64
 _CLUTTER = 2  # solids behind the main one whose factors are read
@@ -97,6 +107,24 @@ def joint_label(scenes: Scenes) -> Tensor:
     return label * len(TEXTURES) + scenes.texture[:, 0]
 
 
+def degrade(image: Tensor, blur: Tensor, grain: Tensor, eps: Tensor) -> Tensor:
+    """Pictures (B, 3, R, R) blurred by a Gaussian of `blur` pixels, then overlaid with `grain` times eps, clipped.
+
+    Args:
+        image: in [-1, 1].
+        blur: standard deviation in pixels, (B,); 0 leaves a picture as it is.
+        grain: standard deviation of the noise, (B,).
+        eps: unit noise, (B, 3, R, R).
+    """
+    b, c, r, _ = image.shape
+    offset = torch.arange(-3, 4, device=image.device)
+    kernel = (-offset.square() / (2 * blur.clamp(min=1e-3).square())[:, None]).exp()
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(c, 0)[:, None]
+    rows = pad(image.reshape(1, b * c, r, r), (3, 3, 3, 3), mode="replicate")
+    blurred = conv2d(conv2d(rows, kernel[:, :, None], groups=b * c), kernel[..., None], groups=b * c)
+    return (blurred.reshape(b, c, r, r) + grain[:, None, None, None] * eps).clamp(-1, 1)
+
+
 def extractor_loss(logits: Tensor, read: Tensor, label: Tensor, values: Tensor, weights: Tensor) -> Tensor:
     """Cross-entropy of the class plus the weighted square error of the factors read, (B,)."""
     error = (weights * (read - values).square()).sum(1) / math.sqrt(values.shape[1])
@@ -110,7 +138,10 @@ def train_extractor(
     settings: TrainSettings,
     run: Run,
 ) -> Iterator[Progress]:
-    """Train net.module on `count` pictures of each world, mixed."""
+    """Train net.module on `count` pictures of each world, mixed; half of them blurred, half overlaid with noise.
+
+    The last two factors are the blur (up to 1.2 pixels) and the noise (up to 0.15).
+    """
     images, labels, values, weights = [], [], [], []
     for world in worlds:
         image, scenes = render_pictures(world, settings.seed, torch.arange(count))
@@ -124,10 +155,14 @@ def train_extractor(
     loop = Loop(net, settings, run)
     for _, draws in loop:
         index = draws.integer("picture", len(image)).cpu()
-        batch = [part[index].to(loop.device) for part in (image, label, value, weight)]
+        shown, named, values, weights = (part[index].to(loop.device) for part in (image, label, value, weight))
+        blur, grain = ((2 * draws.uniform(stream) - 1).clamp(min=0) for stream in ("blur", "grain"))
+        shown = degrade(shown.float() / 127.5 - 1, 1.2 * blur, 0.15 * grain, draws.normal("eps", shown.shape[1:]))
+        values = torch.cat([values, 3 * blur[:, None] - 0.75, 3 * grain[:, None] - 0.75], 1)
+        weights = torch.cat([weights, torch.ones_like(values[:, -2:])], 1)
         with torch.autocast(loop.device.type, torch.bfloat16, enabled=settings.bf16):
-            _, logits, read = net.forward(batch[0].float() / 127.5 - 1)
-        yield loop.update(extractor_loss(logits.float(), read.float(), *batch[1:]))
+            _, logits, read = net.forward(shown)
+        yield loop.update(extractor_loss(logits.float(), read.float(), named, values, weights))
 
 
 def weights_name(net: nn.Module, stem: str) -> str:

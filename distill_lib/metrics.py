@@ -156,19 +156,22 @@ def period_two_share(image: Tensor) -> float:
 
 
 def edge_width(image: Tensor) -> float:
-    """Width of the steep edges in pixels: contrast across five pixels divided by the steepest step among them.
+    """Width of the steep edges in pixels: contrast across eight pixels divided by the steepest of their seven steps.
 
-    Only rows and columns of five whose total change exceeds 0.6 count: silhouettes. 1 is a perfect step.
+    Only pieces of rows and columns whose total change exceeds 0.6 count: silhouettes. 1 is a perfect step; an edge
+    wider than 5 pixels does not fit a piece and is left out.
     """
     grey = (image.float() / 127.5 - 1).mean(1)
     widths = []
     for lines in (grey, grey.mT):
-        pieces = lines.unfold(2, 6, 1)
+        pieces = lines.unfold(2, 8, 1)
         steps = pieces.diff(dim=3).abs()
         change = (pieces[..., -1] - pieces[..., 0]).abs()
-        # one edge, not two that meet: the steps add up to the change
-        clean = (change > 0.6) & (steps.sum(3) < 1.05 * change) & (steps.argmax(3) == 2)
-        widths.append((change / steps.amax(3))[clean])
+        steepest = steps.amax(3)
+        # one edge, not two that meet: the steps add up to the change; the whole of it: flat at both ends
+        clean = (change > 0.6) & (steps.sum(3) < 1.05 * change) & (steps[..., 3] > 0.99 * steepest)
+        clean &= (steps[..., 0] < 0.1 * steepest) & (steps[..., -1] < 0.1 * steepest)
+        widths.append((change / steepest)[clean])
     return torch.cat(widths).mean().item()
 
 

@@ -50,6 +50,7 @@ def build_unet(*, resolution: int, n_classes: int, channels: tuple[int, ...], la
         out_channels=12,
         block_out_channels=channels,
         layers_per_block=layers,
+        resnet_time_scale_shift="scale_shift",
         down_block_types=("DownBlock2D",) * stages,
         up_block_types=("UpBlock2D",) * stages,
         mid_block_type="UNetMidBlock2D",
@@ -111,8 +112,7 @@ class Network:
     """
 
     def __init__(self, unet: UNet2DConditionModel, *, bf16: bool = True, compiled: bool = False) -> None:
-        self.layout = torch.channels_last if next(unet.parameters()).is_cuda else torch.contiguous_format
-        self.module = unet.to(memory_format=self.layout)
+        self.module = unet
         self.forward = torch.compile(self.module, dynamic=False) if compiled else self.module
         self.bf16 = bf16
         self.takes_w = unet.config.time_cond_proj_dim is not None
@@ -123,9 +123,10 @@ class Network:
             raise ValueError("this network takes no w: it is a teacher, not a student; guide it as a pair")
         features = guidance_embedding(w, self.module.config.time_cond_proj_dim) if self.takes_w else None
         tokens = z_t.new_zeros(len(z_t), 1, self.module.config.cross_attention_dim)
+        layout = torch.channels_last if z_t.is_cuda else torch.contiguous_format
         with torch.autocast(z_t.device.type, torch.bfloat16, enabled=self.bf16):
             v_hat = self.forward(
-                z_t.contiguous(memory_format=self.layout),
+                z_t.contiguous(memory_format=layout),
                 t - 1,
                 tokens,
                 class_labels=label,

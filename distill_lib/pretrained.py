@@ -35,7 +35,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(
 )
 _COMPILED = torch.cuda.is_available()  # on a CPU it does not pay, see models.Network
 _STAGE_ONE = "distill_lib.methods.guidance_distillation"
-_NOT_SETTINGS = ("network", "world", "worlds", "count", "teacher", "w_max")
+_NOT_SETTINGS = ("network", "world", "worlds", "count", "start", "teacher", "w_max")
 
 
 def teacher(name: str) -> UNet2DConditionModel:
@@ -67,28 +67,37 @@ def ship(name: str, unet: UNet2DConditionModel, run: store.Run, command: str) ->
     """Write a finished network to pretrained/name, fp16, with its origin."""
     folder = PRETRAINED / name
     unet.load_state_dict(run.weights())
-    unet.half().save_pretrained(folder, safe_serialization=True)
+    for old in folder.glob("*.safetensors*"):  # another number of shards would leave some behind
+        old.unlink()
+    unet.half().save_pretrained(folder, safe_serialization=True, max_shard_size="7MB")
     write_origin(folder, run, command)
 
 
 def write_origin(folder: Path, run: store.Run, command: str) -> None:
     """Write made.json: settings, data, commit, command and training curve (step, loss, seconds)."""
     curve = [[r["step"], round(r["loss"], 5), round(r["seconds"], 1)] for r in run.progress()]
-    (weights,) = folder.glob("*.safetensors")
+    digest = hashlib.sha256()
+    for weights in sorted(folder.glob("*.safetensors")):
+        digest.update(weights.read_bytes())
     record = {"config": run.config, "commit": origin()["commit"], "command": command, "curve": curve}
-    record |= {"weights": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    record |= {"weights": digest.hexdigest()}
     with store.atomic(folder / "made.json") as part:
         part.write_text(json.dumps(record))
 
 
 def make_teacher(name: str) -> None:
-    """Train the teacher of a world."""
+    """Train the teacher of a world, from `start` (a teacher of the same classes) where the recipe names one."""
     recipe = RECIPES["teachers"][name]
     settings, pictures = settings_of(recipe), pictures_of(recipe)
-    torch.manual_seed(recipe["seed"])  # initial weights are diffusers' own
-    resolution = WORLDS[recipe["world"]].resolution
-    unet = build_unet(resolution=resolution, n_classes=len(pictures.names), **RECIPES["networks"][recipe["network"]])
-    run = store.Run(f"teacher-{name}", recipe, "distill_lib.methods.teacher")
+    config = dict(recipe)
+    if "start" in recipe:
+        unet = teacher(recipe["start"])
+        config["start"] = made(f"teacher-{recipe['start']}")["weights"]
+    else:
+        torch.manual_seed(recipe["seed"])  # initial weights are diffusers' own
+        sizes = RECIPES["networks"][recipe["network"]]
+        unet = build_unet(resolution=WORLDS[recipe["world"]].resolution, n_classes=len(pictures.names), **sizes)
+    run = store.Run(f"teacher-{name}", config, "distill_lib.methods.teacher")
     if not run.done:
         follow(train_teacher(Network(unet, compiled=_COMPILED), pictures, settings, run), f"teacher {name}", 30)
     ship(f"teacher-{name}", unet, run, f"make teachers NAMES=teacher-{name}")
@@ -113,7 +122,7 @@ def make_extractor(name: str) -> None:
     worlds = [WORLDS[world] for world in recipe["worlds"]]
     settings = settings_of(recipe)
     values, _ = factors(draw_scenes(worlds[0], 0, torch.arange(1)), worlds[0])
-    net = Extractor(len(SHAPES) * len(COLORS) * len(TEXTURES), values.shape[1])
+    net = Extractor(len(SHAPES) * len(COLORS) * len(TEXTURES), values.shape[1] + 2)  # and blur and grain
     run = store.Run(f"extractor-{name}", recipe, "distill_lib.extractor")
     if not run.done:
         forward = torch.compile(net, dynamic=False) if _COMPILED else net

@@ -76,7 +76,8 @@ def step_grid(n_steps: int, T: int = 1024) -> list[int]:
         ValueError: n_steps does not divide T, so that the steps would fall between grid points.
     """
     if n_steps < 1 or T % n_steps:
-        raise ValueError(f"steps={n_steps}: allowed are the divisors of T={T}; take a power of two")
+        divisors = [n for n in range(1, T + 1) if T % n == 0]
+        raise ValueError(f"steps={n_steps}: allowed are the divisors of T={T}: {', '.join(map(str, divisors))}")
     return [T * i // n_steps for i in range(n_steps, -1, -1)]
 
 

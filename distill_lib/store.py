@@ -123,14 +123,20 @@ class Run:
 
     def log(self, record: dict[str, Any]) -> None:
         """Add a line to progress.jsonl."""
-        with (self.folder / "progress.jsonl").open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        path = self.folder / "progress.jsonl"
+        torn = path.exists() and not path.read_bytes().endswith(b"\n")
+        with path.open("a") as file:
+            file.write("\n" * torn + json.dumps(record) + "\n")
 
     def progress(self) -> list[dict[str, Any]]:
         """The records of progress.jsonl; a step that was done twice across a kill counts once, the last time."""
         path = self.folder / "progress.jsonl"
-        records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        return list({record["step"]: record for record in records}.values())
+        records = {}
+        for line in path.read_text().splitlines() if path.exists() else []:
+            with contextlib.suppress(json.JSONDecodeError):  # a kill may have torn a line
+                record = json.loads(line)
+                records[record["step"]] = record
+        return list(records.values())
 
     def finish(self, weights: dict[str, Tensor]) -> None:
         """Write the result, mark it done and drop the state."""

@@ -95,14 +95,25 @@ class Trainable(Protocol):
 
 
 class Loop:
-    """Steps of one training of `net.module`, resumed where `run` stands.
+    """Steps of one training of `net.module`, resumed where `run` stands; none are left of a finished one.
 
     Iterating yields (step, draws); the body computes a loss and calls `update`.
+
+    Raises:
+        ValueError: the batch cannot be shared evenly by the processes, or the network holds buffers, which the average
+            of weights would lose.
     """
 
     def __init__(self, net: Trainable, settings: TrainSettings, run: Run) -> None:
         self.settings, self.run = settings, run
         self.accelerator = Accelerator()
+        if settings.batch_size % self.accelerator.num_processes:
+            raise ValueError(
+                f"batch_size={settings.batch_size} cannot be shared by {self.accelerator.num_processes} processes; "
+                "take a multiple of them"
+            )
+        if any(True for _ in net.module.buffers()):
+            raise ValueError("a network with buffers cannot be trained here: use group instead of batch normalisation")
         self.device = self.accelerator.device
         net.module.to(self.device)
         net.forward = self.accelerator.prepare_model(net.forward)
@@ -112,7 +123,8 @@ class Loop:
         self.average = [p.detach().clone() for p in self.parameters]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.lr, weight_decay=1e-4, foreach=True)
         self.step, self.loss, self.seconds = 0, float("nan"), 0.0
-        run.start()
+        if not run.done:
+            run.start()
         self._resume()
 
     def __iter__(self) -> Iterator[tuple[int, Draws]]:
@@ -122,7 +134,7 @@ class Loop:
         self._clock = self._saved = time.perf_counter()
         for step in range(self.step, settings.steps):
             yield step, Draws(settings.seed, step, mine.to(self.device))
-        if self.accelerator.is_main_process:
+        if self.accelerator.is_main_process and not self.run.done:
             self.run.finish(self.weights())
 
     def update(self, loss: Tensor) -> Progress:
@@ -164,12 +176,20 @@ class Loop:
         state = {"step": torch.tensor(self.step), "loss": torch.tensor(self.loss, dtype=torch.float64)}
         state["seconds"] = torch.tensor(self.seconds)
         for name, parameter, average in zip(self.names, self.parameters, self.average, strict=True):
-            moments = self.optimizer.state[parameter]
             state |= {f"weight.{name}": parameter, f"average.{name}": average}
-            state |= {f"{key}.{name}": moments[key] for key in ("exp_avg", "exp_avg_sq", "step")}
+            # empty for a parameter that has had no gradient
+            state |= {f"{key}.{name}": value for key, value in self.optimizer.state[parameter].items()}
         self.run.save_state(state)
 
     def _resume(self) -> None:
+        if self.run.done:
+            done = self.run.weights()
+            with torch.no_grad():
+                for name, parameter, average in zip(self.names, self.parameters, self.average, strict=True):
+                    parameter.copy_(done[name])
+                    average.copy_(done[name])
+            self.step = self.settings.steps
+            return
         state = self.run.state()
         if state is None:
             return
@@ -178,10 +198,11 @@ class Loop:
             for name, parameter, average in zip(self.names, self.parameters, self.average, strict=True):
                 parameter.copy_(state[f"weight.{name}"])
                 average.copy_(state[f"average.{name}"])
-                self.optimizer.state[parameter] = {
-                    key: state[f"{key}.{name}"].to(self.device if key != "step" else "cpu", copy=True)
-                    for key in ("exp_avg", "exp_avg_sq", "step")
-                }
+                if f"step.{name}" in state:
+                    self.optimizer.state[parameter] = {
+                        key: state[f"{key}.{name}"].to(self.device if key != "step" else "cpu", copy=True)
+                        for key in ("exp_avg", "exp_avg_sq", "step")
+                    }
 
 
 def place(net: object, device: torch.device) -> None:

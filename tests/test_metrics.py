@@ -256,8 +256,8 @@ def step(blur):
 
 @pytest.mark.parametrize("blur", [0.01, 0.5, 0.8, 1.2])
 def test_edge_width_is_contrast_over_the_steepest_step(blur):
-    # six pixels around the edge, of which the middle pair makes the steepest step
-    expected = (gauss(2.5 / blur) - gauss(-2.5 / blur)) / (gauss(0.5 / blur) - gauss(-0.5 / blur))
+    # eight pixels around the edge, of which the middle pair makes the steepest step
+    expected = (gauss(3.5 / blur) - gauss(-3.5 / blur)) / (gauss(0.5 / blur) - gauss(-0.5 / blur))
     assert edge_width(step(blur)) == pytest.approx(expected, rel=0.02)  # bytes: 1 of the 60 levels of the smallest step
 
 
@@ -265,6 +265,14 @@ def test_a_perfect_step_has_width_1_and_blur_only_widens():
     widths = [edge_width(step(blur)) for blur in (0.01, 0.3, 0.5, 0.8, 1.2)]
     assert widths[0] == pytest.approx(1, abs=1e-6)
     assert widths == sorted(widths) and widths[-1] > 2.5
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5])
+def test_a_linear_ramp_has_its_width(width):
+    line = torch.cat(
+        [torch.full((12,), 10), 10 + 240 // width * torch.arange(1, width + 1), torch.full((20 - width,), 250)]
+    )
+    assert edge_width(line.to(torch.uint8).expand(2, 3, 32, 32)) == pytest.approx(width, rel=1e-5)
 
 
 def test_edge_width_is_the_same_for_rows_and_columns():

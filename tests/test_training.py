@@ -45,7 +45,7 @@ def run_until(step, how, run, net=None):
 
 
 def straight(**changes):
-    run = run_named("straight")
+    run = run_named(f"straight {changes}")
     list(train(network(), settings(**changes), run))
     return run.weights()
 
@@ -76,6 +76,45 @@ def test_a_run_killed_long_after_its_checkpoint_repeats_the_lost_steps(runs):
     assert same(run.weights(), straight())
     # steps 5 to 9 were logged twice, and count once
     assert [record["step"] for record in run.progress()] == list(range(1, STEPS + 1))
+
+
+def test_a_loop_over_a_finished_run_has_no_steps(runs):
+    run = run_named()
+    list(train(network(), settings(), run))
+    done, net = run.weights(), network(seed=99)
+    assert list(train(net, settings(), run)) == []
+    assert same(run.weights(), done) and same(dict(net.module.named_parameters()), done)
+
+
+def test_a_torn_last_line_of_progress_is_left_out(runs):
+    run = run_named()
+    run_until(4, settings(checkpoint_seconds=0), run)
+    path = run.folder / "progress.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+    list(train(network(), settings(), run))
+    assert [record["step"] for record in run.progress()] == [1, 2, 3, *range(5, STEPS + 1)]
+
+
+def test_a_parameter_without_gradient_stays_through_a_kill(runs):
+    def with_idle():
+        net = network()
+        net.module.register_parameter("idle", torch.nn.Parameter(torch.ones(2)))
+        return net
+
+    run = run_named()
+    run_until(3, settings(checkpoint_seconds=0), run, with_idle())
+    list(train(with_idle(), settings(), run))
+    assert torch.equal(run.weights()["idle"], torch.ones(2))
+
+
+def test_what_cannot_be_trained_is_refused(runs, monkeypatch):
+    monkeypatch.setattr("distill_lib.training.Accelerator", lambda: SimpleNamespace(device="cpu", num_processes=3))
+    with pytest.raises(ValueError, match=r"batch_size=8 .*3 processes"):
+        Loop(network(), settings(), run_named())
+    monkeypatch.undo()
+    normalised = torch.nn.BatchNorm1d(3)
+    with pytest.raises(ValueError, match="buffers"):
+        Loop(SimpleNamespace(module=normalised, forward=normalised), settings(), run_named())
 
 
 def test_a_run_killed_twice_goes_on(runs):

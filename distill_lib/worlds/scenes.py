@@ -131,6 +131,7 @@ def draw_scenes(spec: SceneSpec, seed: int, index: Tensor) -> Scenes:
     if spec.objects == 2:
         gap, middle = 0.62 + 0.3 * across[:, :1], (2 * across[:, 1:2] - 1) * 0.2
         x = torch.cat([middle - gap, middle + gap, x[:, 2:]], 1).clamp(-room, room)
+    z = _apart(x, z, torch.tensor(_HALF_WIDTH)[shape] * size, present)
     palette = torch.tensor(list(COLORS.values()))
     jitter = torch.stack([draw(k), draw(k), draw(k)], 2) - 0.5
     return Scenes(
@@ -213,6 +214,22 @@ def _room(shape: Tensor, z: Tensor, size: Tensor) -> Tensor:
     radius = torch.tensor(_HALF_WIDTH)[shape] * size
     nearest = (z - radius - camera[2]) * forward[2] + (0 - camera[1]) * forward[1]
     return 0.96 * _HALF_VIEW * nearest - radius
+
+
+def _apart(x: Tensor, z: Tensor, radius: Tensor, present: Tensor) -> Tensor:
+    """Depths (B, K) at which no two solids meet: one that would is pushed back, behind those drawn before it.
+
+    Away from the camera there is more room, so a solid that was inside the frame stays inside it.
+    """
+    z = z.clone()
+    for j in range(1, z.shape[1]):
+        for _ in range(j):  # a push may lead into another of the j solids before
+            for i in range(j):
+                reach = 1.02 * (radius[:, i] + radius[:, j])
+                behind = (reach.square() - (x[:, i] - x[:, j]).square()).clamp(min=0).sqrt()
+                meets = present[:, i] & present[:, j] & ((z[:, j] - z[:, i]).abs() < behind)
+                z[:, j] = torch.where(meets, z[:, i] + behind, z[:, j])
+    return z
 
 
 def _floor(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
