@@ -97,7 +97,8 @@ class Trainable(Protocol):
 class Loop:
     """Steps of one training of `net.module`, resumed where `run` stands; none are left of a finished one.
 
-    Iterating yields (step, draws); the body computes a loss and calls `update`.
+    Iterating yields (step, draws); the body computes a loss and calls `update`. `share` counts the samples of a step
+    that fall to this process.
 
     Raises:
         ValueError: the batch cannot be shared evenly by the processes, or the network holds buffers, which the average
@@ -114,6 +115,7 @@ class Loop:
             )
         if any(True for _ in net.module.buffers()):
             raise ValueError("a network with buffers cannot be trained here: use group instead of batch normalisation")
+        self.share = settings.batch_size // self.accelerator.num_processes
         self.device = self.accelerator.device
         net.module.to(self.device)
         net.forward = self.accelerator.prepare_model(net.forward)
@@ -129,8 +131,7 @@ class Loop:
 
     def __iter__(self) -> Iterator[tuple[int, Draws]]:
         settings = self.settings
-        share = settings.batch_size // self.accelerator.num_processes
-        mine = torch.arange(share) + share * self.accelerator.process_index
+        mine = torch.arange(self.share) + self.share * self.accelerator.process_index
         self._clock = self._saved = time.perf_counter()
         for step in range(self.step, settings.steps):
             yield step, Draws(settings.seed, step, mine.to(self.device))

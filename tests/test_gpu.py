@@ -119,7 +119,7 @@ def test_losses_run(cuda):
     assert on_cuda(target, shape=z_t.shape)
     assert on_cuda(halving_loss(denoise, target, z_t, t), shape=(B,))
     assert on_cuda(v_loss(teacher, z_t, z_t, t, label), shape=(B,))
-    assert on_cuda(stage_one_loss(z_t, z_t, z_t), shape=(B,))
+    assert on_cuda(stage_one_loss(z_t, z_t, z_t, 0.5), shape=(B,))
     assert on_cuda(relative_error(z_t, z_t, z_t), shape=())
 
 
@@ -134,7 +134,7 @@ def test_the_extractor_and_its_loss_run(cuda):
 class OneStep:
     """Stands for `training.Loop` on a machine with a GPU: it moves what `Loop` moves, and takes one loss."""
 
-    device = torch.device("cuda")
+    device, share = torch.device("cuda"), B
 
     def __init__(self, net, settings, run):
         net.module.to(self.device)

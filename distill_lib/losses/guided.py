@@ -15,7 +15,7 @@ from distill_lib.losses.denoising import mean_square
 __all__ = ["relative_error", "stage_one_loss"]
 
 
-def stage_one_loss(v_student: Tensor, v_cond: Tensor, v_w: Tensor, unit: float = 0.003) -> Tensor:
+def stage_one_loss(v_student: Tensor, v_cond: Tensor, v_w: Tensor, unit: float | Tensor) -> Tensor:
     """Loss (2) in v, relative to what guidance adds:  |v_w - v_student|^2 / (1 + |v_w - v_cond|^2 / unit).
 
     Differs from the paper: it takes the truncated SNR weight on x. The v error (weight SNR + 1) holds all noise levels
@@ -26,7 +26,7 @@ def stage_one_loss(v_student: Tensor, v_cond: Tensor, v_w: Tensor, unit: float =
         v_student: student's prediction, the only input with a gradient, (B, *D).
         v_cond: teacher's conditional prediction, (B, *D).
         v_w: the guided target (1) in v, (B, *D).
-        unit: size of |v_w - v_cond|^2 from which on the loss is relative; that of w = 1 in the textured world.
+        unit: size of |v_w - v_cond|^2 from which on the loss is relative, > 0; that of w = 1 is a good one.
 
     Returns:
         Loss per sample, (B,).

@@ -10,16 +10,27 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from distill_lib.guidance import combine, guided_pair
+from distill_lib.losses.denoising import mean_square
 from distill_lib.losses.guided import stage_one_loss
 from distill_lib.models import Network
 from distill_lib.schedules import OURS, add_noise
 from distill_lib.store import Run
-from distill_lib.training import Loop, Progress, TrainSettings, place
+from distill_lib.training import Draws, Loop, Progress, TrainSettings, place
 from distill_lib.worlds.datasets import Pictures
 
-__all__ = ["distill_guidance"]
+__all__ = ["distill_guidance", "guidance_size"]
+
+
+@torch.no_grad()
+def guidance_size(teacher: Network, pictures: Pictures, draws: Draws) -> Tensor:
+    """Mean of |v_cond - v_uncond|^2 over pictures, noise and times, a scalar: the size of what w = 1 adds."""
+    x, label = pictures.batch(draws.integer("picture", len(pictures)).cpu(), draws.index.device)
+    t = 1 + draws.integer("t", OURS.T)
+    v_cond, v_uncond = guided_pair(teacher, add_noise(x, draws.normal("eps", x.shape[1:]), t), t, label, teacher.null)
+    return mean_square(v_cond - v_uncond).mean()
 
 
 def distill_guidance(
@@ -35,9 +46,15 @@ def distill_guidance(
 
     Differs from the paper: w = w_max u^1.5 with u uniform, which puts more mass near w = 0, the end of the range where
     the student is worst; and each noisy picture is used with `strengths` values of w, which share one teacher pair.
+
+    Raises:
+        ValueError: a process's samples of a step do not divide by `strengths`.
     """
     loop = Loop(student, settings, run)
+    if loop.share % strengths:
+        raise ValueError(f"a batch of {loop.share} a process does not divide by strengths={strengths}; take a multiple")
     place(teacher, loop.device)
+    unit = guidance_size(teacher, pictures, Draws(settings.seed, -1, torch.arange(256, device=loop.device)))
     for _, draws in loop:
         few = replace(draws, index=draws.index[::strengths])
         x, label = pictures.batch(few.integer("picture", len(pictures)).cpu(), loop.device)
@@ -48,4 +65,4 @@ def distill_guidance(
         z_t, t, label, v_cond, v_uncond = (a.repeat_interleave(strengths, 0) for a in (z_t, t, label, *pair))
         w = w_max * draws.uniform("w") ** 1.5
         v_w = combine(v_cond, v_uncond, w)
-        yield loop.update(stage_one_loss(student(z_t, t, label, w), v_cond, v_w))
+        yield loop.update(stage_one_loss(student(z_t, t, label, w), v_cond, v_w, unit))
