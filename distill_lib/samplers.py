@@ -13,10 +13,23 @@ from torch import Tensor
 
 from distill_lib.schedules import OURS, Schedule, eps_from_v, step_grid, x_from_v
 
-__all__ = ["Denoise", "ddim_step", "nfe", "sample", "stochastic_path", "trajectory"]
+__all__ = [
+    "Denoise",
+    "ancestral_step",
+    "ddim_step",
+    "nfe",
+    "noise_again",
+    "sample",
+    "sample_ancestral",
+    "sample_stochastic",
+    "stochastic_path",
+    "trajectory",
+]
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """denoise(z_t (B, *D), t (B,)) -> v_hat (B, *D)."""
+Fresh = Callable[[int], Tensor]
+"""fresh(i) -> unit noise (B, *D) for the i-th draw of a stochastic sampler."""
 
 
 def ddim_step(denoise: Denoise, z_t: Tensor, t: Tensor, s: Tensor, schedule: Schedule = OURS) -> Tensor:
@@ -36,6 +49,41 @@ def ddim_step(denoise: Denoise, z_t: Tensor, t: Tensor, s: Tensor, schedule: Sch
     v_hat = denoise(z_t, t)
     alpha_s, sigma_s = schedule(s, z_t)
     return alpha_s * x_from_v(z_t, v_hat, t, schedule) + sigma_s * eps_from_v(z_t, v_hat, t, schedule)
+
+
+def noise_again(z_s: Tensor, eps: Tensor, s: Tensor, t: Tensor, schedule: Schedule = OURS) -> Tensor:
+    """One step of the diffusion from s up to t,  z_t = (alpha_t/alpha_s) z_s + sigma_{t|s} eps.
+
+    sigma_{t|s}^2 = sigma_t^2 - (alpha_t/alpha_s)^2 sigma_s^2, which is (1 - SNR_t/SNR_s) sigma_t^2; Meng et al. 2023,
+    section 3.3. No network is asked.
+
+    Args:
+        z_s: noisy data, (B, *D).
+        eps: unit noise, (B, *D).
+        s, t: present and next grid index, (B,), s < t.
+    """
+    alpha_s, sigma_s = schedule(s, z_s)
+    alpha_t, sigma_t = schedule(t, z_s)
+    ratio = alpha_t / alpha_s
+    return ratio * z_s + (sigma_t**2 - (ratio * sigma_s) ** 2).clamp(min=0).sqrt() * eps
+
+
+def ancestral_step(
+    denoise: Denoise, z_t: Tensor, eps: Tensor, t: Tensor, s: Tensor, schedule: Schedule = OURS
+) -> Tensor:
+    """One draw from q(z_s | z_t, x_hat): DDPM's ancestral sampler, which is DDIM with eta = 1.
+
+    z_s = alpha_s x_hat + sqrt(sigma_s^2 - c^2) eps_hat + c eps,    c = (sigma_s/sigma_t) sigma_{t|s}
+
+    Ho et al. 2020 (arXiv 2006.11239), eq. 7 with the smaller variance; Song et al. 2021, eq. 16. Arguments as in
+    `ddim_step`, with unit noise eps (B, *D).
+    """
+    v_hat = denoise(z_t, t)
+    alpha_t, sigma_t = schedule(t, z_t)
+    alpha_s, sigma_s = schedule(s, z_t)
+    added = (sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2).clamp(min=0).sqrt() * sigma_s / sigma_t
+    kept = (sigma_s**2 - added**2).clamp(min=0).sqrt()
+    return alpha_s * x_from_v(z_t, v_hat, t, schedule) + kept * eps_from_v(z_t, v_hat, t, schedule) + added * eps
 
 
 def trajectory(denoise: Denoise, z_t: Tensor, grid: Iterable[int], schedule: Schedule = OURS) -> list[Tensor]:
@@ -68,6 +116,38 @@ def stochastic_path(n_steps: int, T: int = 1024) -> list[int]:
     for i in range(n_steps, 1, -1):
         path += [grid[i - 2], grid[i - 1]]
     return [*path, 0]
+
+
+@torch.no_grad()
+def sample_stochastic(denoise: Denoise, z_T: Tensor, n_steps: int, fresh: Fresh, schedule: Schedule = OURS) -> Tensor:
+    """The stochastic n-step sampler S: walks `stochastic_path`, by `ddim_step` down and by `noise_again` up.
+
+    Made for a student whose step is 2/N long (`methods.step_halving` with stochastic=True). n calls of `denoise`.
+
+    Args:
+        denoise: network with condition and w bound, returns v_hat.
+        z_T: pure noise, (B, *D).
+        n_steps: N, a divisor of the grid.
+        fresh: noise of the i-th step up, i = 0 .. N - 2.
+    """
+    z, ups = z_T, 0
+    for t, s in pairwise(stochastic_path(n_steps, schedule.T)):
+        here, there = (torch.full((len(z),), k, device=z.device) for k in (t, s))
+        if s < t:
+            z = ddim_step(denoise, z, here, there, schedule)
+        else:
+            z, ups = noise_again(z, fresh(ups), here, there, schedule), ups + 1
+    return z
+
+
+@torch.no_grad()
+def sample_ancestral(denoise: Denoise, z_T: Tensor, n_steps: int, fresh: Fresh, schedule: Schedule = OURS) -> Tensor:
+    """The ancestral n-step sampler: fold `ancestral_step`; fresh(i) is the noise of step i = 0 .. N - 1."""
+    z = z_T
+    for i, (t, s) in enumerate(pairwise(step_grid(n_steps, schedule.T))):
+        here, there = (torch.full((len(z),), k, device=z.device) for k in (t, s))
+        z = ancestral_step(denoise, z, fresh(i), here, there, schedule)
+    return z
 
 
 def nfe(n_steps: int, w: float, guided_pair: bool) -> int:

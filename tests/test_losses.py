@@ -223,6 +223,22 @@ def test_the_target_asks_the_teacher_twice_at_t_and_at_m():
     assert asked == [512, 384]
 
 
+def test_where_the_middle_is_the_end_the_target_is_one_step_of_the_teacher():
+    z_t = torch.randn(200, 3, dtype=torch.float64)
+    m, s = torch.where(torch.arange(200) < 80, 0, 256), torch.where(torch.arange(200) < 80, 0, 128)
+    found = halving_target(TEACHER, z_t, ts(384), m, s)
+    assert torch.allclose(found[:80], TEACHER.x_hat(z_t, ts(384))[:80], rtol=0, atol=1e-12)
+    assert torch.equal(found[80:], halving_target(TEACHER, z_t, ts(384), ts(256), ts(128))[80:])
+
+
+def test_no_teacher_is_asked_for_clean_data():
+    def teacher(z_t, t):
+        assert (t > 0).all()
+        return z_t
+
+    halving_target(teacher, torch.randn(200, 3), ts(256), ts(0), ts(0))
+
+
 def test_targets_outside_the_range_of_pictures_stay_there():
     z_t = 3 * torch.randn(200, 3, dtype=torch.float64)
     assert halving_target(TEACHER, z_t, ts(512), ts(384), ts(256)).abs().max() > 1.5

@@ -16,7 +16,7 @@ from distill_lib.methods.guidance_distillation import distill_guidance, guidance
 from distill_lib.methods.step_halving import halve_steps
 from distill_lib.methods.teacher import train_teacher
 from distill_lib.models import Network, denoise_student, student_of
-from distill_lib.samplers import sample
+from distill_lib.samplers import ddim_step, sample
 from distill_lib.schedules import add_noise
 from distill_lib.toy import Mixture, MixtureData, ToyNetwork, ring
 from distill_lib.training import Draws, TrainSettings, finish
@@ -220,6 +220,32 @@ def test_a_method_on_pictures_resumes_bit_for_bit(name, runs, pictures):
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+def test_the_stochastic_student_learns_two_steps_of_the_fine_grid_in_one(runs):
+    """N = 2 on one Gaussian: 1 -> 0 as two steps of the teacher would go, 1/2 -> 0 as one would."""
+    centre = torch.tensor([[0.4, -0.2]])
+    teacher, data = Mixture(centre, 0.5), MixtureData(centre, 0.5)
+    net, run = toy(n_classes=1), run_named("stochastic")
+    training = halve_steps(net, teacher, 2, data, settings(lr=3e-3, steps=500), run, stochastic=True)
+    finish(net, training, run, "stochastic")
+    z, label, w = torch.randn(1000, 2), torch.zeros(1000, dtype=torch.long), torch.zeros(1000)
+    ours, exact = (denoise_student(one, label, w) for one in (net, teacher))
+    ends, middle = torch.full((1000,), 1024), torch.full((1000,), 512)
+    nothing = torch.zeros_like(middle)
+    two, one = sample(exact, z, 2), ddim_step(exact, z, ends, nothing)
+    assert (ddim_step(ours, z, ends, nothing) - two).square().mean() < 0.03 * (one - two).square().mean()
+    z_t = add_noise(data.x[:1000], z, middle)
+    one, nowhere = ddim_step(exact, z_t, middle, nothing), centre.expand(1000, 2)
+    assert (ddim_step(ours, z_t, middle, nothing) - one).square().mean() < 0.03 * (nowhere - one).square().mean()
+
+
+def test_a_range_of_one_strength_trains_for_that_strength_alone(runs):
+    told = []
+    student = toy()
+    student.module.register_forward_pre_hook(lambda _, inputs: told.append(inputs[3]))
+    next(halve_steps(student, toy(seed=1), 4, DATA, settings(steps=1), run_named("single"), w_range=(1.5, 1.5)))
+    assert (told[0] == 1.5).all()
+
+
 def test_halving_trains_only_on_the_times_that_the_student_will_visit(runs, pictures):
     student = Network(student_of(tiny_unet()), bf16=False)
     teacher = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
@@ -234,3 +260,13 @@ def test_halving_trains_only_on_the_times_that_the_student_will_visit(runs, pict
     list(halve_steps(student, teacher, 4, pictures, how, run_named("times")))
     assert asked["student"] == {256, 512, 768, 1024}
     assert asked["teacher"] == {128, 256, 384, 512, 640, 768, 896, 1024}  # t and the middle of the step below it
+
+
+def test_the_stochastic_student_asks_its_teacher_on_the_same_grid(runs, pictures):
+    student = Network(student_of(tiny_unet()), bf16=False)
+    teacher = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
+    asked = set()
+    teacher.module.register_forward_pre_hook(lambda _, inputs: asked.update((inputs[1] + 1).tolist()))
+    how = settings(steps=6, batch_size=8, warmup=1, bf16=False)
+    list(halve_steps(student, teacher, 4, pictures, how, run_named("S times"), stochastic=True))
+    assert asked - {1} == {256, 512, 768, 1024}  # 1: its answer is not used

@@ -8,7 +8,17 @@ import torch
 from closed_forms import Gaussian, fake_network
 from diffusers import DDIMScheduler
 
-from distill_lib.samplers import ddim_step, nfe, sample, stochastic_path, trajectory
+from distill_lib.samplers import (
+    ancestral_step,
+    ddim_step,
+    nfe,
+    noise_again,
+    sample,
+    sample_ancestral,
+    sample_stochastic,
+    stochastic_path,
+    trajectory,
+)
 from distill_lib.schedules import OURS, Schedule, step_grid
 
 MEAN, STD = 0.3, 0.5
@@ -196,3 +206,64 @@ def test_the_stochastic_path_has_the_spread_noted_for_the_paper(n, expected):
             kept = (OURS.alpha[s] / OURS.alpha[t]).item() ** 2
             variance = kept * variance + (1 - OURS.alpha[s].item() ** 2) - kept * (1 - OURS.alpha[t].item() ** 2)
     assert math.sqrt(variance) == pytest.approx(expected, abs=1.1e-3)  # three digits, as above
+
+
+def spread(sampler, n, draws):
+    """Standard deviation of a linear sampler on N(0, STD^2): the root of the sum of squares of what each noise adds."""
+    rows = torch.eye(1 + draws, dtype=torch.float64)
+    return sampler(Gaussian(0.0, STD), rows[:, :1], n, lambda i: rows[:, 1 + i : 2 + i]).norm().item()
+
+
+@pytest.mark.parametrize("n, expected", [(4, 0.275), (16, 0.399), (64, 0.470), (256, 0.492)])
+def test_the_stochastic_sampler_has_the_spread_noted_for_the_paper(n, expected):
+    assert spread(sample_stochastic, n, n - 1) == pytest.approx(expected, abs=1.1e-3)
+
+
+def test_the_stochastic_sampler_of_one_step_is_the_deterministic_one():
+    z = torch.randn(5, 3)
+    assert torch.equal(sample_stochastic(fake_network, z, 1, None), sample(fake_network, z, 1))
+
+
+def test_the_stochastic_sampler_asks_its_network_once_a_step_on_the_fine_grid():
+    asked, drawn = [], []
+
+    def count(z_t, t):
+        asked.append(t[0].item())
+        return z_t
+
+    sample_stochastic(count, torch.randn(2, 3), 4, lambda i: drawn.append(i) or torch.zeros(2, 3))
+    assert asked == [1024, 768, 512, 256]
+    assert drawn == [0, 1, 2]
+
+
+def test_noise_again_brings_clean_data_to_the_law_of_the_later_time():
+    z = torch.zeros(3, 1, dtype=torch.float64), torch.ones(3, 1, dtype=torch.float64)
+    s, t = torch.tensor([0, 128, 512]), torch.tensor([256, 640, 1024])
+    variance = (1 - OURS.alpha[s] ** 2)[:, None]
+    kept, added = noise_again(z[1], z[0], s, t), noise_again(z[0], z[1], s, t)
+    assert torch.allclose(kept**2 * variance + added**2, (1 - OURS.alpha[t] ** 2)[:, None], rtol=0, atol=1e-12)
+    assert torch.allclose(kept * OURS.alpha[s][:, None], OURS.alpha[t][:, None], rtol=0, atol=1e-12)
+    ratio = OURS.alpha[t] ** 2 / (1 - OURS.alpha[t] ** 2) / (OURS.alpha[s] ** 2 / (1 - OURS.alpha[s] ** 2))
+    expected = (1 - ratio) * (1 - OURS.alpha[t] ** 2)  # the form of papers.md 1.3
+    assert torch.allclose(added[:, 0] ** 2, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [2, 8, 64])
+def test_every_ancestral_step_equals_the_one_of_diffusers_with_eta_1(n):
+    scheduler = OURS.to_scheduler()
+    scheduler.set_timesteps(n)
+    z, worst = torch.randn(64, 4, 4), 0.0
+    for t, s in pairwise(step_grid(n)):
+        eps = torch.randn_like(z)
+        v = fake_network(z, times(64, t))
+        theirs = scheduler.step(v, t - 1, z, eta=1.0, variance_noise=eps).prev_sample
+        ours = ancestral_step(fake_network, z, eps, times(64, t), times(64, s))
+        worst, z = max(worst, (theirs - ours).abs().max().item()), ours
+    assert worst < 2e-5  # as for the deterministic step, and a root of a difference of alphas_cumprod
+
+
+@pytest.mark.parametrize("n", [128, 256])
+def test_the_ancestral_sampler_comes_to_the_spread_of_the_data_with_first_order(n):
+    errors = [abs(spread(sample_ancestral, k, k) - STD) for k in (n, 2 * n)]
+    assert errors[0] < 0.02
+    assert errors[0] / errors[1] == pytest.approx(2, rel=0.1)

@@ -27,10 +27,12 @@ def halving_target(teacher: Denoise, z_t: Tensor, t: Tensor, m: Tensor, s: Tenso
     Args:
         teacher: denoiser with condition and w bound.
         z_t: noisy data, (B, *D).
-        t, m, s: start, middle and end of the student's step as grid indices, (B,), t > m > s.
+        t, m, s: start, middle and end of the student's step as grid indices, (B,), t > m >= s. Where m = s = 0 the
+            teacher arrives in one step (the last step of the stochastic sampler).
     """
     z_m = ddim_step(teacher, z_t, t, m, schedule)
-    z_s = ddim_step(teacher, z_m, m, s, schedule)
+    second = ddim_step(teacher, z_m, m.clamp(min=1), s, schedule)  # no network knows t = 0
+    z_s = torch.where((m > s).reshape(-1, *[1] * (z_t.ndim - 1)), second, z_m)
     alpha_t, sigma_t = schedule(t, z_t)
     alpha_s, sigma_s = schedule(s, z_t)
     ratio = sigma_s / sigma_t
