@@ -16,7 +16,7 @@ from distill_lib.guidance import combine, guided_pair
 from distill_lib.losses.guided import relative_error
 from distill_lib.metrics import Reader, fid, laplacian_variance, median_seconds, paired, quality, to_bytes
 from distill_lib.models import Network, denoise_pair, denoise_student, from_patches
-from distill_lib.samplers import nfe, sample
+from distill_lib.samplers import nfe, sample, sample_ancestral, sample_stochastic
 from distill_lib.schedules import OURS, add_noise
 from distill_lib.store import cached
 from distill_lib.worlds.datasets import WORLDS, Pictures, render_pictures
@@ -41,6 +41,8 @@ BATCH = 64
 """Samples in one call of a network while measuring (a guided pair holds twice as many rows)."""
 
 Row = dict[str, Any]
+_STOCHASTIC = {"ours-S": sample_stochastic, "ancestral": sample_ancestral}
+"""The samplers of the methods that draw noise on the way; all others are deterministic."""
 
 
 def classes(n: int, n_classes: int) -> Tensor:
@@ -84,11 +86,13 @@ def check_steps(steps: Iterable[int], start: int) -> None:
 
 
 @torch.no_grad()
-def sample_pictures(net: Network, n_steps: int, w: float, label: Tensor, seed: int = 0) -> Tensor:
-    """Pictures uint8 (N, 3, R, R) of the deterministic sampler for classes (N,), in batches of BATCH, on the CPU.
+def sample_pictures(
+    net: Network, n_steps: int, w: float, label: Tensor, seed: int = 0, method: str = "ours-D"
+) -> Tensor:
+    """Pictures uint8 (N, 3, R, R) by the sampler of `method` for classes (N,), in batches of BATCH, on the CPU.
 
-    A network that takes w is a student; any other is asked as a guided pair. The noise z_T depends on nothing but the
-    seed and a sample's number.
+    A network that takes w is a student; any other is asked as a guided pair. Noise depends on nothing but the seed, a
+    sample's number and the number of the draw, and z_T is the same for every method.
     """
     device, size = next(net.module.parameters()).device, net.module.config.sample_size
     images = []
@@ -96,8 +100,14 @@ def sample_pictures(net: Network, n_steps: int, w: float, label: Tensor, seed: i
         here = label.to(device)[index]
         strength = torch.full((len(here),), w, device=device)
         denoise = denoise_student(net, here, strength) if net.takes_w else denoise_pair(net, here, w)
-        z_T = noise.normal(seed, "z_T", 0, index, (12, size, size))
-        images.append(to_bytes(from_patches(sample(denoise, z_T, n_steps))).cpu())
+        shape = (12, size, size)
+        z_T = noise.normal(seed, "z_T", 0, index, shape)
+        if method in _STOCHASTIC:
+            fresh = lambda i, index=index, shape=shape: noise.normal(seed, "fresh", i, index, shape)  # noqa: E731
+            x = _STOCHASTIC[method](denoise, z_T, n_steps, fresh)
+        else:
+            x = sample(denoise, z_T, n_steps)
+        images.append(to_bytes(from_patches(x)).cpu())
     return torch.cat(images)
 
 
@@ -108,12 +118,13 @@ def _fingerprint(net: Network) -> str:
     return digest.hexdigest()[:16]
 
 
-def samples_of(net: Network, n_steps: int, w: float, n: int, seed: int = 0) -> Tensor:
-    """Pictures uint8 (n, 3, R, R) of a network at strength w: a student if it takes w, else the guided pair."""
+def samples_of(net: Network, n_steps: int, w: float, n: int, seed: int = 0, method: str = "ours-D") -> Tensor:
+    """Pictures uint8 (n, 3, R, R) as `sample_pictures` draws them, kept by the weights that they came from."""
     spec = {"net": _fingerprint(net), "steps": n_steps, "w": w, "n": n, "seed": seed, "bf16": net.bf16}
+    spec |= {"sampler": method if method in _STOCHASTIC else "deterministic"}
 
     def make() -> dict[str, Tensor]:
-        return {"image": sample_pictures(net, n_steps, w, classes(n, net.null), seed)}
+        return {"image": sample_pictures(net, n_steps, w, classes(n, net.null), seed, method)}
 
     return cached("samples", spec, make, __name__)["image"]
 
@@ -145,7 +156,7 @@ class Measured:
 
     def rows(self, method: str, net: Network, n_steps: int, w: float) -> list[Row]:
         """All metrics of a network's pictures, one row each."""
-        image = samples_of(net, n_steps, w, self.n, self.seed)
+        image = samples_of(net, n_steps, w, self.n, self.seed, method)
         truth = self.truth(w)
         _, logits = self.reader.read(image)
         log_p = logits.log_softmax(1)

@@ -62,15 +62,8 @@ def halving_rows(world: str, profile: Profile, reader: Reader, seed: int) -> lis
         }
         config |= {"teacher": pretrained.made(f"teacher-{world}")["weights"], "pictures": len(pictures)}
         run = Run(f"hardness-{world}-{n_steps}", config, "distill_lib.methods.step_halving")
-        training = halve_steps(
-            student,
-            last,
-            n_steps,
-            pictures,
-            settings.training.with_seed(1000 * seed + n_steps),
-            run,
-            w_range=(0.0, 0.0),
-        )
+        seeded = settings.training.with_seed(1000 * seed + n_steps)
+        training = halve_steps(student, last, n_steps, pictures, seeded, run, w_range=(0.0, 0.0))
         finish(student, training, run, f"{world}: {2 * n_steps} -> {n_steps} steps")
         rows += measure(measured, "ours-D", {n_steps: student}, [0.0])
         rows += measure(measured, "ddim", {n_steps: measured.teacher}, [0.0])
