@@ -17,7 +17,7 @@ figures: .venv/.installed ## draw every figure and table [PROFILE=quick] [ID=g-t
 test: .venv/.installed ## all tests, as CI runs them
 	$(run) pytest -q tests
 
-teachers: .venv/.installed ## train the shipped weights that are missing, or [NAMES="teacher-plain .."] anew
+teachers: .venv/.installed ## train the shipped weights that are missing, or [NAMES="teacher-plain .."]
 	$(run) distill_lib.pretrained $(NAMES)
 
 bench: .venv/.installed ## time our code against the plain way [PROFILE=quick]

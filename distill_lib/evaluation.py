@@ -50,9 +50,9 @@ def classes(n: int, n_classes: int) -> Tensor:
     return torch.arange(n) % n_classes
 
 
-def showcase(n_samples: int, count: int) -> Tensor:
-    """Numbers of `count` samples to show, (count,): spread over the classes, the same whatever the profile."""
-    return torch.linspace(5, min(n_samples, 96) - 6, count).long()
+def showcase(n_samples: int, n_classes: int, count: int) -> Tensor:
+    """Numbers of `count` samples to show, (count,): spread over the classes, the same once every class is sampled."""
+    return torch.linspace(5, min(n_samples, n_classes) - 6, count).long()
 
 
 def held_out(world: str, n: int, part: int = 0) -> Tensor:
@@ -94,7 +94,7 @@ def sample_pictures(
     A network that takes w is a student; any other is asked as a guided pair. Noise depends on nothing but the seed, a
     sample's number and the number of the draw, and z_T is the same for every method.
     """
-    device, size = next(net.module.parameters()).device, net.module.config.sample_size
+    device, size = net.device, net.module.config.sample_size
     images = []
     for index in torch.arange(len(label), device=device).split(BATCH):
         here = label.to(device)[index]
@@ -188,15 +188,16 @@ def stage_one_errors(
     The same n pictures and noises serve every point, so that neighbouring points can be compared. Take networks in
     float32: at w = 0.5 and t = 1/16 the rounding of bfloat16 in the teacher's pair alone is a fifth of what w adds.
     """
-    x, label = pictures.batch(torch.arange(n))
-    eps = noise.normal(0, "stage-one-error", 0, torch.arange(n), x.shape[1:])
+    index = torch.arange(n, device=teacher.device)
+    x, label = pictures.batch(index.cpu(), teacher.device)
+    eps = noise.normal(0, "stage-one-error", 0, index, x.shape[1:])
     rows = []
     for grid_t in ts:
-        t = torch.full((n,), grid_t)
+        t = torch.full_like(label, grid_t)
         z_t = add_noise(x, eps, t)
         v_cond, v_uncond = guided_pair(teacher, z_t, t, label, teacher.null)
         for w in ws:
-            strength = torch.full((n,), w)
+            strength = torch.full((n,), w, device=teacher.device)
             v_w = combine(v_cond, v_uncond, strength)
             error = relative_error(student(z_t, t, label, strength), v_cond, v_w).item()
             rows.append(

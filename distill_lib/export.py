@@ -22,6 +22,8 @@ _README = '''# {title}
 Guidance strengths w in [0, {w_max:g}] (diffusers' guidance_scale is 1 + w); {n_steps} step(s); classes 0 to {last}.
 
 ```python
+import math
+
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch.nn.functional import pixel_shuffle
@@ -32,9 +34,9 @@ def generate(folder, label, w, z, n_steps={n_steps}):
     unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet").float()
     scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
     scheduler.set_timesteps(n_steps)
-    f = 10000 ** (-torch.arange(32) / 31)
+    f = torch.exp(torch.arange({features}) * -(math.log(10000) / {last_feature}))
     features = torch.cat([(1000 * w * f).sin(), (1000 * w * f).cos()]).expand(len(z), -1)
-    tokens = torch.zeros(len(z), 1, 8)
+    tokens = torch.zeros(len(z), 1, {tokens})
     for t in scheduler.timesteps:
         with torch.no_grad():
             v = unet(z, t, tokens, class_labels=label, timestep_cond=features).sample
@@ -47,8 +49,9 @@ def generate(folder, label, w, z, n_steps={n_steps}):
 def export_student(
     folder: Path, unet: UNet2DConditionModel, n_steps: int, title: str, about: str, w_max: float
 ) -> Path:
-    """Write a student to `folder`, whole or not at all."""
+    """Write a student to `folder`; an older one there stays whole until the new one is."""
     part = folder.with_name(f".{folder.name}.part")
+    old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(part, ignore_errors=True)
     unet.save_pretrained(part / "unet", safe_serialization=True)
     OURS.to_scheduler().save_pretrained(part / "scheduler")
@@ -61,11 +64,17 @@ def export_student(
         half=half,
         side=2 * half,
         last=unet.config.num_class_embeds - 2,
+        features=unet.config.time_cond_proj_dim // 2,
+        last_feature=unet.config.time_cond_proj_dim // 2 - 1,
+        tokens=unet.config.cross_attention_dim,
     )
     with atomic(part / "README.md") as file:
         file.write_text(text)
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
     part.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
     return folder
 
 

@@ -4,6 +4,7 @@ Curves show the mean over seeds and, from two seeds on, a band of the lowest and
 """
 
 import io
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -112,29 +113,33 @@ def curves(
     rows: list[Row], metrics: Sequence[str], ws: Sequence[float], title: str, floor: float | None = None
 ) -> Figure:
     """Metrics (down) for each w (across) against network evaluations; the many-step teacher is a dashed line."""
+    drawn = ("ours-D", "ours-S", "ddim")
+    most = max((row["steps"] for row in select(rows, method="teacher")), default=math.inf)
     figure, axes = _new(2.5 * len(ws) + 0.6, 2.0 * len(metrics) + 0.5, len(metrics), len(ws), sharex=True, sharey="row")
     for i, metric in enumerate(metrics):
         for j, w in enumerate(ws):
             ax = axes[i, j]
-            for method in ("ours-D", "ours-S", "ddim"):
+            for method in drawn:
                 here = select(rows, method=method, metric=metric, w=w)
                 if not here:
                     continue
-                if metric.startswith("fid"):
+                if metric == "fid_teacher":
                     # DDIM with the teacher's own number of steps is the teacher: 0, which no logarithm shows
-                    here = [row for row in here if row["value"] > 0.01]
+                    here = [row for row in here if row["steps"] < most]
                 x, mean, low, high = _mean_and_range(here, "nfe")
                 ax.plot(x, mean, color=COLORS[method], marker=MARKERS[method], ms=4, label=LABELS.get(method, method))
                 ax.fill_between(x, low, high, color=COLORS[method], alpha=0.2, lw=0)
-            for row in select(rows, method="teacher", metric=metric, w=w)[:1]:
-                if metric != "fid_teacher":
-                    ax.axhline(row["value"], color="black", ls="--", lw=1, label=LABELS["teacher"])
+            teacher = select(rows, method="teacher", metric=metric, w=w)
+            if teacher and metric != "fid_teacher":
+                _, (mean,), _, _ = _mean_and_range(teacher, "nfe")
+                ax.axhline(mean, color="black", ls="--", lw=1, label=LABELS["teacher"])
             if floor is not None and metric.startswith("fid"):
                 ax.axhline(floor, color=COLORS["real"], ls=":", lw=1, label="real against real")
             ax.set_xscale("log", base=2)
             if metric.startswith("fid") or metric == "paired":
                 ax.set_yscale("log")
-            ax.set_xticks(sorted({r["nfe"] for r in rows if r["method"] in ("ours-D", "ddim")}))
+            ticks = [row["nfe"] for row in rows if row["method"] in drawn and row["metric"] in metrics]
+            ax.set_xticks(sorted(set(ticks)))
             ax.xaxis.set_major_formatter("{x:g}")
             if i == 0:
                 ax.set_title(f"w = {w:g}")
@@ -260,10 +265,11 @@ def hardness(rows: list[Row], title: str) -> Figure:
     for world, color in zip(dict.fromkeys(row["world"] for row in rows), palette, strict=False):
         here = select(rows, world=world)
         floor = select(here, metric="floor_fid")[0]["value"]
-        ddim = [row for row in select(here, method="ddim", w=1.0, metric="fid_teacher") if row["value"] > 0.01]
+        ddim = select(here, method="ddim", w=1.0, metric="fid_teacher")
+        ddim = [row for row in ddim if row["steps"] < max(one["steps"] for one in ddim)]  # the most are the teacher
         x, mean, _, _ = _mean_and_range(ddim, "steps")
         axes[0].plot(x, [value / floor for value in mean], "o-", ms=4, color=color, label=world)
-        plain = [row for row in select(here, method="ddim", w=0.0, metric="fid_teacher") if row["value"] > 0.01]
+        plain = select(here, method="ddim", w=0.0, metric="fid_teacher")
         x, plain, _, _ = _mean_and_range(plain, "steps")
         ours = [row for row in select(here, method="ours-D", metric="fid_teacher") if row["steps"] in x]
         ours = _mean_and_range(ours, "steps")[1]

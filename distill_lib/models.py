@@ -4,6 +4,7 @@ A class-conditional picture (3, R, R) is worked on as 2 x 2 patches, (12, R/2, R
 pixels, so white noise stays white and every formula holds unchanged. The first layers then cost a quarter.
 """
 
+import os
 from pathlib import Path
 
 import torch
@@ -20,12 +21,23 @@ __all__ = [
     "denoise_pair",
     "denoise_student",
     "from_patches",
+    "home",
     "load_unet",
     "student_of",
     "to_patches",
 ]
 
 W_FEATURES = 64  # width of the Fourier features of w
+
+
+def home() -> torch.device:
+    """Where networks live: this process's GPU if there is one, else the CPU; ACCELERATE_USE_CPU=1 forces the CPU.
+
+    Not Apple's mps, which lacks the float64 of the schedule.
+    """
+    if torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() not in ("1", "true", "yes"):
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
 
 
 def to_patches(image: Tensor) -> Tensor:
@@ -118,9 +130,16 @@ class Network:
         self.takes_w = unet.config.time_cond_proj_dim is not None
         self.null = unet.config.num_class_embeds - 1
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.module.parameters()).device
+
     def __call__(self, z_t: Tensor, t: Tensor, label: Tensor, w: Tensor | None = None) -> Tensor:
         if w is not None and not self.takes_w:
             raise ValueError("this network takes no w: it is a teacher, not a student; guide it as a pair")
+        if w is None and self.takes_w:
+            raise ValueError("this network is a student: it must be told w, (B,)")
         features = guidance_embedding(w, self.module.config.time_cond_proj_dim) if self.takes_w else None
         tokens = z_t.new_zeros(len(z_t), 1, self.module.config.cross_attention_dim)
         layout = torch.channels_last if z_t.is_cuda else torch.contiguous_format

@@ -1,7 +1,7 @@
 """The shipped weights: how each is made (`profiles/pretrained.yaml`), where it lies, how it is loaded.
 
 `python -m distill_lib.pretrained [NAME ..]` (that is `make teachers`) makes what is missing in `pretrained/`, or the
-named ones anew. A folder holds a diffusers network (fp16 safetensors, config.json) or an extractor, and `made.json`
+named ones. A folder holds a diffusers network (fp16 safetensors, config.json) or an extractor, and `made.json`
 with settings, seed, data, commit, training curve and the command.
 """
 
@@ -21,7 +21,7 @@ from distill_lib.artefacts import origin
 from distill_lib.extractor import Extractor, factors, train_extractor
 from distill_lib.methods.guidance_distillation import distill_guidance
 from distill_lib.methods.teacher import train_teacher
-from distill_lib.models import Network, build_unet, load_unet, student_of
+from distill_lib.models import Network, build_unet, home, load_unet, student_of
 from distill_lib.reach import ROOT
 from distill_lib.training import TrainSettings, follow
 from distill_lib.worlds.datasets import WORLDS, DatasetSpec, Pictures, load
@@ -39,13 +39,13 @@ _NOT_SETTINGS = ("network", "world", "worlds", "count", "start", "teacher", "w_m
 
 
 def teacher(name: str) -> UNet2DConditionModel:
-    """The shipped teacher of a world."""
-    return load_unet(PRETRAINED / f"teacher-{name}")
+    """The shipped teacher of a world, on the device where networks live."""
+    return load_unet(PRETRAINED / f"teacher-{name}").to(home())
 
 
 def student(name: str) -> UNet2DConditionModel:
     """The shipped student of stage one: one network for the guided pair of a world's teacher."""
-    return load_unet(PRETRAINED / f"student-{name}")
+    return load_unet(PRETRAINED / f"student-{name}").to(home())
 
 
 def made(name: str) -> dict[str, Any]:
@@ -109,7 +109,8 @@ def make_student(name: str) -> None:
     settings, pictures, net = settings_of(recipe), pictures_of(recipe), teacher(recipe["teacher"])
     student = Network(student_of(net), compiled=_COMPILED)
     pair = Network(net.requires_grad_(False), compiled=_COMPILED)
-    run = store.Run(f"student-{name}", recipe | {"teacher": made(f"teacher-{name}")["weights"]}, _STAGE_ONE)
+    parent = made(f"teacher-{recipe['teacher']}")["weights"]
+    run = store.Run(f"student-{name}", recipe | {"teacher": parent}, _STAGE_ONE)
     if not run.done:
         follow(distill_guidance(student, pair, pictures, settings, run, recipe["w_max"]), f"stage one {name}", 30)
     ship(f"student-{name}", student.module, run, f"make teachers NAMES=student-{name}")
@@ -134,8 +135,15 @@ def make_extractor(name: str) -> None:
 
 
 def extractor(name: str = "scenes") -> Extractor:
-    """The shipped network behind the metrics."""
-    weights = store.load_tensors(PRETRAINED / f"extractor-{name}" / "weights.safetensors")
+    """The shipped network behind the metrics.
+
+    Raises:
+        ValueError: its file is missing or broken.
+    """
+    try:
+        weights = store.load_tensors(PRETRAINED / f"extractor-{name}" / "weights.safetensors")
+    except ValueError as error:
+        raise ValueError(f"{error}; or train it: make teachers NAMES=extractor-{name}") from error
     net = Extractor(len(weights["classes.1.bias"]), len(weights["factors.bias"]))
     net.load_state_dict({k: v.float() for k, v in weights.items()})
     return net.eval().requires_grad_(False)
@@ -153,6 +161,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     everything = [f"{kind[:-1]}-{name}" for kind in ("extractors", "teachers", "students") for name in RECIPES[kind]]
     names = parser.parse_args().names
+    if unknown := set(names) - set(everything):
+        parser.error(f"{', '.join(sorted(unknown))} is unknown; choose of {', '.join(everything)}")
     for name in names or [n for n in everything if not (PRETRAINED / n / "made.json").exists()]:
         make(name)
 

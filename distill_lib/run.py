@@ -26,7 +26,7 @@ import yaml
 
 from distill_lib.reach import ROOT
 
-__all__ = ["artefacts_of", "check_parameters", "main", "notebook_names"]
+__all__ = ["artefacts_of", "check_parameters", "differences", "main", "notebook_names"]
 
 _NOTEBOOKS = ROOT / "notebooks"
 _PROFILES = ROOT / "distill_lib" / "profiles"
@@ -75,15 +75,20 @@ def execute(name: str, out: Path, parameters: dict[str, Any]) -> None:
     os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # a headless run has no widgets
     os.environ.pop("DISTILL_PROFILE", None)
     print(f"{name}: running", flush=True)
-    papermill.execute_notebook(
-        _NOTEBOOKS / f"{name}.ipynb",
-        out,
-        parameters,
-        cwd=str(_NOTEBOOKS),
-        progress_bar=False,
-        stdout_file=sys.stdout,
-        stderr_file=sys.stderr,
-    )
+    try:
+        papermill.execute_notebook(
+            _NOTEBOOKS / f"{name}.ipynb",
+            out,
+            parameters,
+            cwd=str(_NOTEBOOKS),
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+        )
+    except papermill.PapermillExecutionError as error:
+        if error.ename != "ValueError":
+            raise
+        raise ValueError(f"{name}: {error.evalue}") from None  # bad input: the sentence is enough
     print(f"{name}: done", flush=True)
 
 
@@ -108,21 +113,25 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def figures(profile: str, artefact: str | None, seed: int, extra: dict[str, Any], folder: Path | None = None) -> None:
+def _check_profile(profile: str) -> None:
+    profiles = sorted(path.stem for path in _PROFILES.glob("*.yaml") if path.stem != "pretrained")
+    if profile not in profiles:
+        raise ValueError(f"PROFILE={profile} is unknown; choose one of {', '.join(profiles)}")
+
+
+def figures(profile: str, artefact: str | None, seed: int, extra: dict[str, Any]) -> None:
     """Bring the artefacts of a profile up to date.
 
     Raises:
         ValueError: unknown profile, artefact or parameter, or a folder that cannot be written to.
     """
-    profiles = sorted(path.stem for path in _PROFILES.glob("*.yaml") if path.stem != "pretrained")
-    if profile not in profiles:
-        raise ValueError(f"PROFILE={profile} is unknown; choose one of {', '.join(profiles)}")
+    _check_profile(profile)
     written = {name: artefacts_of(name) for name in notebook_names()}
     names = [name for name in written if artefact is None or artefact in written[name]]
     if not names:
         known = ", ".join(sorted(a for found in written.values() for a in found))
         raise ValueError(f"ID={artefact} is unknown; choose one of {known}")
-    folder = (folder or Path(os.environ.get("DISTILL_FIGURES", ROOT / "figures"))) / profile
+    folder = Path(os.environ.get("DISTILL_FIGURES", ROOT / "figures")) / profile
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".writable").touch()
@@ -133,7 +142,7 @@ def figures(profile: str, artefact: str | None, seed: int, extra: dict[str, Any]
         check_parameters(name, {"profile": profile, "seed": seed} | extra)
     with _alone():
         _end_orphans()
-        missing = [name for name in names if not all((folder / f"{a}.json").exists() for a in written[name])]
+        missing = [name for name in names if not all(_complete(folder, a, seed) for a in written[name])]
         config = {"profile": profile, "seed": seed, "extra": json.dumps(extra), "runs": str(_RUNS)}
         command = [
             sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(_RUNS),
@@ -148,7 +157,8 @@ def figures(profile: str, artefact: str | None, seed: int, extra: dict[str, Any]
         if code:
             raise SystemExit(code)
     claims = folder / "claims.json"
-    newest = max((path.stat().st_mtime for path in folder.glob("[gs]-*.json")), default=0.0)
+    read = [*folder.glob("[gs]-*.json"), *(ROOT / "distill_lib" / "papers").iterdir()]
+    newest = max(path.stat().st_mtime for path in read if path.is_file())
     if not claims.exists() or claims.stat().st_mtime < newest:
         judge = [sys.executable, "-m", "distill_lib.papers.claims", profile]
         subprocess.run(judge, cwd=ROOT, env=environment, check=True)
@@ -156,22 +166,47 @@ def figures(profile: str, artefact: str | None, seed: int, extra: dict[str, Any]
 
 
 def verify() -> None:
-    """Redraw the laptop figures in runs/verify and compare every number with the committed one."""
-    figures("laptop", None, 0, {}, _RUNS / "verify")
-    moved = 0
-    for path in sorted((ROOT / "figures" / "laptop").glob("[gs]-*.json")):
-        new = {
-            _key(row): row["value"] for row in json.loads((_RUNS / "verify" / "laptop" / path.name).read_text())["rows"]
-        }
-        for row in json.loads(path.read_text())["rows"]:
-            if _key(row) not in new:
-                continue
-            near = _TOLERANCE.get(row["metric"], 0.05)
-            if abs(new[_key(row)] - row["value"]) > near * max(abs(row["value"]), 1e-3):
-                moved += 1
-                print(f"{path.stem}: {_key(row)} was {row['value']:.4g}, is {new[_key(row)]:.4g}")
-    print(f"{moved} values moved by more than the tolerance of their metric")
+    """Draw the laptop figures again, from nothing and in folders of their own, and compare with the committed ones.
+
+    Every committed seed is drawn; a row that is gone or new counts as moved. A run that was cut off is resumed.
+    """
+    committed = {path.stem: _rows(path) for path in (ROOT / "figures" / "laptop").glob("[gs]-*.json")}
+    seeds = sorted({row.get("seed", 0) for rows in committed.values() for row in rows})
+    folder = _RUNS / "verify"
+    environment = os.environ | {"DISTILL_RUNS": str(folder / "runs"), "DISTILL_FIGURES": str(folder / "figures")}
+    for seed in seeds:
+        command = [sys.executable, "-m", "distill_lib.run", "figures", "--profile", "laptop", "--seed", str(seed)]
+        if code := subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
+            raise SystemExit(code)
+    found = {name: _rows(folder / "figures" / "laptop" / f"{name}.json") for name in committed}
+    moved = [line for name, rows in committed.items() for line in differences(name, rows, found[name])]
+    print("\n".join(moved))
+    print(f"{len(moved)} values moved by more than the tolerance of their metric; remove {folder} to draw anew")
     raise SystemExit(bool(moved))
+
+
+def _complete(folder: Path, artefact: str, seed: int) -> bool:
+    """Whether an artefact holds rows of this seed, and every file that goes with its rows."""
+    there = {suffix: (folder / f"{artefact}.{suffix}").exists() for suffix in ("csv", "png", "svg", "md")}
+    drawn = there["csv"] and there["png"] == there["svg"] and (there["png"] or there["md"])
+    return drawn and any(row.get("seed", seed) == seed for row in _rows(folder / f"{artefact}.json"))
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of results, none where there is no file."""
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def differences(name: str, old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[str]:
+    """A line for each row of `old` that `new` lacks, or has moved by more than its metric's tolerance, or adds."""
+    was, now = ({_key(row): row for row in rows} for rows in (old, new))
+    lines = [f"{name}: {key} is gone" for key in was.keys() - now.keys()]
+    lines += [f"{name}: {key} is new" for key in now.keys() - was.keys()]
+    for key in was.keys() & now.keys():
+        a, b, near = was[key]["value"], now[key]["value"], _TOLERANCE.get(was[key]["metric"], 0.05)
+        if abs(b - a) > near * max(abs(a), 1e-3):
+            lines.append(f"{name}: {key} was {a:.4g}, is {b:.4g}")
+    return sorted(lines)
 
 
 def _key(row: dict[str, Any]) -> str:
@@ -179,7 +214,12 @@ def _key(row: dict[str, Any]) -> str:
 
 
 def publish(profile: str) -> None:
-    """Put the outputs of a profile's run into notebooks/, without papermill's injected cell and without stderr."""
+    """Put the outputs of a profile's run into notebooks/, without papermill's injected cell and without stderr.
+
+    Raises:
+        ValueError: the profile is unknown.
+    """
+    _check_profile(profile)
     for name in notebook_names():
         done = _RUNS / "notebooks" / profile / "seed0" / f"{name}.ipynb"
         if not done.exists():

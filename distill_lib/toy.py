@@ -32,8 +32,9 @@ class Mixture:
     def __call__(self, z_t: Tensor, t: Tensor, label: Tensor, w: Tensor | None = None) -> Tensor:
         alpha_t, sigma_t = OURS(t, z_t)
         variance = alpha_t**2 * self.std**2 + sigma_t**2
-        offset = z_t[:, None] - alpha_t[:, None] * self.centres  # (B, K, 2)
-        x_each = self.centres + (alpha_t * self.std**2 / variance)[:, None] * offset
+        centres = self.centres.to(z_t)
+        offset = z_t[:, None] - alpha_t[:, None] * centres  # (B, K, 2)
+        x_each = centres + (alpha_t * self.std**2 / variance)[:, None] * offset
         posterior = (-offset.square().sum(2) / (2 * variance)).softmax(1)
         chosen = nn.functional.one_hot(label.clamp(max=self.null - 1), self.null).to(posterior)
         share = torch.where((label == self.null)[:, None], posterior, chosen)
@@ -81,4 +82,6 @@ class ToyNetwork:
         self.forward, self.null = self.module, n_classes
 
     def __call__(self, z_t: Tensor, t: Tensor, label: Tensor, w: Tensor | None = None) -> Tensor:
-        return self.forward(z_t, t, label, torch.zeros(len(z_t)) if w is None else w)
+        inputs = z_t, t, label, torch.zeros(len(z_t)) if w is None else w
+        device = next(self.module.parameters()).device
+        return self.forward(*(tensor.to(device) for tensor in inputs)).to(z_t.device)

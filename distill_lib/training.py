@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass as validated
 from torch import Tensor, nn
 
 from distill_lib import noise
+from distill_lib.models import home
 from distill_lib.store import Run
 
 __all__ = [
@@ -107,7 +108,7 @@ class Loop:
 
     def __init__(self, net: Trainable, settings: TrainSettings, run: Run) -> None:
         self.settings, self.run = settings, run
-        self.accelerator = Accelerator()
+        self.accelerator = Accelerator(cpu=home().type == "cpu")
         if settings.batch_size % self.accelerator.num_processes:
             raise ValueError(
                 f"batch_size={settings.batch_size} cannot be shared by {self.accelerator.num_processes} processes; "
@@ -137,6 +138,7 @@ class Loop:
             yield step, Draws(settings.seed, step, mine.to(self.device))
         if self.accelerator.is_main_process and not self.run.done:
             self.run.finish(self.weights())
+        self.accelerator.wait_for_everyone()  # the others read what this one wrote
 
     def update(self, loss: Tensor) -> Progress:
         """One optimiser step on the mean of the losses of this process's samples, (B,)."""

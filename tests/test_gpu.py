@@ -119,7 +119,7 @@ def test_losses_run(cuda):
     assert on_cuda(target, shape=z_t.shape)
     assert on_cuda(halving_loss(denoise, target, z_t, t), shape=(B,))
     assert on_cuda(v_loss(teacher, z_t, z_t, t, label), shape=(B,))
-    assert on_cuda(stage_one_loss(z_t, z_t, z_t, 0.5), shape=(B,))
+    assert on_cuda(stage_one_loss(z_t, z_t, z_t, torch.ones_like(w)), shape=(B,))
     assert on_cuda(relative_error(z_t, z_t, z_t), shape=())
 
 

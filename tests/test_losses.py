@@ -12,6 +12,7 @@ from distill_lib.samplers import ddim_step, sample
 from distill_lib.schedules import OURS, add_noise, log_snr, v_from, x_from_v
 
 B, D = 6, (2, 3)
+HALF = torch.tensor(0.5)
 T = torch.tensor([16, 100, 400, 700, 1000, 1024])
 
 
@@ -24,7 +25,7 @@ def call(name, dtype):
     a, b, c = normal(dtype), normal(dtype), normal(dtype).requires_grad_()
     calls = {
         "v_loss": lambda: v_loss(lambda z, t, label: c * z, a, b, T, torch.zeros(B, dtype=torch.long)),
-        "stage_one_loss": lambda: stage_one_loss(c, b, a, 0.5),
+        "stage_one_loss": lambda: stage_one_loss(c, b, a, HALF),
         "halving_loss": lambda: halving_loss(lambda z, t: c * z, a, b, T),
         "mean_square": lambda: mean_square(c),
     }
@@ -43,7 +44,7 @@ def test_a_loss_is_one_value_a_sample_of_the_same_type(name, dtype):
 def test_losses_leave_the_global_generator_alone():
     a, b = normal(), normal()
     before = torch.get_rng_state()
-    stage_one_loss(a, b, -b, 0.5)
+    stage_one_loss(a, b, -b, HALF)
     relative_error(a, b, -b)
     v_loss(lambda z, t, label: z, a, b, T, None)
     halving_loss(lambda z, t: z, halving_target(lambda z, t: z, a, T, T - 8, T - 16), b, T)
@@ -56,7 +57,7 @@ def test_a_sample_does_not_feel_its_neighbours(name):
     a, b = normal(), normal()
     loss = {
         "v_loss": lambda: v_loss(lambda z, t, label: c * z, a, b, T, None),
-        "stage_one_loss": lambda: stage_one_loss(c, b, a, 0.5),
+        "stage_one_loss": lambda: stage_one_loss(c, b, a, HALF),
         "halving_loss": lambda: halving_loss(lambda z, t: c * z, a, b, T),
     }[name]()
     gradient = torch.autograd.grad(loss[2], c)[0]
@@ -125,26 +126,28 @@ def test_truncated_snr_is_the_larger_of_snr_and_1_up_to_its_bound():
 
 def test_stage_one_loss_is_zero_at_the_target_and_nowhere_else():
     cond, target = normal(), normal()
-    assert torch.equal(stage_one_loss(target, cond, target, 0.5), torch.zeros(B, dtype=torch.float64))
-    assert (stage_one_loss(target + 0.1, cond, target, 0.5) > 0).all()
+    assert torch.equal(stage_one_loss(target, cond, target, HALF), torch.zeros(B, dtype=torch.float64))
+    assert (stage_one_loss(target + 0.1, cond, target, HALF) > 0).all()
 
 
 def test_stage_one_loss_has_the_gradient_of_its_formula():
     student, cond, target = normal().requires_grad_(), normal(), normal()
-    loss = stage_one_loss(student, cond, target, unit=0.5)
+    unit = 0.1 + torch.rand(B, dtype=torch.float64)
+    loss = stage_one_loss(student, cond, target, unit)
     (gradient,) = torch.autograd.grad(loss.sum(), student)
-    weight = 1 / (1 + (target - cond).square().mean((1, 2), keepdim=True) / 0.5)
+    weight = 1 / (unit[:, None, None] + (target - cond).square().mean((1, 2), keepdim=True))
     assert torch.allclose(loss, (weight * (student - target).square()).mean((1, 2)), rtol=1e-13)
     assert torch.allclose(gradient, 2 / 6 * weight * (student - target), rtol=1e-12)
 
 
-def test_stage_one_loss_is_the_plain_error_without_guidance_and_the_relative_one_with_much():
+def test_stage_one_loss_is_in_units_without_guidance_and_relative_with_much():
     student, cond = normal(), normal()
     error = (student - cond).square().mean((1, 2))
-    assert torch.equal(stage_one_loss(student, cond, cond, 0.5), error)  # w = 0: the target is the conditional answer
+    # w = 0: the target is the conditional answer
+    assert torch.allclose(stage_one_loss(student, cond, cond, torch.tensor(0.5)), error / 0.5, rtol=1e-13)
     far = cond + 100
     relative = (student - far).square().mean((1, 2)) / (far - cond).square().mean((1, 2))
-    assert torch.allclose(stage_one_loss(student, cond, far, unit=0.5) / 0.5, relative, rtol=1e-3)
+    assert torch.allclose(stage_one_loss(student, cond, far, torch.tensor(0.5)), relative, rtol=1e-3)
 
 
 def test_relative_error_is_1_for_the_conditional_answer_and_0_for_the_guided_one():

@@ -100,13 +100,15 @@ def test_stage_one_learns_guidance_over_the_range_of_strengths(runs):
     assert told[1.0] < 0.15 and told[0.0] > 0.5 and told[4.0] > 1
 
 
-def test_the_size_of_guidance_is_its_mean_square():
-    draws = Draws(0, -1, torch.arange(4000))
-    x, label = DATA.batch(draws.integer("picture", len(DATA)))
-    t = 1 + draws.integer("t", 1024)
-    z_t = add_noise(x, draws.normal("eps", (2,)), t)
-    error = TEACHER(z_t, t, label) - TEACHER(z_t, t, torch.full_like(label, 5))
-    assert guidance_size(TEACHER, DATA, draws).item() == pytest.approx(error.square().mean().item(), rel=1e-5)
+def test_the_size_of_guidance_is_its_mean_square_at_each_level():
+    sizes = guidance_size(TEACHER, DATA, Draws(0, -1, torch.arange(8000)), levels=4)
+    x, label = DATA.batch(torch.arange(4000))
+    for level in range(4):
+        t = 1 + 256 * level + torch.randint(0, 256, (4000,))
+        z_t = add_noise(x, torch.randn(4000, 2), t)
+        error = TEACHER(z_t, t, label) - TEACHER(z_t, t, torch.full_like(label, 5))
+        # two independent means of 2000 and 4000; a square of relative spread below 2
+        assert sizes[level].item() == pytest.approx(error.square().mean().item(), rel=0.25)
 
 
 def test_a_batch_that_the_strengths_do_not_share_is_refused(runs):
@@ -127,7 +129,7 @@ def test_strengths_of_one_picture_share_its_noise_and_its_teacher_pair(runs):
     student.module.register_forward_pre_hook(lambda _, inputs: seen.append((inputs[0], inputs[3])))
     how = settings(steps=2, batch_size=8)
     next(distill_guidance(student, Recorder(CENTRES, STD), DATA, how, run_named("shared")))
-    (z_pair, label_pair), (z, w) = asked[1], seen[0]  # asked[0] measured the size of guidance
+    (z_pair, label_pair), (z, w) = asked[-1], seen[0]  # before, the size of guidance was measured
     assert len(z) == 8 and len(z_pair) == 8  # 4 pictures, each twice: with its class and without
     assert torch.equal(z, z_pair[:4].repeat_interleave(2, 0))
     assert label_pair[4:].tolist() == [5] * 4
@@ -236,6 +238,13 @@ def test_the_stochastic_student_learns_two_steps_of_the_fine_grid_in_one(runs):
     z_t = add_noise(data.x[:1000], z, middle)
     one, nowhere = ddim_step(exact, z_t, middle, nothing), centre.expand(1000, 2)
     assert (ddim_step(ours, z_t, middle, nothing) - one).square().mean() < 0.03 * (nowhere - one).square().mean()
+
+
+@pytest.mark.parametrize("n_steps, stochastic", [(3, False), (1024, False), (3, True)])
+def test_steps_that_fall_between_grid_points_are_refused(runs, n_steps, stochastic):
+    training = halve_steps(toy(), toy(), n_steps, DATA, settings(), run_named("off"), stochastic=stochastic)
+    with pytest.raises(ValueError, match="divisors of T=1024"):
+        next(training)
 
 
 def test_a_range_of_one_strength_trains_for_that_strength_alone(runs):

@@ -135,7 +135,8 @@ def tab1(seeds: list[int], ours: dict[str, float], slow: float = 1.0) -> list[Ro
     for seed in seeds:
         table.append({"method": "real", "metric": "floor_fid", "seed": seed, "n": 64, "value": 1.0})
         for w in (0, 0.3, 1, 2, 4):
-            exact = {"fid": 10.0, "is": 100 + 20 * w, "recall": 0.6 - 0.1 * w, "accuracy": 0.9, "fid_teacher": 0.0}
+            exact = {"fid": 10.0, "is": 100 + 20 * w, "recall": 0.6 - 0.1 * w, "accuracy": 0.9, "sharpness": 0.1}
+            exact |= {"fid_teacher": 0.0}
             student = {k: v + ours.get(k, 0) * (1 + JITTER[seed]) for k, v in exact.items()}
             pair = 1 if w == 0 else 2
             for method, steps, nfe, values in [
@@ -182,7 +183,7 @@ GOOD = {"fid": 0.4, "is": 1.0, "fid_teacher": 0.4}
 @pytest.mark.parametrize(
     ("name", "effect"),
     [
-        ("g-A1", 0.4),  # FID 0.4 floors away weighs more than IS 1 % away of the 5 % allowed
+        ("g-A1", 0.4),  # FID 4 % away of the 10 % allowed weighs more than IS 1 % away of the 5 % allowed
         ("g-S2", 0.2),  # 0.4 of 4.0, of the half allowed
         ("g-S4", 0.8),  # seconds an evaluation equal to the teacher's, 1.25 times as many allowed
         ("g-S7", 0.4),  # recall falls by 0.4, IS rises by 0.8 of itself
@@ -203,6 +204,7 @@ def test_a_good_student_supports_a_claim(tmp_path: Path, name: str, effect: floa
         ("g-A1", {"is": -15.0}),
         ("g-S2", {"fid_teacher": 3.0}),
         ("g-S2", {"accuracy": -0.1}),
+        ("g-S2", {"sharpness": -0.02}),
         ("g-S4", {"fid": 2.0}),
     ],
 )

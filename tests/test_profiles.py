@@ -34,6 +34,19 @@ def test_an_unknown_setting_is_refused(tmp_path, monkeypatch):
         profiles.load("smoke")
 
 
+@pytest.mark.parametrize(
+    "right, wrong",
+    [("halving_start: 32", "halving_start: 24"), ("start: 8", "start: 1024"), ("[1, 2, 4, 8, 16]", "[1, 2, 3]")],
+)
+def test_steps_that_halving_does_not_pass_are_refused(tmp_path, monkeypatch, right, wrong):
+    text = (profiles._FOLDER / "smoke.yaml").read_text()
+    assert right in text
+    (tmp_path / "smoke.yaml").write_text(text.replace(right, wrong))
+    monkeypatch.setattr(profiles, "_FOLDER", tmp_path)
+    with pytest.raises(ValueError, match=r"smoke.yaml: settings: .*power"):
+        profiles.load("smoke")
+
+
 def test_a_strength_outside_the_range_is_refused():
     with pytest.raises(ValueError, match=r"w=5.0 lies outside \[0, 4.0\]"):
         check_strengths([0.0, 5.0], 4.0)

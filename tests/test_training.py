@@ -108,7 +108,7 @@ def test_a_parameter_without_gradient_stays_through_a_kill(runs):
 
 
 def test_what_cannot_be_trained_is_refused(runs, monkeypatch):
-    monkeypatch.setattr("distill_lib.training.Accelerator", lambda: SimpleNamespace(device="cpu", num_processes=3))
+    monkeypatch.setattr("distill_lib.training.Accelerator", lambda cpu: SimpleNamespace(device="cpu", num_processes=3))
     with pytest.raises(ValueError, match=r"batch_size=8 .*3 processes"):
         Loop(network(), settings(), run_named())
     monkeypatch.undo()
@@ -232,7 +232,7 @@ def test_the_processes_share_the_indices_of_a_step(processes, runs, monkeypatch)
     for i in range(processes):
         one = SimpleNamespace(num_processes=processes, process_index=i, is_main_process=False)
         one.device, one.prepare_model = torch.device("cpu"), lambda forward: forward
-        monkeypatch.setattr("distill_lib.training.Accelerator", lambda one=one: one)
+        monkeypatch.setattr("distill_lib.training.Accelerator", lambda cpu, one=one: one)
         step, draws = next(iter(Loop(network(), settings(), run_named())))
         assert step == 0 and draws.step == 0
         indices += draws.index.tolist()

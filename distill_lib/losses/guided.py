@@ -15,23 +15,23 @@ from distill_lib.losses.denoising import mean_square
 __all__ = ["relative_error", "stage_one_loss"]
 
 
-def stage_one_loss(v_student: Tensor, v_cond: Tensor, v_w: Tensor, unit: float | Tensor) -> Tensor:
-    """Loss (2) in v, relative to what guidance adds:  |v_w - v_student|^2 / (1 + |v_w - v_cond|^2 / unit).
+def stage_one_loss(v_student: Tensor, v_cond: Tensor, v_w: Tensor, unit: Tensor) -> Tensor:
+    """Loss (2) in v, relative to what guidance adds:  |v_w - v_student|^2 / (unit + |v_w - v_cond|^2).
 
-    Differs from the paper: it takes the truncated SNR weight on x. The v error (weight SNR + 1) holds all noise levels
-    in one scale, and the divisor undoes that what guidance adds grows as w^2, so that strong guidance does not rule
-    the batch: the answer at w near 0 suffered for it.
+    Differs from the paper: it takes the truncated SNR weight on x. What guidance adds differs between noise levels and
+    grows as w^2; the divisor gives each level and each strength an equal say, where an absolute error would leave the
+    batch to strong guidance: the answer at w near 0 suffered for it.
 
     Args:
         v_student: student's prediction, the only input with a gradient, (B, *D).
         v_cond: teacher's conditional prediction, (B, *D).
         v_w: the guided target (1) in v, (B, *D).
-        unit: size of |v_w - v_cond|^2 from which on the loss is relative, > 0; that of w = 1 is a good one.
+        unit: size of |v_w - v_cond|^2 from which on the loss is relative, > 0, (B,); that of w = 1 is a good one.
 
     Returns:
         Loss per sample, (B,).
     """
-    return mean_square(v_w - v_student) / (1 + mean_square(v_w - v_cond) / unit)
+    return mean_square(v_w - v_student) / (unit + mean_square(v_w - v_cond))
 
 
 @torch.no_grad()

@@ -24,13 +24,24 @@ from distill_lib.worlds.datasets import Pictures
 __all__ = ["distill_guidance", "guidance_size"]
 
 
+_LEVELS = 16  # of noise, at which the size of guidance is measured
+
+
 @torch.no_grad()
-def guidance_size(teacher: Network, pictures: Pictures, draws: Draws) -> Tensor:
-    """Mean of |v_cond - v_uncond|^2 over pictures, noise and times, a scalar: the size of what w = 1 adds."""
-    x, label = pictures.batch(draws.integer("picture", len(pictures)).cpu(), draws.index.device)
-    t = 1 + draws.integer("t", OURS.T)
-    v_cond, v_uncond = guided_pair(teacher, add_noise(x, draws.normal("eps", x.shape[1:]), t), t, label, teacher.null)
-    return mean_square(v_cond - v_uncond).mean()
+def guidance_size(teacher: Network, pictures: Pictures, draws: Draws, levels: int = _LEVELS) -> Tensor:
+    """Mean of |v_cond - v_uncond|^2, the size of what w = 1 adds, (levels,): one number for each span of times.
+
+    The samples of `draws` are shared out evenly; entry k is for the grid indices in (k T / levels, (k+1) T / levels].
+    """
+    sizes, span = [], OURS.T // levels
+    for level in range(levels):
+        here = replace(draws, index=draws.index[level::levels])
+        x, label = pictures.batch(here.integer("picture", len(pictures)).cpu(), here.index.device)
+        t = 1 + span * level + here.integer("t", span)
+        z_t = add_noise(x, here.normal("eps", x.shape[1:]), t)
+        v_cond, v_uncond = guided_pair(teacher, z_t, t, label, teacher.null)
+        sizes.append(mean_square(v_cond - v_uncond).mean())
+    return torch.stack(sizes)
 
 
 def distill_guidance(
@@ -54,7 +65,7 @@ def distill_guidance(
     if loop.share % strengths:
         raise ValueError(f"a batch of {loop.share} a process does not divide by strengths={strengths}; take a multiple")
     place(teacher, loop.device)
-    unit = guidance_size(teacher, pictures, Draws(settings.seed, -1, torch.arange(256, device=loop.device)))
+    unit = guidance_size(teacher, pictures, Draws(settings.seed, -1, torch.arange(64 * _LEVELS, device=loop.device)))
     for _, draws in loop:
         few = replace(draws, index=draws.index[::strengths])
         x, label = pictures.batch(few.integer("picture", len(pictures)).cpu(), loop.device)
@@ -65,4 +76,4 @@ def distill_guidance(
         z_t, t, label, v_cond, v_uncond = (a.repeat_interleave(strengths, 0) for a in (z_t, t, label, *pair))
         w = w_max * draws.uniform("w") ** 1.5
         v_w = combine(v_cond, v_uncond, w)
-        yield loop.update(stage_one_loss(student(z_t, t, label, w), v_cond, v_w, unit))
+        yield loop.update(stage_one_loss(student(z_t, t, label, w), v_cond, v_w, unit[(t - 1) * _LEVELS // OURS.T]))

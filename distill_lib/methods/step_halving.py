@@ -9,14 +9,15 @@ Meng et al. 2023 (arXiv 2210.03142), Algorithm 2, after Salimans and Ho 2022 (ar
 and for the stochastic sampler (Algorithm 3) a student of N steps learns from the deterministic one of N steps:
 
         i ~ {1..N}, t = i/N: the step t -> t - 2/N learns to land where two steps of its teacher land; from t = 1/N,
-        where there is no room for two, the step t -> 0 learns to land where one lands
+        where there is no room for two, the step t -> 0 learns to land where one lands (our reading: the sources at hand
+        name the edge case and not its target)
 """
 
 from collections.abc import Iterator
 
 from distill_lib.losses.halving import halving_loss, halving_target
 from distill_lib.models import Network, denoise_student
-from distill_lib.schedules import OURS, add_noise
+from distill_lib.schedules import OURS, add_noise, step_grid
 from distill_lib.store import Run
 from distill_lib.training import Loop, Progress, TrainSettings, place
 from distill_lib.worlds.datasets import Pictures
@@ -44,7 +45,11 @@ def halve_steps(
         run: where it is kept.
         w_range: strengths are drawn evenly from it; a range of one point makes a student for a single w.
         stochastic: train for the stochastic sampler of N steps instead, from the deterministic student of N steps.
+
+    Raises:
+        ValueError: the steps of student or teacher fall between grid points.
     """
+    step_grid(n_steps if stochastic else 2 * n_steps)
     loop = Loop(student, settings, run)
     place(teacher, loop.device)
     length = OURS.T // n_steps

@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from distill_lib.schedules import OURS
 from distill_lib.training import TrainSettings
 
 __all__ = ["Profile", "load", "names"]
@@ -25,8 +26,8 @@ class Sizes(_Strict):
     """How much is measured."""
 
     pictures: int = Field(description="training pictures rendered for live training")
-    samples: int = Field(description="pictures behind each metric; the papers take 50,000")
-    teacher_steps: int = Field(description="steps of the many-step teacher; the paper takes 1,024")
+    samples: int = Field(description="pictures behind each metric; the paper takes 50,000, as far as we recall")
+    teacher_steps: int = Field(description="steps of the many-step teacher; the paper takes 1,024, as far as we recall")
     repeats: int = Field(description="timed repeats of a sampler, of which the median is kept")
 
 
@@ -51,10 +52,20 @@ class Profile(_Strict):
     sizes: Sizes
     toy: TrainSettings
     stage_one: TrainSettings = Field(description="live stage one: the first steps, from the teacher")
-    halving_start: int = Field(description="steps of the student of stage one, halved first; the paper takes 1,024")
+    halving_start: int = Field(description="steps of stage one's student, halved first; the paper's: 1,024, we recall")
     halving: TrainSettings
     halving_last: TrainSettings = Field(description="the halvings to 2 and to 1 step, which take twice as long")
     hardness: Hardness
+
+    @model_validator(mode="after")
+    def _steps_halve(self) -> "Profile":
+        """Halving reaches one step only from a power of two, and only students that it passes can be measured."""
+        for what, start in (("halving_start", self.halving_start), ("hardness.start", self.hardness.start)):
+            if start < 2 or OURS.T % (2 * start) or start & (start - 1):
+                raise ValueError(f"{what}={start} should be a power of two from 2 to {OURS.T // 2}")
+        if any(n >= self.halving_start or n & (n - 1) or n < 1 for n in self.steps):
+            raise ValueError(f"steps={self.steps}: students have powers of two below {self.halving_start}")
+        return self
 
 
 def names() -> list[str]:
@@ -75,4 +86,5 @@ def load(name: str) -> Profile:
         return Profile(name=name, **yaml.safe_load((_FOLDER / f"{name}.yaml").read_text()))
     except ValidationError as error:
         first = error.errors()[0]
-        raise ValueError(f"{name}.yaml: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        where = ".".join(map(str, first["loc"])) or "settings"
+        raise ValueError(f"{name}.yaml: {where}: {first['msg']}") from error
