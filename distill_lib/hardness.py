@@ -49,25 +49,18 @@ def halving_rows(world: str, profile: Profile, reader: Reader, seed: int) -> lis
     measured = _measured(world, profile, reader, seed)
     pictures = load(DatasetSpec(name=world, count=profile.sizes.pictures))
     last = Network(student_of(measured.teacher.module).requires_grad_(False))
-    rows, n_steps = [], settings.start
+    rows, n_steps, parent = [], settings.start, pretrained.made(f"teacher-{world}")["weights"]
     while n_steps > 1:
         n_steps //= 2
-        student = Network(student_of(last.module))
-        config = {
-            "world": world,
-            "steps": n_steps,
-            "start": settings.start,
-            "training": settings.training,
-            "seed": seed,
-        }
-        config |= {"teacher": pretrained.made(f"teacher-{world}")["weights"], "pictures": len(pictures)}
-        run = Run(f"hardness-{world}-{n_steps}", config, "distill_lib.methods.step_halving")
         seeded = settings.training.with_seed(1000 * seed + n_steps)
+        student = Network(student_of(last.module))
+        config = {"steps": n_steps, "training": seeded, "pictures": len(pictures), "parent": parent}
+        run = Run(f"hardness-{world}-{n_steps}", config, "distill_lib.methods.step_halving")
         training = halve_steps(student, last, n_steps, pictures, seeded, run, w_range=(0.0, 0.0))
         finish(student, training, run, f"{world}: {2 * n_steps} -> {n_steps} steps")
         rows += measure(measured, "ours-D", {n_steps: student}, [0.0])
         rows += measure(measured, "ddim", {n_steps: measured.teacher}, [0.0])
-        last = student
+        last, parent = student, run.key
     return _of_world(world, rows)
 
 

@@ -142,7 +142,9 @@ def figures(profile: str, artefact: str | None, seed: int, extra: dict[str, Any]
         check_parameters(name, {"profile": profile, "seed": seed} | extra)
     with _alone():
         _end_orphans()
-        missing = [name for name in names if not all(_complete(folder, a, seed) for a in written[name])]
+        missing = (
+            [] if extra else [name for name in names if not all(_complete(folder, a, seed) for a in written[name])]
+        )
         config = {"profile": profile, "seed": seed, "extra": json.dumps(extra), "runs": str(_RUNS)}
         command = [
             sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(_RUNS),

@@ -25,10 +25,10 @@ RUNS = Path(os.environ.get("DISTILL_RUNS", ROOT / "runs"))
 """Where run folders and caches live; DISTILL_RUNS moves it (to a scratch disk, to a test's folder)."""
 
 
-def content_key(config: dict[str, Any], module: str) -> str:
-    """Hash of a configuration and of the code that `module` reaches, 12 hexadecimal digits."""
+def content_key(config: dict[str, Any], *modules: str) -> str:
+    """Hash of a configuration and of the code that `modules` reach, 12 hexadecimal digits."""
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for path in code_files(module):
+    for path in sorted({path for module in modules for path in code_files(module)}):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -94,11 +94,11 @@ class Run:
     Args:
         kind: what is made, the start of the folder's name.
         config: everything that the result depends on besides code, parents' keys included.
-        module: the module whose reach of code belongs to the key.
+        modules: the modules whose reach of code belongs to the key.
     """
 
-    def __init__(self, kind: str, config: dict[str, Any], module: str) -> None:
-        self.key = f"{kind}-{content_key(config, module)}"
+    def __init__(self, kind: str, config: dict[str, Any], *modules: str) -> None:
+        self.key = f"{kind}-{content_key(config, *modules)}"
         self.folder = RUNS / self.key
         self.config = config
 

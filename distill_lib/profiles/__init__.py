@@ -61,8 +61,8 @@ class Profile(_Strict):
     def _steps_halve(self) -> "Profile":
         """Halving reaches one step only from a power of two, and only students that it passes can be measured."""
         for what, start in (("halving_start", self.halving_start), ("hardness.start", self.hardness.start)):
-            if start < 2 or OURS.T % (2 * start) or start & (start - 1):
-                raise ValueError(f"{what}={start} should be a power of two from 2 to {OURS.T // 2}")
+            if start < 8 or OURS.T % (2 * start) or start & (start - 1):  # the student of 4 steps is shown everywhere
+                raise ValueError(f"{what}={start} should be a power of two from 8 to {OURS.T // 2}")
         if any(n >= self.halving_start or n & (n - 1) or n < 1 for n in self.steps):
             raise ValueError(f"steps={self.steps}: students have powers of two below {self.halving_start}")
         return self

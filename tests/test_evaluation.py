@@ -1,0 +1,151 @@
+"""What is measured is what its name says: the right truth, the right classes, the right evaluations."""
+
+import pytest
+import torch
+from closed_forms import tiny_unet
+
+from distill_lib import evaluation, pretrained
+from distill_lib.evaluation import Measured, classes, sample_pictures, showcase, stage_one_errors, timed_rows
+from distill_lib.guidance import combine, guided_pair
+from distill_lib.metrics import Reader
+from distill_lib.models import Network, student_of
+from distill_lib.worlds.datasets import WORLDS, Pictures, render_pictures
+
+N = 96
+
+
+class Named:
+    """Stands for a network of the textured world, which is only named here and never asked."""
+
+    null = N
+
+    def __init__(self, takes_w):
+        self.takes_w = takes_w
+
+
+@pytest.fixture(scope="module")
+def reader():
+    return Reader(pretrained.extractor())
+
+
+@pytest.fixture(scope="module")
+def one_of_each():
+    """A real picture of each class of the textured world, uint8 (96, 3, 32, 32)."""
+    image, scenes = render_pictures(WORLDS["textured"], 5, torch.arange(1500))
+    label = scenes.labels(WORLDS["textured"])
+    return torch.stack([image[(label == k).nonzero()[0, 0]] for k in range(N)])
+
+
+@pytest.fixture
+def measured(reader, runs, monkeypatch):
+    """`Measured` of a network whose pictures are handed to it: `measured.hand[(net, steps, w)]`."""
+    hand, asked = {}, []
+
+    def samples_of(net, n_steps, w, n, seed=0, method="ours-D"):
+        asked.append((net, n_steps, w, n, seed, method))
+        return hand[net, n_steps, w]
+
+    monkeypatch.setattr(evaluation, "samples_of", samples_of)
+    teacher = Named(takes_w=False)
+    found = Measured(reader, teacher, "textured", N, 64, seed=3)
+    found.hand, found.asked = hand, asked
+    return found
+
+
+def values(rows):
+    return {row["metric"]: row["value"] for row in rows}
+
+
+def test_real_pictures_of_the_right_classes_are_accurate_and_of_others_are_not(measured, one_of_each):
+    student = Named(takes_w=True)
+    measured.hand[measured.teacher, 64, 1.0] = one_of_each
+    measured.hand[student, 4, 1.0] = one_of_each
+    assert values(measured.rows("ours-D", student, 4, 1.0))["accuracy"] > 0.97
+    measured.hand[student, 4, 1.0] = one_of_each.roll(1, 0)  # labels and pictures out of step
+    shuffled = values(measured.rows("ours-D", student, 4, 1.0))
+    assert shuffled["accuracy"] < 0.05 and shuffled["margin"] < 0
+
+
+def test_the_truth_is_the_teacher_at_the_same_strength_seed_and_its_most_steps(measured, one_of_each):
+    student = Named(takes_w=True)
+    measured.hand[student, 4, 2.0] = measured.hand[measured.teacher, 64, 2.0] = one_of_each
+    same = values(measured.rows("ours-S", student, 4, 2.0))
+    assert measured.asked == [(student, 4, 2.0, N, 3, "ours-S"), (measured.teacher, 64, 2.0, N, 3, "ours-D")]
+    assert same["paired"] == 0 and abs(same["fid_teacher"]) < 1e-3
+    measured.hand[student, 4, 2.0] = one_of_each.flip(0)  # the same set, other pairs
+    flipped = values(measured.rows("ours-D", student, 4, 2.0))
+    assert abs(flipped["fid_teacher"]) < 1e-3 and flipped["paired"] > 0.05
+
+
+def test_blur_shows_in_the_distance_and_in_the_sharpness(measured, one_of_each):
+    student = Named(takes_w=True)
+    measured.hand[measured.teacher, 64, 1.0] = one_of_each
+    soft = torch.nn.functional.avg_pool2d(one_of_each.float(), 3, 1, 1, count_include_pad=False)
+    measured.hand[student, 4, 1.0] = soft.round().to(torch.uint8)
+    blurred = values(measured.rows("ours-D", student, 4, 1.0))
+    assert blurred["sharpness"] < 0.5 * measured.real_sharpness
+    assert blurred["fid_teacher"] > measured.floor
+
+
+def test_rows_count_evaluations_and_say_what_they_are(measured, one_of_each):
+    student = Named(takes_w=True)
+    for net, steps in ((measured.teacher, 4), (measured.teacher, 64), (student, 4)):
+        for w in (0.0, 1.0):
+            measured.hand[net, steps, w] = one_of_each
+    nfe = {
+        (method, w): measured.rows(method, net, 4, w)[0]["nfe"]
+        for method, net in (("ddim", measured.teacher), ("ours-D", student))
+        for w in (0.0, 1.0)
+    }
+    assert nfe == {("ddim", 0.0): 4, ("ddim", 1.0): 8, ("ours-D", 0.0): 4, ("ours-D", 1.0): 4}
+    row = measured.rows("ddim", measured.teacher, 4, 1.0)[0]
+    assert (row["steps"], row["w"], row["seed"], row["n"]) == (4, 1.0, 3, N)
+
+
+def test_stage_one_errors_are_0_for_the_pair_itself_and_1_for_its_conditional_half(runs):
+    teacher = Network(tiny_unet().requires_grad_(False), bf16=False)
+    image = torch.randint(0, 256, (16, 3, 8, 8), dtype=torch.uint8)
+    pictures = Pictures(image, torch.arange(16) % 3, ("a", "b", "c"))
+
+    def perfect(z_t, t, label, w):
+        return combine(*guided_pair(teacher, z_t, t, label, teacher.null), w)
+
+    def deaf(z_t, t, label, w):
+        return guided_pair(teacher, z_t, t, label, teacher.null)[0]
+
+    for student, error in ((perfect, 0.0), (deaf, 1.0)):
+        rows = stage_one_errors(student, teacher, pictures, [64, 1024], [0.5, 4.0], n=16)
+        assert [(row["t"], row["w"]) for row in rows] == [(1 / 16, 0.5), (1 / 16, 4.0), (1.0, 0.5), (1.0, 4.0)]
+        assert [row["value"] for row in rows] == pytest.approx([error] * 4, abs=1e-9)
+
+
+def test_times_are_of_one_batch_with_their_evaluations():
+    pair = Network(tiny_unet().requires_grad_(False))
+    seconds, rate = timed_rows("ddim", pair, 2, 1.0, 1, {"seed": 7})
+    assert (seconds["metric"], rate["metric"]) == ("seconds", "images_per_second")
+    assert seconds["nfe"] == rate["nfe"] == 4 and seconds["seed"] == 7
+    assert seconds["value"] * rate["value"] == pytest.approx(evaluation.BATCH)
+
+
+@pytest.mark.parametrize("method", ["ours-D", "ours-S", "ancestral"])
+def test_a_sample_depends_on_its_number_and_the_seed_alone(method, monkeypatch):
+    net = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
+    whole = sample_pictures(net, 4, 1.0, classes(6, 3), seed=1, method=method)
+    monkeypatch.setattr(evaluation, "BATCH", 2)
+    assert (sample_pictures(net, 4, 1.0, classes(6, 3), seed=1, method=method).int() - whole.int()).abs().max() <= 1
+    other = sample_pictures(net, 4, 1.0, classes(6, 3), seed=2, method=method)
+    assert not torch.equal(other, whole)
+
+
+def test_the_stochastic_methods_draw_noise_on_the_way():
+    net = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
+    d, s, a = (sample_pictures(net, 4, 1.0, classes(4, 3), method=m) for m in ("ours-D", "ours-S", "ancestral"))
+    assert not torch.equal(d, s) and not torch.equal(d, a) and not torch.equal(s, a)
+
+
+def test_the_pictures_shown_are_spread_over_the_classes():
+    for n, count in ((768, 10), (256, 8), (96, 2)):
+        some = showcase(n, 96, count)
+        assert len(some.unique()) == count and some.max() < 96
+        assert torch.equal(some, showcase(768, 96, count))
+    assert showcase(32, 96, 8).max() < 32

@@ -1,0 +1,88 @@
+"""The network behind the metrics: what it is taught, and how pictures are degraded for it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.functional import pad
+
+from distill_lib.extractor import degrade, extractor_loss, factors, joint_label
+from distill_lib.worlds.datasets import WORLDS
+from distill_lib.worlds.scenes import draw_scenes
+
+SINGLE = ("plain", "textured", "cluttered")
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_each_factor_that_shows_has_about_unit_spread(name):
+    spec = WORLDS[name]
+    values, weights = factors(draw_scenes(spec, 0, torch.arange(2000)), spec)
+    assert values.isfinite().all() and set(weights.unique().tolist()) <= {0.0, 1.0}
+    for value, weight in zip(values.T, weights.T, strict=True):
+        if weight.any():
+            spread = value[weight > 0].std().item()
+            # 0: the sign "no clutter" of a world without any
+            assert spread == 0 or 0.3 < spread < 2
+
+
+def test_the_factors_of_the_hardest_world_are_all_different():
+    spec = WORLDS["cluttered"]
+    values, weights = factors(draw_scenes(spec, 0, torch.arange(4000)), spec)
+    for i in range(values.shape[1]):
+        for j in range(i):
+            both = (weights[:, i] * weights[:, j]) > 0
+            related = torch.corrcoef(torch.stack([values[both, i], values[both, j]]))[0, 1].abs()
+            assert not related > 0.95, (i, j)  # nan: one that is constant where both show
+
+
+def test_all_worlds_have_the_same_columns():
+    shapes = {factors(draw_scenes(WORLDS[n], 0, torch.arange(4)), WORLDS[n])[0].shape for n in SINGLE}
+    assert len(shapes) == 1
+
+
+def test_what_does_not_show_has_no_weight():
+    spec = WORLDS["textured"]
+    scenes = draw_scenes(spec, 0, torch.arange(500))
+    turned = replace(scenes, rotation=scenes.rotation + 0.5)
+    values, weights = factors(scenes, spec)
+    moved = ((factors(turned, spec)[0] - values).abs() > 1e-6) & (weights > 0)
+    shows = (scenes.shape[:, 0] == 1) | (scenes.texture[:, 0] == 2)  # cubes and checks
+    assert not moved[~shows].any() and moved[shows].any(1).all()
+
+
+def test_the_joint_class_is_a_class_for_each_of_shape_colour_and_texture():
+    scenes = draw_scenes(WORLDS["textured"], 0, torch.arange(3000))
+    assert torch.equal(joint_label(scenes), scenes.labels(WORLDS["textured"]))
+    assert len(joint_label(scenes).unique()) == 96
+
+
+def test_no_blur_and_no_grain_leave_a_picture_as_it_is():
+    image = 2 * torch.rand(5, 3, 16, 16) - 1
+    nothing = torch.zeros(5)
+    assert torch.allclose(degrade(image, nothing, nothing, torch.randn_like(image)), image, atol=1e-6)
+
+
+@pytest.mark.parametrize("blur", [0.6, 1.0, 1.2])
+def test_a_point_is_blurred_to_a_gaussian_of_that_width(blur):
+    image = pad(torch.ones(2, 3, 1, 1), (10, 10, 10, 10))  # 21 x 21
+    out = degrade(image, torch.tensor([blur, 0.0]), torch.zeros(2), torch.zeros_like(image))
+    place = torch.arange(21.0) - 10
+    spread = (out[0, 0].sum(0) * place.square()).sum().sqrt().item()
+    assert spread == pytest.approx(blur, rel=0.03)  # the kernel ends at 3 pixels
+    assert out[0].sum((1, 2)) == pytest.approx([1, 1, 1], rel=1e-5)
+    assert torch.equal(out[1], image[1])  # each picture has its own blur
+
+
+def test_grain_is_noise_of_that_size():
+    image, eps = torch.zeros(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
+    out = degrade(image, torch.zeros(2), torch.tensor([0.1, 0.0]), eps)
+    assert torch.allclose(out[0], 0.1 * eps[0], atol=1e-6) and torch.equal(out[1], image[1])
+
+
+def test_the_loss_takes_factors_by_their_weight():
+    logits, label = torch.randn(4, 7), torch.arange(4)
+    read, values = torch.randn(4, 3), torch.randn(4, 3)
+    unseen = extractor_loss(logits, read, label, values, torch.zeros(4, 3))
+    assert torch.allclose(unseen, torch.nn.functional.cross_entropy(logits, label, reduction="none"))
+    seen = extractor_loss(logits, read, label, values, torch.ones(4, 3))
+    assert torch.allclose(seen - unseen, 0.5 * (read - values).square().sum(1) / 3**0.5, atol=1e-5)

@@ -1,0 +1,63 @@
+"""What is shipped is what its recipe makes."""
+
+import hashlib
+import subprocess
+import sys
+
+import pytest
+
+from distill_lib import pretrained
+from distill_lib.pretrained import PRETRAINED, RECIPES, made
+from distill_lib.reach import ROOT
+
+NAMES = [f"{kind[:-1]}-{name}" for kind in ("extractors", "teachers", "students") for name in RECIPES[kind]]
+
+
+def recipe_of(name):
+    kind, _, rest = name.partition("-")
+    return RECIPES[f"{kind}s"][rest]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_settings_of_a_shipped_folder_are_those_of_its_recipe(name):
+    recipe, settings = recipe_of(name), made(name)["config"]
+    parents = {"teacher", "start"}
+    assert {k: v for k, v in settings.items() if k not in parents} == {
+        k: v for k, v in recipe.items() if k not in parents
+    }
+    for key in parents & recipe.keys():
+        assert settings[key] == made(f"teacher-{recipe[key]}")["weights"], "made from another parent than is shipped"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_checksum_of_a_shipped_folder_is_that_of_its_weights(name):
+    digest = hashlib.sha256()
+    for path in sorted((PRETRAINED / name).glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    assert made(name)["weights"] == digest.hexdigest()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_training_curve_runs_to_the_last_step_and_falls(name):
+    curve = made(name)["curve"]
+    assert curve[-1][0] >= 0.99 * recipe_of(name)["steps"]
+    assert curve[-1][1] < curve[0][1]
+
+
+def test_nothing_is_shipped_without_a_recipe():
+    assert sorted(path.name for path in PRETRAINED.iterdir()) == sorted(NAMES)
+
+
+def test_an_unknown_name_is_refused_with_those_that_exist():
+    command = [sys.executable, "-m", "distill_lib.pretrained", "teacher-marble"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "teacher-marble is unknown; choose of" in result.stderr and "teacher-textured" in result.stderr
+
+
+def test_a_broken_metric_network_says_how_to_get_it_back(tmp_path, monkeypatch):
+    (tmp_path / "extractor-scenes").mkdir()
+    (tmp_path / "extractor-scenes" / "weights.safetensors").write_bytes(b"cut")
+    monkeypatch.setattr(pretrained, "PRETRAINED", tmp_path)
+    with pytest.raises(ValueError, match="make teachers NAMES=extractor-scenes"):
+        pretrained.extractor()
