@@ -4,7 +4,6 @@ Everybody starts from the same noise and the same classes, so that methods are c
 are kept in `runs/cache` by the weights they came from: no notebook samples twice what another has sampled.
 """
 
-import hashlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from distill_lib import noise
+from distill_lib.extractor import weights_name
 from distill_lib.guidance import combine, guided_pair
 from distill_lib.losses.guided import relative_error
 from distill_lib.metrics import Reader, fid, laplacian_variance, median_seconds, paired, quality, to_bytes
@@ -69,6 +69,8 @@ def check_strengths(ws: Iterable[float], w_max: float) -> None:
         ValueError: names the strength and the range.
     """
     for w in ws:
+        if not isinstance(w, int | float):
+            raise ValueError(f"w={w!r} is not a number")
         if not 0 <= w <= w_max:
             raise ValueError(f"w={w} lies outside [0, {w_max}], the range that the student was trained for")
 
@@ -111,16 +113,9 @@ def sample_pictures(
     return torch.cat(images)
 
 
-def _fingerprint(net: Network) -> str:
-    digest = hashlib.sha256()
-    for name, value in net.module.state_dict().items():
-        digest.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
 def samples_of(net: Network, n_steps: int, w: float, n: int, seed: int = 0, method: str = "ours-D") -> Tensor:
     """Pictures uint8 (n, 3, R, R) as `sample_pictures` draws them, kept by the weights that they came from."""
-    spec = {"net": _fingerprint(net), "steps": n_steps, "w": w, "n": n, "seed": seed, "bf16": net.bf16}
+    spec = {"net": weights_name(net.module, "net"), "steps": n_steps, "w": w, "n": n, "seed": seed, "bf16": net.bf16}
     spec |= {"sampler": method if method in _STOCHASTIC else "deterministic"}
 
     def make() -> dict[str, Tensor]:

@@ -55,10 +55,6 @@ class Reader:
         features, logits = (torch.cat(column) for column in zip(*parts, strict=True))
         return features, logits
 
-    def accuracy(self, image: Tensor, label: Tensor) -> Tensor:
-        """Whether each picture is named as its class (N,), 0 or 1; label are joint classes of the extractor."""
-        return (self.read(image)[1].argmax(1) == label).float()
-
 
 def _registered(net: Extractor) -> type[FeatureExtractorBase]:
     class Registered(FeatureExtractorBase):

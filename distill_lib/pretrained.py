@@ -27,7 +27,7 @@ from distill_lib.training import TrainSettings, follow
 from distill_lib.worlds.datasets import WORLDS, DatasetSpec, Pictures, load
 from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES, draw_scenes
 
-__all__ = ["PRETRAINED", "RECIPES", "extractor", "made", "make", "student", "teacher"]
+__all__ = ["PRETRAINED", "RECIPES", "extractor", "key", "made", "make", "student", "teacher"]
 
 PRETRAINED = ROOT / "pretrained"
 RECIPES: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(
@@ -51,6 +51,11 @@ def student(name: str) -> UNet2DConditionModel:
 def made(name: str) -> dict[str, Any]:
     """How a shipped folder was made; `weights` is the checksum of its weights, under which others name it as parent."""
     return json.loads((PRETRAINED / name / "made.json").read_text())
+
+
+def key(name: str) -> str:
+    """A shipped folder with the start of its checksum, as results name their parents."""
+    return f"{name}-{made(name)['weights'][:12]}"
 
 
 def settings_of(recipe: dict[str, Any]) -> TrainSettings:

@@ -18,7 +18,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-__all__ = ["OURS", "Schedule", "add_noise", "eps_from_v", "log_snr", "step_grid", "v_from", "x_from_v"]
+__all__ = ["OURS", "Schedule", "add_noise", "eps_from_v", "log_snr", "step_grid", "v_from", "v_from_x", "x_from_v"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +97,12 @@ def x_from_v(z_t: Tensor, v: Tensor, t: Tensor, schedule: Schedule = OURS) -> Te
     """x of (3)."""
     alpha_t, sigma_t = schedule(t, z_t)
     return alpha_t * z_t - sigma_t * v
+
+
+def v_from_x(z_t: Tensor, x: Tensor, t: Tensor, schedule: Schedule = OURS) -> Tensor:
+    """v = (alpha_t z_t - x) / sigma_t, the answer of a network that predicts x; undefined at t = 0."""
+    alpha_t, sigma_t = schedule(t, z_t)
+    return (alpha_t * z_t - x) / sigma_t
 
 
 def eps_from_v(z_t: Tensor, v: Tensor, t: Tensor, schedule: Schedule = OURS) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distill_lib.guidance import guidance_embedding
-from distill_lib.schedules import OURS
+from distill_lib.schedules import OURS, v_from_x
 
 __all__ = ["Mixture", "MixtureData", "ToyNetwork", "ring"]
 
@@ -39,8 +39,7 @@ class Mixture:
         chosen = nn.functional.one_hot(label.clamp(max=self.null - 1), self.null).to(posterior)
         share = torch.where((label == self.null)[:, None], posterior, chosen)
         x_hat = (share[..., None] * x_each).sum(1)
-        # sigma_t = 0 only at t = 0, which is never asked
-        return (alpha_t * z_t - x_hat) / sigma_t
+        return v_from_x(z_t, x_hat, t)
 
 
 class MixtureData:

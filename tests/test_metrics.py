@@ -173,15 +173,6 @@ def test_reading_in_pieces_gives_each_picture_its_features(untrained, worlds):
     assert torch.allclose(alone, features[290:295], rtol=0, atol=1e-5)  # another batch size sums in another order
 
 
-def test_accuracy_is_1_where_the_highest_logit_is_the_class():
-    image = gaussian_pictures(20, 0)
-    reader = Reader(Linear())
-    named = reader.read(image)[1].argmax(1)
-    wrong = torch.where(torch.arange(20) < 5, (named + 1) % 12, named)
-    assert reader.accuracy(image, named).mean() == 1
-    assert reader.accuracy(image, wrong).tolist() == [0] * 5 + [1] * 15
-
-
 # ------------------------------------------------------------------------------------------------ pictures
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from distill_lib.schedules import OURS, Schedule, add_noise, eps_from_v, log_snr, step_grid, v_from, x_from_v
+from distill_lib.schedules import OURS, Schedule, add_noise, eps_from_v, log_snr, step_grid, v_from, v_from_x, x_from_v
 
 POWERS = [2**k for k in range(11)]
 
@@ -109,6 +109,11 @@ def test_steps_off_the_grid_end_in_one_sentence(n):
     with pytest.raises(ValueError, match=rf"steps={n}\b.*allowed.*1024.*: 1, 2, 4,") as error:
         step_grid(n)
     assert "\n" not in str(error.value)
+
+
+def test_v_from_x_undoes_x_from_v():
+    z, v, t = torch.randn(4, 3).double(), torch.randn(4, 3).double(), torch.tensor([1, 300, 700, 1024])
+    assert torch.allclose(v_from_x(z, x_from_v(z, v, t), t), v, rtol=0, atol=1e-9)  # sigma is 0.0015 at t = 1
 
 
 def test_the_exported_scheduler_has_our_noise_levels():
