@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -65,6 +66,65 @@ def test_figures_are_drawn_once_and_again_when_a_figure_is_missing(tmp_path):
     result.unlink()
     done, _ = command(tmp_path, *wanted)
     assert done.returncode == 0 and result.exists()
+
+
+def weights_of_last_toy_student(runs):
+    (done,) = runs.glob("toy-1-*/done")
+    return done.read_text(), (done.parent / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.notebook
+def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_weights_bit_for_bit(tmp_path):
+    wanted = ("figures", "--profile", "smoke", "--id", "g-start")
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    done, _ = command(straight, *wanted)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+    for stage in ("toy-stage-one", "toy-8"):
+        environment = os.environ | {"DISTILL_FIGURES": str(killed / "figures"), "DISTILL_RUNS": str(killed / "runs")}
+        environment.pop("DISTILL_PROFILE", None)
+        running = subprocess.Popen(
+            [sys.executable, "-m", "distill_lib.run", *wanted],
+            cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        while not list((killed / "runs").glob(f"{stage}-*/state/state.safetensors")):  # in the midst of a training
+            assert running.poll() is None, "it ended before it could be killed"
+            time.sleep(0.02)  # leave the processor to what is to be killed
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        assert not list((killed / "runs").glob("toy-1-*/done"))
+
+    done, _ = command(killed, *wanted)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert weights_of_last_toy_student(killed / "runs") == weights_of_last_toy_student(straight / "runs")
+
+
+def test_bad_strengths_end_in_the_sentence_of_the_notebook(tmp_path):
+    wanted = ("notebook", "03_step_halving", str(tmp_path / "out.ipynb"), "--profile", "smoke")
+    for setting, said in (("ws=[9.0]", "w=9.0 lies outside [0, 4.0]"), ("ws=[a]", "w='a' is not a number")):
+        done, _ = command(tmp_path, *wanted, "--set", setting)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith("error: 03_step_halving: ") and said in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_rows_that_moved_vanished_or_came_are_told():
+    row = {"method": "ours-D", "steps": 4, "w": 1.0, "metric": "fid", "seed": 0, "n": 64, "value": 10.0}
+    assert run.differences("g-x", [row], [row | {"value": 10.9}]) == []  # a tenth is FID's tolerance
+    (moved,) = run.differences("g-x", [row], [row | {"value": 11.1}])
+    assert "was 10, is 11.1" in moved
+    gone, new = run.differences("g-x", [row], [row | {"n": 128}])  # another size is another measurement
+    assert "is gone" in gone and "is new" in new
+
+
+@pytest.mark.parametrize("lost", ["json", "csv", "png", "svg"])
+def test_an_artefact_is_complete_with_its_files_and_the_rows_of_its_seed(tmp_path, lost):
+    for suffix in ("json", "csv", "png", "svg"):
+        (tmp_path / f"g-x.{suffix}").write_text(json.dumps({"rows": [{"seed": 0, "value": 1.0}]}))
+    assert run._complete(tmp_path, "g-x", 0)
+    assert not run._complete(tmp_path, "g-x", 1)
+    (tmp_path / f"g-x.{lost}").unlink()
+    assert not run._complete(tmp_path, "g-x", 0)
 
 
 def test_a_second_caller_is_told_that_the_first_is_running(tmp_path, monkeypatch):
