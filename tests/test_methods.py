@@ -100,6 +100,15 @@ def test_stage_one_learns_guidance_over_the_range_of_strengths(runs):
     assert told[1.0] < 0.15 and told[0.0] > 0.5 and told[4.0] > 1
 
 
+def test_where_guidance_adds_nothing_the_loss_stays_an_error(runs):
+    """Classes that do not overlap: near the data guidance is 0, and a loss relative to it would be all that counts."""
+    teacher, data = Mixture(ring(5), 0.1), MixtureData(ring(5), 0.1)
+    assert guidance_size(teacher, data, Draws(0, -1, torch.arange(1600)), levels=16).min() < 1e-9
+    net, run = toy(), run_named("apart")
+    history = list(distill_guidance(net, teacher, data, settings(steps=200), run))
+    assert history[0].loss < 100 and history[-1].loss < 0.5 * history[0].loss
+
+
 def test_the_size_of_guidance_is_its_mean_square_at_each_level():
     sizes = guidance_size(TEACHER, DATA, Draws(0, -1, torch.arange(8000)), levels=4)
     x, label = DATA.batch(torch.arange(4000))

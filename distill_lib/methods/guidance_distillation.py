@@ -65,7 +65,8 @@ def distill_guidance(
     if loop.share % strengths:
         raise ValueError(f"a batch of {loop.share} a process does not divide by strengths={strengths}; take a multiple")
     place(teacher, loop.device)
-    unit = guidance_size(teacher, pictures, Draws(settings.seed, -1, torch.arange(64 * _LEVELS, device=loop.device)))
+    size = guidance_size(teacher, pictures, Draws(settings.seed, -1, torch.arange(64 * _LEVELS, device=loop.device)))
+    unit = size.clamp(min=0.1 * size.mean())  # at low noise guidance may add nothing to be relative to
     for _, draws in loop:
         few = replace(draws, index=draws.index[::strengths])
         x, label = pictures.batch(few.integer("picture", len(pictures)).cpu(), loop.device)
