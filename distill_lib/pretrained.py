@@ -74,6 +74,7 @@ def ship(name: str, unet: UNet2DConditionModel, run: store.Run, command: str) ->
     unet.load_state_dict(run.weights())
     for old in folder.glob("*.safetensors*"):  # another number of shards would leave some behind
         old.unlink()
+    unet.register_to_config(_name_or_path=name)  # diffusers keeps the folder that a network was loaded from
     unet.half().save_pretrained(folder, safe_serialization=True, max_shard_size="7MB")
     write_origin(folder, run, command)
 

@@ -19,7 +19,7 @@ FAULTS = {
     "00_start_here": ("guidance.py", "(1 + w) * v_cond - w * v_uncond", "w * v_cond + (1 - w) * v_uncond"),
     "01_guided_teacher": ("guidance.py", "v_cond, v_uncond = both.chunk(2)", "v_uncond, v_cond = both.chunk(2)"),
     "02_guidance_distillation": ("models.py", "nn.init.zeros_(student", "nn.init.ones_(student"),
-    "03_step_halving": ("losses/halving.py", "ddim_step(teacher, z_m, m, s,", "ddim_step(teacher, z_m, s, m,"),
+    "03_step_halving": ("losses/halving.py", "z_m, m.clamp(min=1), s,", "z_m, s.clamp(min=1), m,"),
 }
 
 
