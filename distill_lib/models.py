@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
@@ -35,7 +36,7 @@ def home() -> torch.device:
 
     Not Apple's mps, which lacks the float64 of the schedule.
     """
-    if torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() not in ("1", "true", "yes"):
+    if torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU"):
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
 

@@ -51,21 +51,25 @@ def ddim_step(denoise: Denoise, z_t: Tensor, t: Tensor, s: Tensor, schedule: Sch
     return alpha_s * x_from_v(z_t, v_hat, t, schedule) + sigma_s * eps_from_v(z_t, v_hat, t, schedule)
 
 
+def _noise_between(s: Tensor, t: Tensor, schedule: Schedule, like: Tensor) -> Tensor:
+    """sigma_{t|s} of the diffusion from s up to t: sigma_{t|s}^2 = sigma_t^2 - (alpha_t/alpha_s)^2 sigma_s^2."""
+    (alpha_s, sigma_s), (alpha_t, sigma_t) = schedule(s, like), schedule(t, like)
+    return (sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2).clamp(min=0).sqrt()
+
+
 def noise_again(z_s: Tensor, eps: Tensor, s: Tensor, t: Tensor, schedule: Schedule = OURS) -> Tensor:
     """One step of the diffusion from s up to t,  z_t = (alpha_t/alpha_s) z_s + sigma_{t|s} eps.
 
-    sigma_{t|s}^2 = sigma_t^2 - (alpha_t/alpha_s)^2 sigma_s^2, which is (1 - SNR_t/SNR_s) sigma_t^2; Meng et al. 2023,
-    section 3.3. No network is asked.
+    sigma_{t|s}^2 as in `_noise_between` is (1 - SNR_t/SNR_s) sigma_t^2; Meng et al. 2023, section 3.3. No network is
+    asked.
 
     Args:
         z_s: noisy data, (B, *D).
         eps: unit noise, (B, *D).
         s, t: present and next grid index, (B,), s < t.
     """
-    alpha_s, sigma_s = schedule(s, z_s)
-    alpha_t, sigma_t = schedule(t, z_s)
-    ratio = alpha_t / alpha_s
-    return ratio * z_s + (sigma_t**2 - (ratio * sigma_s) ** 2).clamp(min=0).sqrt() * eps
+    ratio = schedule(t, z_s)[0] / schedule(s, z_s)[0]
+    return ratio * z_s + _noise_between(s, t, schedule, z_s) * eps
 
 
 def ancestral_step(
@@ -79,9 +83,9 @@ def ancestral_step(
     `ddim_step`, with unit noise eps (B, *D).
     """
     v_hat = denoise(z_t, t)
-    alpha_t, sigma_t = schedule(t, z_t)
+    _, sigma_t = schedule(t, z_t)
     alpha_s, sigma_s = schedule(s, z_t)
-    added = (sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2).clamp(min=0).sqrt() * sigma_s / sigma_t
+    added = _noise_between(s, t, schedule, z_t) * sigma_s / sigma_t
     kept = (sigma_s**2 - added**2).clamp(min=0).sqrt()
     return alpha_s * x_from_v(z_t, v_hat, t, schedule) + kept * eps_from_v(z_t, v_hat, t, schedule) + added * eps
 

@@ -108,9 +108,12 @@ class Run:
         return (self.folder / "done").exists()
 
     def start(self) -> None:
-        """Write the configuration of a run that begins or goes on."""
+        """Write the configuration of a run that begins or goes on, and end a line of progress that a kill has torn."""
         with atomic(self.folder / "config.json") as part:
             part.write_text(json.dumps(self.config, indent=1, default=str))
+        path = self.folder / "progress.jsonl"
+        if path.exists() and not path.read_bytes().endswith(b"\n"):
+            self._append("\n")
 
     def save_state(self, tensors: dict[str, Tensor]) -> None:
         """Keep what is needed to go on."""
@@ -123,10 +126,11 @@ class Run:
 
     def log(self, record: dict[str, Any]) -> None:
         """Add a line to progress.jsonl."""
-        path = self.folder / "progress.jsonl"
-        torn = path.exists() and not path.read_bytes().endswith(b"\n")
-        with path.open("a") as file:
-            file.write("\n" * torn + json.dumps(record) + "\n")
+        self._append(json.dumps(record) + "\n")
+
+    def _append(self, text: str) -> None:
+        with (self.folder / "progress.jsonl").open("a") as file:
+            file.write(text)
 
     def progress(self) -> list[dict[str, Any]]:
         """The records of progress.jsonl; a step that was done twice across a kill counts once, the last time."""
