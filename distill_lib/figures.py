@@ -24,19 +24,26 @@ __all__ = [
     "hardness",
     "loss_curve",
     "markdown_table",
+    "over_seeds",
     "sampler_diagram",
     "scatter_2d",
+    "spread_table",
     "table_1",
+    "table_of_strength",
     "tradeoff",
 ]
 
 Row = dict[str, Any]
 
-COLORS = {"ours-D": "#0072B2", "ddim": "#D55E00", "teacher": "#000000", "real": "#777777", "ours-S": "#009E73"}
-MARKERS = {"ours-D": "o", "ddim": "s", "teacher": "*", "ours-S": "^"}
+COLORS = {"ours-D": "#0072B2", "ddim": "#D55E00", "teacher": "#000000", "real": "#777777"}
+COLORS |= {"ours-S": "#009E73", "single-w": "#CC79A7"}
+MARKERS = {"ours-D": "o", "ddim": "s", "teacher": "*", "ours-S": "^", "single-w": "D"}
 LABELS = {
     "ours-D": "distilled student (D)",
+    "ours-S": "distilled student (S)",
+    "single-w": "student for one w",
     "ddim": "guided pair, DDIM",
+    "ancestral": "guided pair, ancestral",
     "teacher": "teacher, many steps",
     "fid": "FID",
     "fid_teacher": "distance to teacher",
@@ -113,7 +120,7 @@ def curves(
     rows: list[Row], metrics: Sequence[str], ws: Sequence[float], title: str, floor: float | None = None
 ) -> Figure:
     """Metrics (down) for each w (across) against network evaluations; the many-step teacher is a dashed line."""
-    drawn = ("ours-D", "ours-S", "ddim")
+    drawn = ("ours-D", "ours-S", "single-w", "ddim")
     most = max((row["steps"] for row in select(rows, method="teacher")), default=math.inf)
     figure, axes = _new(2.5 * len(ws) + 0.6, 2.0 * len(metrics) + 0.5, len(metrics), len(ws), sharex=True, sharey="row")
     for i, metric in enumerate(metrics):
@@ -243,19 +250,61 @@ def markdown_table(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str
     return "\n".join("| " + " | ".join(cell(value) for value in row) + " |" for row in rows) + "\n"
 
 
+def over_seeds(rows: list[Row]) -> str:
+    """Mean of the rows' values, and the standard deviation over seeds where there is more than one."""
+    values = np.array([row["value"] for row in rows])
+    if not len(values):
+        return ""
+    mean = values.mean() if abs(values.mean()) > 1e-6 else 0.0  # the teacher against itself, up to rounding
+    return f"{mean:.3g}" + (f" ± {values.std(ddof=1):.2g}" if len(values) > 1 else "")
+
+
+def _lines_of(rows: list[Row]) -> list[tuple[str, int]]:
+    return list(dict.fromkeys((row["method"], row["steps"]) for row in rows if row["method"] != "real"))
+
+
 def table_1(rows: list[Row], ws: Sequence[float]) -> tuple[list[str], list[list[Any]]]:
     """Header and lines of Table 1: a line a method and step count, FID / IS / distance to teacher for each w."""
     header = ["method", "steps"] + [f"w={w:g}: FID / IS / to teacher" for w in ws]
     lines = []
-    for method, n_steps in dict.fromkeys((row["method"], row.get("steps")) for row in rows if row["method"] != "real"):
-        cells = []
-        for w in ws:
-            here = select(rows, method=method, steps=n_steps, w=w)
-            means = {m: _mean_and_range(select(here, metric=m), "steps")[1] for m in ("fid", "is", "fid_teacher")}
-            cells.append(" / ".join(f"{means[m][0]:.3g}" if means[m] else "" for m in means))
+    for method, n_steps in _lines_of(rows):
+        here = select(rows, method=method, steps=n_steps)
+        cells = [" / ".join(over_seeds(select(here, w=w, metric=m)) for m in ("fid", "is", "fid_teacher")) for w in ws]
         if any(cell.strip(" /") for cell in cells):
             lines.append([LABELS.get(method, method), n_steps, *cells])
     return header, lines
+
+
+def table_of_strength(rows: list[Row], w: float) -> tuple[list[str], list[list[Any]]]:
+    """Header and lines of all metrics at one w; seconds are those of a batch, where they were measured."""
+    metrics = {"fid": "FID", "fid_teacher": "to teacher", "kid": "KID", "is": "IS", "accuracy": "accuracy"}
+    metrics |= {name: name for name in ("margin", "precision", "recall", "sharpness", "seconds")}
+    lines = []
+    for method, n_steps in _lines_of(select(rows, w=w)):
+        here = select(rows, method=method, steps=n_steps, w=w)
+        cells = [over_seeds(select(here, metric=metric)) for metric in metrics]
+        lines.append([LABELS.get(method, method), n_steps, here[0]["nfe"], *cells])
+    return ["method", "steps", "evaluations", *metrics.values()], lines
+
+
+def spread_table(rows: list[Row]) -> tuple[list[str], list[list[Any]]]:
+    """Header and lines of g-seeds: how far a metric moves over draws of noise, and over trainings with equal noise."""
+
+    def spread(groups: list[list[float]]) -> str:
+        """Root of the mean variance within the groups that hold more than one value."""
+        variances = [np.var(group, ddof=1) for group in groups if len(group) > 1]
+        return f"{np.sqrt(np.mean(variances)):.2g}" if variances else ""
+
+    lines = []
+    for method, n_steps, metric in dict.fromkeys((row["method"], row["steps"], row["metric"]) for row in rows):
+        here = select(rows, method=method, steps=n_steps, metric=metric)
+        seeds, draws = ({row[key] for row in here} for key in ("seed", "draw"))
+        noise = [[row["value"] for row in select(here, seed=seed)] for seed in seeds]
+        trained = [[row["value"] for row in select(here, draw=draw)] for draw in draws]
+        mean = float(np.mean([row["value"] for row in here]))
+        again = "" if method == "teacher" else spread(trained)  # the teacher is trained once
+        lines.append([LABELS[method], n_steps, LABELS.get(metric, metric), mean, spread(noise), again])
+    return ["method", "steps", "metric", "mean", "spread over noise", "spread over trainings"], lines
 
 
 def hardness(rows: list[Row], title: str) -> Figure:

@@ -9,22 +9,21 @@ from typing import Any
 
 from distill_lib import pretrained
 from distill_lib.artefacts import select
-from distill_lib.evaluation import Measured, measure
-from distill_lib.methods.step_halving import halve_steps
-from distill_lib.metrics import Reader
-from distill_lib.models import Network, student_of
+from distill_lib.evaluation import Measured, held_out, measure
+from distill_lib.methods.step_halving import halve_down
+from distill_lib.metrics import Reader, fid
+from distill_lib.models import Network
 from distill_lib.profiles import Hardness, Profile
-from distill_lib.store import Run
-from distill_lib.training import finish
 from distill_lib.worlds.datasets import DatasetSpec, load
 
-__all__ = ["ddim_rows", "halving_rows", "table"]
+__all__ = ["ddim_rows", "floors", "halving_rows", "measured_of", "table"]
 
 Row = dict[str, Any]
 _KEPT = ("fid_teacher", "sharpness", "accuracy", "paired")
 
 
-def _measured(world: str, profile: Profile, reader: Reader, seed: int) -> Measured:
+def measured_of(world: str, profile: Profile, reader: Reader, seed: int) -> Measured:
+    """What the samples of a world are compared with, at the sizes of a profile."""
     teacher = Network(pretrained.teacher(world).requires_grad_(False))
     return Measured(reader, teacher, world, profile.hardness.samples, profile.sizes.teacher_steps, seed)
 
@@ -33,35 +32,33 @@ def _of_world(world: str, rows: list[Row]) -> list[Row]:
     return [row | {"world": world} for row in rows if row["metric"] in (*_KEPT, "floor_fid")]
 
 
-def ddim_rows(world: str, profile: Profile, reader: Reader, seed: int) -> list[Row]:
+def ddim_rows(measured: Measured, profile: Profile) -> list[Row]:
     """The plain sampler at w = 1 for each step count and at the teacher's many steps, and the world's floor."""
-    measured = _measured(world, profile, reader, seed)
     steps = dict.fromkeys([*profile.hardness.steps, profile.sizes.teacher_steps], measured.teacher)
-    return _of_world(world, measure(measured, "ddim", steps, [1.0]) + measured.floor_rows())
+    return _of_world(measured.world, measure(measured, "ddim", steps, [1.0]) + measured.floor_rows())
 
 
-def halving_rows(world: str, profile: Profile, reader: Reader, seed: int) -> list[Row]:
+def halving_rows(measured: Measured, profile: Profile) -> list[Row]:
     """Students of a short chain of halvings at w = 0, and the plain sampler at w = 0 with the same step counts.
 
     At w = 0 the teacher is one network, so that no first stage is needed and both pay one evaluation a step.
     """
-    settings = profile.hardness
-    measured = _measured(world, profile, reader, seed)
+    settings, world = profile.hardness, measured.world
     pictures = load(DatasetSpec(name=world, count=profile.sizes.pictures))
-    last = Network(student_of(measured.teacher.module).requires_grad_(False))
-    rows, n_steps, parent = [], settings.start, pretrained.made(f"teacher-{world}")["weights"]
-    while n_steps > 1:
-        n_steps //= 2
-        seeded = settings.training.with_seed(1000 * seed + n_steps)
-        student = Network(student_of(last.module))
-        config = {"steps": n_steps, "training": seeded, "pictures": len(pictures), "parent": parent}
-        run = Run(f"hardness-{world}-{n_steps}", config, "distill_lib.methods.step_halving")
-        training = halve_steps(student, last, n_steps, pictures, seeded, run, w_range=(0.0, 0.0))
-        finish(student, training, run, f"{world}: {2 * n_steps} -> {n_steps} steps")
-        rows += measure(measured, "ours-D", {n_steps: student}, [0.0])
-        rows += measure(measured, "ddim", {n_steps: measured.teacher}, [0.0])
-        last, parent = student, run.key
+    parent = pretrained.made(f"teacher-{world}")["weights"]
+    settings_of = lambda n_steps: settings.training.with_seed(1000 * measured.seed + n_steps)  # noqa: E731
+    chain = halve_down(
+        measured.teacher, parent, settings.start, pictures, settings_of, f"hardness-{world}", w_range=(0.0, 0.0)
+    )
+    rows = measure(measured, "ours-D", {n: student.net for n, student in chain.items()}, [0.0])
+    rows += measure(measured, "ddim", dict.fromkeys(chain, measured.teacher), [0.0])
     return _of_world(world, rows)
+
+
+def floors(world: str, reader: Reader, counts: list[int]) -> list[Row]:
+    """The distance of real pictures from other real ones, for growing numbers of pictures."""
+    about = {"method": "real", "metric": "floor_fid"}
+    return [about | {"n": n, "value": fid(reader, held_out(world, n, part=1), held_out(world, n))} for n in counts]
 
 
 def table(rows: list[Row], settings: Hardness) -> list[list[Any]]:

@@ -16,8 +16,14 @@ import torch_fidelity
 from torch import Tensor
 from torch.nn.functional import conv2d
 from torch.utils.data import Dataset
+from torch.utils.weak import WeakTensorKeyDictionary
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.metric_fid import fid_featuresdict_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_isc import isc_featuresdict_to_metric
+from torch_fidelity.metric_kid import kid_featuresdict_to_metric
+from torch_fidelity.metric_prc import prc_featuresdict_to_metric
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
+from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
 
 from distill_lib.extractor import Extractor, weights_name
 
@@ -34,26 +40,37 @@ __all__ = [
 ]
 
 
+_LAYERS = ("64", "logits")
+
+
 def to_bytes(image: Tensor) -> Tensor:
     """Pictures in [-1, 1] clipped and rounded to uint8, as they would be saved."""
     return (image.clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
 
 
 class Reader:
-    """The extractor as the metrics use it: registered with torch-fidelity under a name with its hash."""
+    """The extractor as the metrics use it: registered with torch-fidelity under a name with its hash.
+
+    What it reads of a tensor of pictures is kept for as long as the tensor lives, so that the same pictures behind many
+    metrics are read once; do not change a tensor in place between two of them.
+    """
 
     def __init__(self, net: Extractor) -> None:
         self.net = net
         self.name = weights_name(net, "scenes")
         if self.name not in FEATURE_EXTRACTORS_REGISTRY:
             torch_fidelity.register_feature_extractor(self.name, _registered(net))
+        self._registered = create_feature_extractor(self.name, list(_LAYERS), cuda=False)
+        self._read = WeakTensorKeyDictionary()
 
-    @torch.no_grad()
-    def read(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (N, 64) and class logits (N, C) of pictures uint8 (N, 3, R, R)."""
-        parts = [self.net(part.float() / 127.5 - 1)[:2] for part in image.split(256)]
-        features, logits = (torch.cat(column) for column in zip(*parts, strict=True))
-        return features, logits
+    def read(self, image: Tensor) -> dict[str, Tensor]:
+        """Features "64" (N, 64) and class "logits" (N, C) of pictures uint8 (N, 3, R, R), in float64."""
+        if image not in self._read:
+            # no worker processes (save_cpu_ram): they cost more than reading tensors
+            self._read[image] = get_featuresdict_from_dataset(
+                _Pictures(image), self._registered, batch_size=256, cuda=False, save_cpu_ram=True, verbose=False
+            )
+        return self._read[image]
 
 
 def _registered(net: Extractor) -> type[FeatureExtractorBase]:
@@ -66,7 +83,7 @@ def _registered(net: Extractor) -> type[FeatureExtractorBase]:
 
         @staticmethod
         def get_provided_features_list() -> tuple[str, ...]:
-            return ("64", "logits")
+            return _LAYERS
 
         @staticmethod
         def get_default_feature_layer_for_metric(metric: str) -> str:
@@ -96,38 +113,24 @@ class _Pictures(Dataset):
         return self.image[i]
 
 
-def _fidelity(reader: Reader, image: Tensor, other: Tensor | None, **wanted: bool) -> dict[str, float]:
-    n = len(image) if other is None else min(len(image), len(other))
-    return torch_fidelity.calculate_metrics(
-        input1=_Pictures(image),
-        input2=None if other is None else _Pictures(other),
-        feature_extractor=reader.name,
-        batch_size=256,
-        cuda=False,
-        cache=False,
-        verbose=False,
-        save_cpu_ram=True,  # no worker processes: they cost more than reading tensors
-        isc_splits=1,
-        kid_subset_size=min(1000, n // 2),
-        kid_subsets=20,
-        **wanted,
-    )
-
-
 def fid(reader: Reader, image: Tensor, other: Tensor) -> float:
     """Frechet distance of the 64 features of two sets of pictures, uint8 (N, 3, R, R)."""
-    return _fidelity(reader, image, other, fid=True)["frechet_inception_distance"]
+    statistics = [fid_featuresdict_to_statistics(reader.read(x), "64") for x in (image, other)]
+    return fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
 
 
 def quality(reader: Reader, image: Tensor, real: Tensor) -> dict[str, float]:
     """fid, kid, is, precision and recall of pictures against real ones, by their names in the contracts."""
-    found = _fidelity(reader, image, real, fid=True, kid=True, isc=True, prc=True)
+    found, other = reader.read(image), reader.read(real)
+    subset = {"kid_subset_size": min(1000, min(len(image), len(real)) // 2), "kid_subsets": 20}
+    kid = kid_featuresdict_to_metric(found, other, "64", verbose=False, **subset)
+    near = prc_featuresdict_to_metric(found, other, "64", save_cpu_ram=True, verbose=False)
     return {
-        "fid": found["frechet_inception_distance"],
-        "kid": found["kernel_inception_distance_mean"],
-        "is": found["inception_score_mean"],
-        "precision": found["precision"],
-        "recall": found["recall"],
+        "fid": fid(reader, image, real),
+        "kid": kid["kernel_inception_distance_mean"],
+        "is": isc_featuresdict_to_metric(found, "logits", isc_splits=1, verbose=False)["inception_score_mean"],
+        "precision": near["precision"],
+        "recall": near["recall"],
     }
 
 

@@ -35,7 +35,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(
 )
 _COMPILED = torch.cuda.is_available()  # on a CPU it does not pay, see models.Network
 _STAGE_ONE = "distill_lib.methods.guidance_distillation"
-_NOT_SETTINGS = ("network", "world", "worlds", "count", "start", "teacher", "w_max")
+_NOT_SETTINGS = ("network", "world", "worlds", "count", "start", "then", "drop", "teacher", "w_max")
 
 
 def teacher(name: str) -> UNet2DConditionModel:
@@ -68,45 +68,63 @@ def pictures_of(recipe: dict[str, Any]) -> Pictures:
     return load(DatasetSpec(name=recipe["world"], count=recipe["count"], seed=recipe["seed"]))
 
 
-def ship(name: str, unet: UNet2DConditionModel, run: store.Run, command: str) -> None:
-    """Write a finished network to pretrained/name, fp16, with its origin."""
+def ship(name: str, unet: UNet2DConditionModel, runs: list[store.Run], config: dict[str, Any], command: str) -> None:
+    """Write the network of finished runs, each of which went on from the one before, to pretrained/name in fp16."""
     folder = PRETRAINED / name
-    unet.load_state_dict(run.weights())
+    unet.load_state_dict(runs[-1].weights())
     for old in folder.glob("*.safetensors*"):  # another number of shards would leave some behind
         old.unlink()
     unet.register_to_config(_name_or_path=name)  # diffusers keeps the folder that a network was loaded from
     unet.half().save_pretrained(folder, safe_serialization=True, max_shard_size="7MB")
-    write_origin(folder, run, command)
+    write_origin(folder, runs, config, command)
 
 
-def write_origin(folder: Path, run: store.Run, command: str) -> None:
-    """Write made.json: settings, data, commit, command and training curve (step, loss, seconds)."""
-    curve = [[r["step"], round(r["loss"], 5), round(r["seconds"], 1)] for r in run.progress()]
+def write_origin(folder: Path, runs: list[store.Run], config: dict[str, Any], command: str) -> None:
+    """Write made.json: settings, data, commit, command and training curve (step, loss, seconds) over all runs."""
+    curve, step, seconds = [], 0, 0.0
+    for run in runs:
+        curve += [[step + r["step"], round(r["loss"], 5), round(seconds + r["seconds"], 1)] for r in run.progress()]
+        step, _, seconds = curve[-1]
     digest = hashlib.sha256()
     for weights in sorted(folder.glob("*.safetensors")):
         digest.update(weights.read_bytes())
-    record = {"config": run.config, "commit": origin()["commit"], "command": command, "curve": curve}
+    record = {"config": config, "commit": origin()["commit"], "command": command, "curve": curve}
     record |= {"weights": digest.hexdigest()}
     with store.atomic(folder / "made.json") as part:
         part.write_text(json.dumps(record))
 
 
 def make_teacher(name: str) -> None:
-    """Train the teacher of a world, from `start` (a teacher of the same classes) where the recipe names one."""
-    recipe = RECIPES["teachers"][name]
-    settings, pictures = settings_of(recipe), pictures_of(recipe)
-    config = dict(recipe)
+    """Train the teacher of a world, from `start` (a teacher of the same classes) where the recipe names one.
+
+    `then` holds settings that differ in a second training, which goes on from the weights of the first.
+    """
+    recipe = dict(RECIPES["teachers"][name])
+    pictures = pictures_of(recipe)
     if "start" in recipe:
         unet = teacher(recipe["start"])
-        config["start"] = made(f"teacher-{recipe['start']}")["weights"]
+        recipe["start"] = made(f"teacher-{recipe['start']}")["weights"]
     else:
         torch.manual_seed(recipe["seed"])  # initial weights are diffusers' own
         sizes = RECIPES["networks"][recipe["network"]]
         unet = build_unet(resolution=WORLDS[recipe["world"]].resolution, n_classes=len(pictures.names), **sizes)
+    first = {key: value for key, value in recipe.items() if key != "then"}
+    runs = [_train_teacher(name, unet, pictures, first)]
+    if "then" in recipe:
+        runs.append(_train_teacher(name, unet, pictures, first | recipe["then"] | {"start": runs[0].key}))
+    ship(f"teacher-{name}", unet, runs, recipe, f"make teachers NAMES=teacher-{name}")
+
+
+def _train_teacher(name: str, unet: UNet2DConditionModel, pictures: Pictures, config: dict[str, Any]) -> store.Run:
+    """One training; leaves its averaged weights in the network."""
     run = store.Run(f"teacher-{name}", config, "distill_lib.methods.teacher")
+    training = train_teacher(
+        Network(unet, compiled=_COMPILED), pictures, settings_of(config), run, config.get("drop", 0.1)
+    )
     if not run.done:
-        follow(train_teacher(Network(unet, compiled=_COMPILED), pictures, settings, run), f"teacher {name}", 30)
-    ship(f"teacher-{name}", unet, run, f"make teachers NAMES=teacher-{name}")
+        follow(training, f"teacher {name}", 30)
+    unet.load_state_dict(run.weights())
+    return run
 
 
 def make_student(name: str) -> None:
@@ -119,7 +137,7 @@ def make_student(name: str) -> None:
     run = store.Run(f"student-{name}", recipe | {"teacher": parent}, _STAGE_ONE)
     if not run.done:
         follow(distill_guidance(student, pair, pictures, settings, run, recipe["w_max"]), f"stage one {name}", 30)
-    ship(f"student-{name}", student.module, run, f"make teachers NAMES=student-{name}")
+    ship(f"student-{name}", student.module, [run], run.config, f"make teachers NAMES=student-{name}")
 
 
 def make_extractor(name: str) -> None:
@@ -137,7 +155,7 @@ def make_extractor(name: str) -> None:
         follow(train_extractor(trainable, worlds, recipe["count"], settings, run), f"extractor {name}", 30)
     folder = PRETRAINED / f"extractor-{name}"
     store.save_tensors(folder / "weights.safetensors", {k: v.half() for k, v in run.weights().items()})
-    write_origin(folder, run, f"make teachers NAMES=extractor-{name}")
+    write_origin(folder, [run], run.config, f"make teachers NAMES=extractor-{name}")
 
 
 def extractor(name: str = "scenes") -> Extractor:

@@ -149,3 +149,5 @@ def test_the_pictures_shown_are_spread_over_the_classes():
         assert len(some.unique()) == count and some.max() < 96
         assert torch.equal(some, showcase(768, 96, count))
     assert showcase(32, 96, 8).max() < 32
+    eight = showcase(768, 96, 8)
+    assert len((eight % 3).unique()) == 3 and len((eight // 24).unique()) == 4  # every texture, every shape

@@ -13,7 +13,7 @@ READING_ORDER = """
     losses.denoising losses.guided losses.halving
     training
     methods.teacher methods.guidance_distillation methods.step_halving
-    toy extractor metrics evaluation export artefacts profiles pretrained hardness
+    toy extractor metrics evaluation export artefacts profiles pretrained hardness ablations
     figures papers.manifest papers.claims readme bench run
 """.split()
 

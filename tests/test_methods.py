@@ -13,7 +13,7 @@ from distill_lib import store
 from distill_lib.guidance import combine, guided_pair
 from distill_lib.losses.guided import relative_error
 from distill_lib.methods.guidance_distillation import distill_guidance, guidance_size
-from distill_lib.methods.step_halving import halve_steps
+from distill_lib.methods.step_halving import halve_down, halve_steps, stochastic_students
 from distill_lib.methods.teacher import train_teacher
 from distill_lib.models import Network, denoise_student, student_of
 from distill_lib.samplers import ddim_step, sample
@@ -288,3 +288,44 @@ def test_the_stochastic_student_asks_its_teacher_on_the_same_grid(runs, pictures
     how = settings(steps=6, batch_size=8, warmup=1, bf16=False)
     list(halve_steps(student, teacher, 4, pictures, how, run_named("S times"), stochastic=True))
     assert asked - {1} == {256, 512, 768, 1024}  # 1: its answer is not used
+
+
+def test_a_chain_halves_to_one_step_and_hands_each_student_on_as_the_next_teacher(runs, pictures):
+    first = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
+    how = settings(steps=2, batch_size=8, warmup=1, bf16=False)
+    chain = halve_down(first, "parent", 8, pictures, how.with_seed)
+    assert list(chain) == [4, 2, 1]
+    alone = Network(student_of(first.module), bf16=False)
+    run = run_named("alone")
+    finish(alone, halve_steps(alone, first, 4, pictures, how.with_seed(4), run), run, "alone")
+    for ours, theirs in zip(chain[4].net.module.parameters(), alone.module.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    other = halve_down(chain[4].net, chain[4].key, 4, pictures, how.with_seed)
+    assert {n: student.key for n, student in other.items()} == {n: chain[n].key for n in (2, 1)}
+    assert halve_down(first, "another", 8, pictures, how.with_seed)[1].key != chain[1].key  # through two parents
+
+
+def test_stochastic_students_start_from_the_deterministic_ones_and_share_the_last(runs, pictures):
+    first = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
+    how = settings(steps=2, batch_size=8, warmup=1, bf16=False)
+    chain = halve_down(first, "parent", 8, pictures, how.with_seed)
+    found = stochastic_students(chain, pictures, how.with_seed)
+    assert list(found) == [4, 2, 1] and found[1] is chain[1]
+    alone, run = Network(student_of(chain[4].net.module), bf16=False), run_named("alone S")
+    training = halve_steps(alone, chain[4].net, 4, pictures, how.with_seed(4), run, stochastic=True)
+    finish(alone, training, run, "alone")
+    for ours, theirs in zip(found[4].net.module.parameters(), alone.module.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_guided_pair_is_halved_for_one_strength_and_refused_for_a_range(runs, pictures):
+    """The first target of a single-w chain is two guided steps of the pair; the student starts from its weights."""
+    pair = Network(tiny_unet().requires_grad_(False), bf16=False)
+    student = Network(student_of(pair.module), bf16=False)
+    asked = []
+    pair.module.register_forward_pre_hook(lambda _, __, kwargs: asked.append(kwargs["class_labels"]), with_kwargs=True)
+    how = settings(steps=1, batch_size=8, warmup=1, bf16=False)
+    next(halve_steps(student, pair, 4, pictures, how, run_named("pair"), w_range=(1.5, 1.5)))
+    assert len(asked) == 2 and all((label[8:] == pair.null).all() and len(label) == 16 for label in asked)
+    with pytest.raises(ValueError, match=r"for a single w, not for w_range=\(0.0, 4.0\)"):
+        next(halve_steps(student, pair, 4, pictures, how, run_named("range")))

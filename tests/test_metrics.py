@@ -167,10 +167,24 @@ def test_two_readers_of_one_process_are_not_mixed_up():
 
 
 def test_reading_in_pieces_gives_each_picture_its_features(untrained, worlds):
-    features, logits = untrained.read(worlds[0])
-    assert features.shape == (300, 64) and logits.shape == (300, 4)
-    alone, _ = untrained.read(worlds[0][290:295])
-    assert torch.allclose(alone, features[290:295], rtol=0, atol=1e-5)  # another batch size sums in another order
+    found = untrained.read(worlds[0])
+    assert found["64"].shape == (300, 64) and found["logits"].shape == (300, 4)
+    alone = untrained.read(worlds[0][290:295])["64"]
+    assert torch.allclose(alone, found["64"][290:295], rtol=0, atol=1e-5)  # another batch size sums in another order
+
+
+def test_pictures_are_read_once_for_as_long_as_they_live(rough, monkeypatch):
+    asked = []
+    original = metrics.get_featuresdict_from_dataset
+    monkeypatch.setattr(
+        metrics, "get_featuresdict_from_dataset", lambda x, *a, **k: asked.append(len(x)) or original(x, *a, **k)
+    )
+    one, two = gaussian_pictures(40, 5), gaussian_pictures(30, 6)
+    first = fid(rough, one, two)
+    quality(rough, one, two)
+    assert asked == [40, 30]
+    changed = one.flip(2)
+    assert fid(rough, changed, two) != first and asked == [40, 30, 40]
 
 
 # ------------------------------------------------------------------------------------------------ pictures

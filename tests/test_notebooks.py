@@ -20,6 +20,7 @@ FAULTS = {
     "01_guided_teacher": ("guidance.py", "v_cond, v_uncond = both.chunk(2)", "v_uncond, v_cond = both.chunk(2)"),
     "02_guidance_distillation": ("models.py", "nn.init.zeros_(student", "nn.init.ones_(student"),
     "03_step_halving": ("losses/halving.py", "z_m, m.clamp(min=1), s,", "z_m, s.clamp(min=1), m,"),
+    "04_ablations": ("losses/denoising.py", ".clamp(1.0, clamp)", ".clamp(0.5, clamp)"),
 }
 
 

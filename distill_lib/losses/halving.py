@@ -39,7 +39,9 @@ def halving_target(teacher: Denoise, z_t: Tensor, t: Tensor, m: Tensor, s: Tenso
     return (z_s - ratio * z_t) / (alpha_s - ratio * alpha_t)
 
 
-def halving_loss(student: Denoise, x_target: Tensor, z_t: Tensor, t: Tensor, schedule: Schedule = OURS) -> Tensor:
-    """Loss (2), one value a sample, (B,); arguments as in `halving_target`."""
+def halving_loss(
+    student: Denoise, x_target: Tensor, z_t: Tensor, t: Tensor, schedule: Schedule = OURS, clamp: float = 100.0
+) -> Tensor:
+    """Loss (2), one value a sample, (B,); arguments as in `halving_target`, clamp as in `truncated_snr`."""
     x_hat = x_from_v(z_t, student(z_t, t), t, schedule)
-    return truncated_snr(t, schedule) * mean_square(x_target - x_hat)
+    return truncated_snr(t, schedule, clamp) * mean_square(x_target - x_hat)

@@ -13,16 +13,30 @@ and for the stochastic sampler (Algorithm 3) a student of N steps learns from th
         name the edge case and not its target)
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from distill_lib.losses.halving import halving_loss, halving_target
-from distill_lib.models import Network, denoise_student
+from distill_lib.models import Network, denoise_pair, denoise_student, student_of
 from distill_lib.schedules import OURS, add_noise, step_grid
 from distill_lib.store import Run
-from distill_lib.training import Loop, Progress, TrainSettings, place
+from distill_lib.training import Loop, Progress, TrainSettings, finish, place
 from distill_lib.worlds.datasets import Pictures
 
-__all__ = ["halve_steps"]
+__all__ = ["Halved", "halve_down", "halve_once", "halve_steps", "stochastic_students"]
+
+SettingsOf = Callable[[int], TrainSettings]
+"""Settings of the training of the student of so many steps."""
+
+
+@dataclass(frozen=True)
+class Halved:
+    """A finished student: its network, the key of its run, its training curve as (step, loss)."""
+
+    net: Network
+    key: str
+    curve: list[tuple[float, float]]
 
 
 def halve_steps(
@@ -34,22 +48,27 @@ def halve_steps(
     run: Run,
     w_range: tuple[float, float] = (0.0, 4.0),
     stochastic: bool = False,
+    clamp: float = 100.0,
 ) -> Iterator[Progress]:
-    """Train student.module to make `n_steps` steps of the 2 n_steps of `teacher`; both take w. One halving.
+    """Train student.module to make `n_steps` steps of the 2 n_steps of `teacher`. One halving.
 
     Args:
-        student, teacher: networks that take w; the student starts as a copy of the teacher.
+        student: a network that takes w; starts as a copy of the teacher.
+        teacher: a network that takes w; or, for a single w, one that takes none, asked as a guided pair.
         n_steps: N, a divisor of the grid.
         pictures: data.
         settings: of the training.
         run: where it is kept.
         w_range: strengths are drawn evenly from it; a range of one point makes a student for a single w.
         stochastic: train for the stochastic sampler of N steps instead, from the deterministic student of N steps.
+        clamp: upper bound of the weight on the loss.
 
     Raises:
-        ValueError: the steps of student or teacher fall between grid points.
+        ValueError: the steps of student or teacher fall between grid points, or a guided pair is given a range of w.
     """
     step_grid(n_steps if stochastic else 2 * n_steps)
+    if not teacher.takes_w and w_range[0] != w_range[1]:
+        raise ValueError(f"a guided pair is halved for a single w, not for w_range={w_range}; stage one covers a range")
     loop = Loop(student, settings, run)
     place(teacher, loop.device)
     length = OURS.T // n_steps
@@ -59,5 +78,70 @@ def halve_steps(
         m, s = (t - length, (t - 2 * length).clamp(min=0)) if stochastic else (t - length // 2, t - length)
         w = w_range[0] + (w_range[1] - w_range[0]) * draws.uniform("w")
         z_t = add_noise(x, draws.normal("eps", x.shape[1:]), t)
-        x_target = halving_target(denoise_student(teacher, label, w), z_t, t, m, s)
-        yield loop.update(halving_loss(denoise_student(student, label, w), x_target, z_t, t))
+        known = denoise_student(teacher, label, w) if teacher.takes_w else denoise_pair(teacher, label, w_range[0])
+        x_target = halving_target(known, z_t, t, m, s)
+        yield loop.update(halving_loss(denoise_student(student, label, w), x_target, z_t, t, clamp=clamp))
+
+
+def halve_once(
+    teacher: Network,
+    parent: str,
+    n_steps: int,
+    pictures: Pictures,
+    settings: TrainSettings,
+    name: str = "halving",
+    **how: Any,
+) -> Halved:
+    """The finished student of n_steps, started from its teacher's weights; loaded if its run is done.
+
+    Args:
+        teacher, n_steps, pictures, settings: as in `halve_steps`.
+        parent: key or checksum of the teacher's weights.
+        name: of the run folder, followed by the steps.
+        how: w_range, stochastic or clamp, as in `halve_steps`.
+    """
+    student = Network(student_of(teacher.module), bf16=teacher.bf16)
+    config = {"steps": n_steps, "settings": settings, "pictures": len(pictures), "parent": parent} | how
+    run = Run(f"{name}-{n_steps}", config, __name__)
+    training = halve_steps(student, teacher, n_steps, pictures, settings, run, **how)
+    return Halved(student, run.key, finish(student, training, run, f"{name}: {n_steps} steps"))
+
+
+def halve_down(
+    first: Network,
+    parent: str,
+    start: int,
+    pictures: Pictures,
+    settings_of: SettingsOf,
+    name: str = "halving",
+    **how: Any,
+) -> dict[int, Halved]:
+    """All of Algorithm 2: the students of start/2, .., 2, 1 steps, each trained from the one before; by their steps.
+
+    Args:
+        first: the network that is halved first; one that takes no w is asked as a guided pair, for a single w.
+        parent: key or checksum of its weights.
+        start: its steps, a power of two.
+        pictures, name, how: as in `halve_once`.
+        settings_of: settings of each training.
+    """
+    chain: dict[int, Halved] = {}
+    last, key, n_steps = first, parent, start // 2
+    while n_steps >= 1:
+        chain[n_steps] = halve_once(last, key, n_steps, pictures, settings_of(n_steps), name, **how)
+        last, key, n_steps = chain[n_steps].net, chain[n_steps].key, n_steps // 2
+    return chain
+
+
+def stochastic_students(
+    chain: dict[int, Halved], pictures: Pictures, settings_of: SettingsOf, **how: Any
+) -> dict[int, Halved]:
+    """All of Algorithm 3: for each deterministic student the stochastic one of as many steps, trained from it.
+
+    With one step the two samplers are the same, and so are their students.
+    """
+    how |= {"name": "stochastic", "stochastic": True}
+    return {
+        n: halve_once(parent.net, parent.key, n, pictures, settings_of(n), **how) if n > 1 else parent
+        for n, parent in chain.items()
+    }

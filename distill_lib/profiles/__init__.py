@@ -49,6 +49,7 @@ class Profile(_Strict):
     world: str
     ws: list[float]
     steps: list[int]
+    baseline_steps: list[int] = Field(description="steps of the plain samplers, beyond those of the students")
     sizes: Sizes
     toy: TrainSettings
     stage_one: TrainSettings = Field(description="live stage one: the first steps, from the teacher")
@@ -56,6 +57,12 @@ class Profile(_Strict):
     halving: TrainSettings
     halving_last: TrainSettings = Field(description="the halvings to 2 and to 1 step, which take twice as long")
     hardness: Hardness
+    single_w: list[float] = Field(description="strengths that get a chain of students of their own")
+    sensitivity: TrainSettings = Field(description="one halving, repeated with one setting changed at a time")
+
+    def halving_settings(self, n_steps: int, seed: int) -> TrainSettings:
+        """Settings of the halving to n_steps, with a seed of its own."""
+        return (self.halving if n_steps > 2 else self.halving_last).with_seed(1000 * seed + n_steps)
 
     @model_validator(mode="after")
     def _steps_halve(self) -> "Profile":

@@ -1,0 +1,58 @@
+"""What is varied in notebook 04: settings of a halving one at a time, and the noise that a student is sampled from."""
+
+from dataclasses import replace
+from typing import Any
+
+from distill_lib import pretrained
+from distill_lib.evaluation import Measured
+from distill_lib.methods.step_halving import Halved, halve_down
+from distill_lib.models import Network
+from distill_lib.profiles import Profile
+from distill_lib.training import TrainSettings
+from distill_lib.worlds.datasets import Pictures
+
+__all__ = ["chain_of", "one_at_a_time", "resampled"]
+
+
+def chain_of(settings: Profile, pictures: Pictures, seed: int) -> dict[int, Halved]:
+    """The students of all w that a profile trains, from the shipped student of stage one; by their steps."""
+    name = f"student-{settings.world}"
+    made = pretrained.made(name)
+    return halve_down(
+        Network(pretrained.student(settings.world).requires_grad_(False)),
+        made["weights"],
+        settings.halving_start,
+        pictures,
+        lambda n_steps: settings.halving_settings(n_steps, seed),
+        w_range=(0.0, made["config"]["w_max"]),
+    )
+
+
+def one_at_a_time(base: TrainSettings) -> dict[str, tuple[TrainSettings, float]]:
+    """Label -> (settings, clamp) of one halving: as it is, and with one thing changed."""
+    half = max(1, base.steps // 2)
+    varied = {
+        "as in the profile": {},
+        "lr / 3": {"lr": base.lr / 3},
+        "lr x 3": {"lr": base.lr * 3},
+        "half the updates": {"steps": half},
+        "twice the updates": {"steps": 2 * base.steps},
+        "half the batch": {"batch_size": base.batch_size // 2},
+        "half the batch, twice the updates": {"batch_size": base.batch_size // 2, "steps": 2 * base.steps},
+        "no average of weights": {"ema": 0.0},
+    }
+    found = {label: (replace(base, **changed), 100.0) for label, changed in varied.items()}
+    return found | {"weight 1 (clamp 1)": (base, 1.0), "weight not bounded": (base, 1e9)}
+
+
+def resampled(
+    measured: Measured, method: str, net: Network, n_steps: int, w: float, draws: int
+) -> list[dict[str, Any]]:
+    """Rows of one network from several draws of noise, numbered by `draw`; draw 0 of seed 0 is that of every table."""
+    rows = []
+    for draw in range(draws):
+        again = Measured(
+            measured.reader, measured.teacher, measured.world, measured.n, measured.teacher_steps, seed=draw
+        )
+        rows += [row | {"draw": draw, "seed": measured.seed} for row in again.rows(method, net, n_steps, w)]
+    return rows

@@ -1,0 +1,62 @@
+"""Tables and curves say what the rows say."""
+
+import math
+
+import pytest
+
+from distill_lib import figures
+
+
+def rows(method="ours-D", steps=4, w=1.0, metric="fid", values=(10.0,), **more):
+    about = {"method": method, "steps": steps, "w": w, "nfe": steps, "metric": metric} | more
+    return [about | {"seed": seed, "value": value} for seed, value in enumerate(values)]
+
+
+@pytest.mark.parametrize(
+    "values, text",
+    [((), ""), ((12.345,), "12.3"), ((1.0, 3.0), "2 ± 1.4"), ((-2e-10,), "0"), ((0.9, 0.9, 0.9), "0.9 ± 0")],
+)
+def test_a_cell_is_the_mean_with_the_standard_deviation_over_seeds(values, text):
+    assert figures.over_seeds(rows(values=values)) == text
+
+
+def test_table_1_has_a_line_for_each_method_and_step_count_and_its_three_numbers():
+    found = rows() + rows(metric="is", values=(20.0,)) + rows(metric="fid_teacher", values=(3.0,))
+    found += rows(method="ddim", w=0.0) + rows(method="real", metric="floor_fid")
+    header, lines = figures.table_1(found, [0.0, 1.0])
+    assert header == ["method", "steps", "w=0: FID / IS / to teacher", "w=1: FID / IS / to teacher"]
+    assert lines == [
+        ["distilled student (D)", 4, " /  / ", "10 / 20 / 3"],
+        ["guided pair, DDIM", 4, "10 /  / ", " /  / "],
+    ]
+
+
+def test_the_table_of_one_strength_holds_every_metric_and_no_other_strength():
+    found = rows() + rows(metric="seconds", values=(0.5,)) + rows(w=0.0, steps=8)
+    header, lines = figures.table_of_strength(found, 1.0)
+    assert len(lines) == 1
+    line = dict(zip(header, lines[0], strict=True))
+    assert (line["evaluations"], line["FID"], line["seconds"], line["recall"]) == (4, "10", "0.5", "")
+
+
+def test_spreads_over_noise_and_over_trainings_are_told_apart():
+    """Values training + noise: each spread sees its own part alone."""
+    noise, training = (0.0, 1.0, 5.0), (0.0, 20.0)
+    found = [
+        row | {"draw": draw, "seed": seed, "value": training[seed] + noise[draw]}
+        for draw in range(3)
+        for seed, row in enumerate(rows(values=(0.0, 0.0)))
+    ]
+    header, (line,) = figures.spread_table(found)
+    line = dict(zip(header, line, strict=True))
+    assert line["mean"] == pytest.approx(12.0)
+    assert float(line["spread over noise"]) == pytest.approx(math.sqrt(7), rel=0.05)
+    assert float(line["spread over trainings"]) == pytest.approx(20 / math.sqrt(2), rel=0.05)
+    _, (alone,) = figures.spread_table([row for row in found if row["seed"] == 0])
+    assert alone[-1] == ""
+
+
+def test_curves_draw_the_mean_of_the_seeds_against_evaluations():
+    found = [row for n in (1, 2) for row in rows(steps=n, values=(n, 3.0 * n))]
+    axes = figures.curves(found, ["fid"], [1.0], "title").axes[0]
+    assert axes.lines[0].get_xydata().tolist() == [[1.0, 2.0], [2.0, 4.0]]
