@@ -42,7 +42,7 @@ def one_at_a_time(base: TrainSettings) -> dict[str, tuple[TrainSettings, float]]
         "no average of weights": {"ema": 0.0},
     }
     found = {label: (replace(base, **changed), 100.0) for label, changed in varied.items()}
-    return found | {"weight 1 (clamp 1)": (base, 1.0), "weight not bounded": (base, 1e9)}
+    return found | {"weight 1 at all times": (base, 1.0)}
 
 
 def resampled(

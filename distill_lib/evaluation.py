@@ -17,7 +17,7 @@ from distill_lib.losses.guided import relative_error
 from distill_lib.metrics import Reader, fid, laplacian_variance, median_seconds, paired, quality, to_bytes
 from distill_lib.models import Network, denoise_pair, denoise_student, from_patches
 from distill_lib.samplers import nfe, sample, sample_ancestral, sample_stochastic
-from distill_lib.schedules import OURS, add_noise
+from distill_lib.schedules import OURS, add_noise, v_from
 from distill_lib.store import cached
 from distill_lib.worlds.datasets import WORLDS, Pictures, render_pictures
 from distill_lib.worlds.scenes import TEXTURES
@@ -28,6 +28,7 @@ __all__ = [
     "check_steps",
     "check_strengths",
     "classes",
+    "guidance_rows",
     "held_out",
     "measure",
     "sample_pictures",
@@ -204,6 +205,29 @@ def stage_one_errors(
             rows.append(
                 {"method": "ours-D", "metric": "relative_error", "t": grid_t / OURS.T, "w": w, "value": error, "n": n}
             )
+    return rows
+
+
+@torch.no_grad()
+def guidance_rows(teacher: Network, pictures: Pictures, ts: Iterable[int], n: int = 256) -> list[Row]:
+    """What guidance is made of, at each t: the loss in v with and without the class, and |v_cond - v_uncond|^2.
+
+    If v_cond is right along the difference, the loss without the class exceeds that with it by the mean square of the
+    difference, whether that comes from the class or from errors of v_uncond.
+    """
+    n = min(n, len(pictures))
+    index = torch.arange(n, device=teacher.device)
+    x, label = pictures.batch(index.cpu(), teacher.device)
+    eps = noise.normal(0, "guidance", 0, index, x.shape[1:])
+    rows = []
+    for grid_t in ts:
+        t = torch.full_like(label, grid_t)
+        z_t, v = add_noise(x, eps, t), v_from(x, eps, t)
+        v_cond, v_uncond = guided_pair(teacher, z_t, t, label, teacher.null)
+        pairs = {"loss_cond": (v_cond, v), "loss_uncond": (v_uncond, v), "guidance_size": (v_cond, v_uncond)}
+        values = {metric: (a - b).square().mean().item() for metric, (a, b) in pairs.items()}
+        about = {"method": "teacher", "t": grid_t / OURS.T, "n": n}
+        rows += [about | {"metric": metric, "value": value} for metric, value in values.items()]
     return rows
 
 

@@ -36,8 +36,8 @@ __all__ = [
 Row = dict[str, Any]
 
 COLORS = {"ours-D": "#0072B2", "ddim": "#D55E00", "teacher": "#000000", "real": "#777777"}
-COLORS |= {"ours-S": "#009E73", "single-w": "#CC79A7"}
-MARKERS = {"ours-D": "o", "ddim": "s", "teacher": "*", "ours-S": "^", "single-w": "D"}
+COLORS |= {"ours-S": "#009E73", "single-w": "#CC79A7", "ancestral": "#E69F00"}
+MARKERS = {"ours-D": "o", "ddim": "s", "teacher": "*", "ours-S": "^", "single-w": "D", "ancestral": "v"}
 LABELS = {
     "ours-D": "distilled student (D)",
     "ours-S": "distilled student (S)",
@@ -120,7 +120,7 @@ def curves(
     rows: list[Row], metrics: Sequence[str], ws: Sequence[float], title: str, floor: float | None = None
 ) -> Figure:
     """Metrics (down) for each w (across) against network evaluations; the many-step teacher is a dashed line."""
-    drawn = ("ours-D", "ours-S", "single-w", "ddim")
+    drawn = ("ours-D", "ours-S", "single-w", "ddim", "ancestral")
     most = max((row["steps"] for row in select(rows, method="teacher")), default=math.inf)
     figure, axes = _new(2.5 * len(ws) + 0.6, 2.0 * len(metrics) + 0.5, len(metrics), len(ws), sharex=True, sharey="row")
     for i, metric in enumerate(metrics):

@@ -57,7 +57,8 @@ def _link(artefact: str, figures: Path) -> str:
 
 def _shown(item: Item, figures: Path) -> list[str]:
     links = [_link(artefact, figures) for artefact in item.artefacts]
-    status = "drawn" if all(link.startswith("[") for link in links) else "not measured yet"
+    there = [link.startswith("[") for link in links]
+    status = "drawn" if all(there) else "drawn in part" if any(there) else "not measured yet"
     notebook = f"[{item.notebook}](notebooks/{item.notebook}.ipynb)"
     return [_label(item.id), item.shows, ", ".join(links), notebook, f"{status}; {item.note}" if item.note else status]
 

@@ -151,3 +151,25 @@ def test_the_pictures_shown_are_spread_over_the_classes():
     assert showcase(32, 96, 8).max() < 32
     eight = showcase(768, 96, 8)
     assert len((eight % 3).unique()) == 3 and len((eight // 24).unique()) == 4  # every texture, every shape
+
+
+def test_what_guidance_is_made_of_is_exact_for_a_teacher_that_is_right_with_the_class():
+    """v_cond = v and v_uncond = v + 0.2: the losses are 0 and 0.04, and so is the size of guidance."""
+    image = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8)
+    pictures = Pictures(image, torch.arange(8) % 4, tuple("abcd"))
+    x, _ = pictures.batch(torch.arange(8))
+    eps = evaluation.noise.normal(0, "guidance", 0, torch.arange(8), x.shape[1:])
+
+    class Right:
+        device, null = torch.device("cpu"), 4
+
+        def __call__(self, z_t, t, label, w=None):
+            right = evaluation.v_from(x.repeat(2, 1, 1, 1), eps.repeat(2, 1, 1, 1), t)
+            return right + 0.2 * (label == 4)[:, None, None, None]
+
+    found = evaluation.guidance_rows(Right(), pictures, [64, 1024], n=8)
+    value = {(row["t"], row["metric"]): row["value"] for row in found}
+    for t in (1 / 16, 1.0):
+        assert value[t, "loss_cond"] == 0
+        assert value[t, "loss_uncond"] == pytest.approx(0.04, rel=1e-4)
+        assert value[t, "guidance_size"] == pytest.approx(0.04, rel=1e-4)

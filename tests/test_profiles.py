@@ -14,10 +14,11 @@ def test_every_profile_is_valid_and_asks_for_steps_that_are_distilled(name):
     check_steps(profile.steps, profile.halving_start)
     check_strengths(profile.ws, 4.0)
     assert set(profile.hardness.worlds) <= set(WORLDS)
+    assert set(profile.single_w) <= set(profile.ws)  # 04 compares with the student of all w at the same strengths
 
 
 def test_an_unknown_profile_is_named_with_those_that_exist():
-    with pytest.raises(ValueError, match="profile='quik' is unknown; choose one of laptop, quick, smoke"):
+    with pytest.raises(ValueError, match="profile='quik' is unknown; choose one of gpu, laptop, paper, quick, smoke"):
         profiles.load("quik")
 
 

@@ -28,7 +28,7 @@ def command(tmp_path, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--profile", "quik"], "PROFILE=quik is unknown; choose one of laptop, quick, smoke"),
+        (["--profile", "quik"], "PROFILE=quik is unknown; choose one of gpu, laptop, paper, quick, smoke"),
         (["--id", "g-fig99"], "ID=g-fig99 is unknown; choose one of g-"),
         (["--id", "g-start", "--set", "width=3"], "00_start_here has no parameter 'width'; it has profile, seed"),
     ],

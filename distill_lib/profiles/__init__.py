@@ -70,6 +70,8 @@ class Profile(_Strict):
         for what, start in (("halving_start", self.halving_start), ("hardness.start", self.hardness.start)):
             if start < 8 or OURS.T % (2 * start) or start & (start - 1):  # the student of 4 steps is shown everywhere
                 raise ValueError(f"{what}={start} should be a power of two from 8 to {OURS.T // 2}")
+        if 8 not in self.hardness.steps:
+            raise ValueError(f"hardness.steps={self.hardness.steps} should hold 8, by which the worlds are compared")
         if any(n >= self.halving_start or n & (n - 1) or n < 1 for n in self.steps):
             raise ValueError(f"steps={self.steps}: students have powers of two below {self.halving_start}")
         return self
