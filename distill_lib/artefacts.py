@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from distill_lib.reach import ROOT
 from distill_lib.store import atomic
 
-__all__ = ["Recorder", "figures_folder", "load_rows", "origin", "select"]
+__all__ = ["Recorder", "committed_curves", "curve_rows", "figures_folder", "load_rows", "origin", "select"]
 
 Row = dict[str, Any]
 _PACKAGES = ("torch", "diffusers", "torch-fidelity", "accelerate", "papermill")
@@ -41,6 +41,26 @@ def load_rows(profile: str, artefact: str) -> list[Row]:
 def select(rows: list[Row], **wanted: Any) -> list[Row]:
     """Rows whose columns equal all that is wanted."""
     return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+
+
+def curve_rows(method: str, curves: dict[int, list[tuple[float, float]]], seed: int) -> list[Row]:
+    """Training curves (step, loss) by number of sampling steps as tidy rows, some fifty points each."""
+    about = {"method": method, "metric": "loss", "seed": seed}
+    return [
+        about | {"steps": n, "update": update, "value": loss}
+        for n, points in curves.items()
+        for update, loss in points[:: max(1, len(points) // 50)]
+    ]
+
+
+def committed_curves(artefact: str, method: str) -> dict[int, list[list[tuple[float, float]]]]:
+    """The curves of the committed laptop runs, by number of sampling steps, one for each training seed."""
+    path = ROOT / "figures" / "laptop" / f"{artefact}.json"
+    rows = select(json.loads(path.read_text())["rows"], method=method) if path.exists() else []
+    found: dict[int, dict[int, list[tuple[float, float]]]] = {}
+    for row in rows:
+        found.setdefault(row["steps"], {}).setdefault(row["seed"], []).append((row["update"], row["value"]))
+    return {n: list(of_seed.values()) for n, of_seed in found.items()}
 
 
 def origin() -> dict[str, Any]:

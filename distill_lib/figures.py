@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -23,6 +24,7 @@ __all__ = [
     "grid",
     "hardness",
     "loss_curve",
+    "loss_panels",
     "markdown_table",
     "over_seeds",
     "sampler_diagram",
@@ -183,15 +185,37 @@ def tradeoff(rows: list[Row], steps: Sequence[int], title: str) -> Figure:
     return figure
 
 
-def loss_curve(curves: dict[str, list[tuple[float, float]]], title: str) -> Figure:
+Curve = Sequence[tuple[float, float]]
+"""Points (step, loss)."""
+
+
+def loss_curve(curves: dict[str, Curve], title: str) -> Figure:
     """Training losses against the step, on a logarithmic axis."""
     figure, axes = _new(5.6, 2.8)
+    _losses(axes[0, 0], curves, {})
+    axes[0, 0].set(title=title, ylabel="loss, smoothed")
+    return figure
+
+
+def loss_panels(panels: dict[str, dict[str, Curve]], expected: dict[str, dict[str, list[Curve]]], title: str) -> Figure:
+    """Training losses side by side, a panel each; broad and faint behind them those of committed runs (`expected`)."""
+    figure, axes = _new(8.4, 3.0, 1, len(panels), sharey=True)
+    for ax, (name, curves) in zip(axes[0], panels.items(), strict=True):
+        _losses(ax, curves, expected.get(name, {}))
+        ax.set_title(name, fontsize=9)
+    axes[0, 0].set_ylabel("loss, smoothed")
+    figure.suptitle(title)
+    return figure
+
+
+def _losses(ax: Axes, curves: dict[str, Curve], expected: dict[str, list[Curve]]) -> None:
     shades = mpl.colormaps["viridis"](np.linspace(0.1, 0.85, len(curves)))
     for (label, points), color in zip(curves.items(), shades, strict=True):
-        axes[0, 0].plot(*zip(*points, strict=True), color=color, label=label)
-    axes[0, 0].set(xlabel="training step", ylabel="loss, smoothed", yscale="log", title=title)
-    axes[0, 0].legend(fontsize=8)
-    return figure
+        for earlier in expected.get(label, []):
+            ax.plot(*zip(*earlier, strict=True), color=color, lw=5, alpha=0.2)
+        ax.plot(*zip(*points, strict=True), color=color, lw=1.2, label=label)
+    ax.set(xlabel="training step", yscale="log")
+    ax.legend(fontsize=8)
 
 
 def scatter_2d(panels: dict[str, Tensor], label: Tensor, title: str, limit: float = 2.2) -> Figure:
@@ -244,7 +268,8 @@ def markdown_table(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str
     """A Markdown table; floats get three significant digits."""
 
     def cell(value: Any) -> str:
-        return f"{value:.3g}" if isinstance(value, float) else str(value)
+        # below a millionth a number here is rounding: the teacher's distance to itself
+        return f"{value if abs(value) > 1e-6 else 0:.3g}" if isinstance(value, float) else str(value)
 
     rows = [header, ["---"] * len(header), *lines]
     return "\n".join("| " + " | ".join(cell(value) for value in row) + " |" for row in rows) + "\n"
@@ -264,14 +289,17 @@ def _lines_of(rows: list[Row]) -> list[tuple[str, int]]:
 
 
 def table_1(rows: list[Row], ws: Sequence[float]) -> tuple[list[str], list[list[Any]]]:
-    """Header and lines of Table 1: a line a method and step count, FID / IS / distance to teacher for each w."""
-    header = ["method", "steps"] + [f"w={w:g}: FID / IS / to teacher" for w in ws]
+    """Header and lines of Table 1: a line a method and step count, FID / IS / distance to teacher for each w.
+
+    Evaluations are those of guided sampling; at w = 0 a pair needs half of them.
+    """
+    header = ["method", "steps", "evaluations"] + [f"w={w:g}: FID / IS / to teacher" for w in ws]
     lines = []
     for method, n_steps in _lines_of(rows):
         here = select(rows, method=method, steps=n_steps)
         cells = [" / ".join(over_seeds(select(here, w=w, metric=m)) for m in ("fid", "is", "fid_teacher")) for w in ws]
         if any(cell.strip(" /") for cell in cells):
-            lines.append([LABELS.get(method, method), n_steps, *cells])
+            lines.append([LABELS.get(method, method), n_steps, max(row["nfe"] for row in here), *cells])
     return header, lines
 
 

@@ -121,6 +121,12 @@ def _cell(found: list[float]) -> str:
     return f"{fmean(found):.3g}" + (f" ± {(high - low) / 2:.2g}" if len(found) > 1 else "")
 
 
+def _against(ours: list[float], theirs: list[float]) -> str:
+    """Two cells, the smaller mean in bold."""
+    better = not theirs or (bool(ours) and fmean(ours) <= fmean(theirs))
+    return f"**{_cell(ours)}** / {_cell(theirs)}" if better else f"{_cell(ours)} / **{_cell(theirs)}**"
+
+
 def headline_table(figures: Path = FIGURES) -> str:
     """Steps by w: fid_teacher of the student beside that of DDIM at as many evaluations."""
     found = [row for row in rows(PROFILE, "g-tab1", figures) if row["metric"] == "fid_teacher"]
@@ -133,14 +139,15 @@ def headline_table(figures: Path = FIGURES) -> str:
 
     ws = sorted({row["w"] for row in ours})
     lines = [
-        [str(nfe), *(f"**{_cell(values('ours-D', nfe, w))}** / {_cell(values('ddim', nfe, w))}" for w in ws)]
+        [str(nfe), *(_against(values("ours-D", nfe, w), values("ddim", nfe, w)) for w in ws)]
         for nfe in sorted({row["nfe"] for row in ours})
     ]
     seeds, counts = (sorted({row[key] for row in ours}) for key in ("seed", "n"))
     floor = [row["value"] for row in rows(PROFILE, "g-tab1", figures) if row["metric"] == "floor_fid"]
     about = (
-        "Fréchet distance to the many-step teacher at the same w: **distilled student** / the teacher by DDIM with as "
-        f"many network evaluations. {' or '.join(map(str, counts))} pictures a number, {len(seeds)} seed"
+        "Fréchet distance to the many-step teacher at the same w: distilled student / the teacher by DDIM with as "
+        f"many network evaluations, the smaller in bold (-: a guided pair needs at least two). "
+        f"{' or '.join(map(str, counts))} pictures a number, {len(seeds)} seed"
         f"{'s, mean ± half the 95 % t interval' if len(seeds) > 1 else ''}; real pictures against other real ones: "
         f"{_cell(floor)}. Our features and data, so not to be compared with the paper's FID."
     )

@@ -24,10 +24,10 @@ def test_table_1_has_a_line_for_each_method_and_step_count_and_its_three_numbers
     found = rows() + rows(metric="is", values=(20.0,)) + rows(metric="fid_teacher", values=(3.0,))
     found += rows(method="ddim", w=0.0) + rows(method="real", metric="floor_fid")
     header, lines = figures.table_1(found, [0.0, 1.0])
-    assert header == ["method", "steps", "w=0: FID / IS / to teacher", "w=1: FID / IS / to teacher"]
+    assert header == ["method", "steps", "evaluations", "w=0: FID / IS / to teacher", "w=1: FID / IS / to teacher"]
     assert lines == [
-        ["distilled student (D)", 4, " /  / ", "10 / 20 / 3"],
-        ["guided pair, DDIM", 4, "10 /  / ", " /  / "],
+        ["distilled student (D)", 4, 4, " /  / ", "10 / 20 / 3"],
+        ["guided pair, DDIM", 4, 4, "10 /  / ", " /  / "],
     ]
 
 
@@ -60,3 +60,17 @@ def test_curves_draw_the_mean_of_the_seeds_against_evaluations():
     found = [row for n in (1, 2) for row in rows(steps=n, values=(n, 3.0 * n))]
     axes = figures.curves(found, ["fid"], [1.0], "title").axes[0]
     assert axes.lines[0].get_xydata().tolist() == [[1.0, 2.0], [2.0, 4.0]]
+
+
+def test_committed_curves_lie_behind_the_live_one_in_its_colour():
+    live = {"D": {"4 steps": [(1, 2.0), (2, 1.0)]}, "S": {"4 steps": [(1, 3.0), (2, 1.5)]}}
+    axes = figures.loss_panels(live, {"D": {"4 steps": [[(1, 1.9), (9, 0.5)]]}}, "title").axes
+    earlier, now = axes[0].lines
+    assert earlier.get_xydata().tolist() == [[1, 1.9], [9, 0.5]] and now.get_xydata().tolist() == [[1, 2], [2, 1]]
+    assert tuple(earlier.get_color()) == tuple(now.get_color()) and earlier.get_alpha() < 0.5
+    assert len(axes[1].lines) == 1
+
+
+def test_a_table_prints_rounding_as_zero_and_three_digits_of_the_rest():
+    text = figures.markdown_table(["a", "b"], [[-9.3e-12, 0.00012345], [1234.5, 7]])
+    assert text.splitlines()[2:] == ["| 0 | 0.000123 |", "| 1.23e+03 | 7 |"]
