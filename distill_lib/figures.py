@@ -192,7 +192,7 @@ Curve = Sequence[tuple[float, float]]
 def loss_curve(curves: dict[str, Curve], title: str) -> Figure:
     """Training losses against the step, on a logarithmic axis."""
     figure, axes = _new(5.6, 2.8)
-    _losses(axes[0, 0], curves, {})
+    _losses(axes[0, 0], curves, {}, len(curves))
     axes[0, 0].set(title=title, ylabel="loss, smoothed")
     return figure
 
@@ -200,17 +200,19 @@ def loss_curve(curves: dict[str, Curve], title: str) -> Figure:
 def loss_panels(panels: dict[str, dict[str, Curve]], expected: dict[str, dict[str, list[Curve]]], title: str) -> Figure:
     """Training losses side by side, a panel each; broad and faint behind them those of committed runs (`expected`)."""
     figure, axes = _new(8.4, 3.0, 1, len(panels), sharey=True)
+    shades = max(map(len, panels.values()))  # the same colour for the same place in every panel
     for ax, (name, curves) in zip(axes[0], panels.items(), strict=True):
-        _losses(ax, curves, expected.get(name, {}))
+        _losses(ax, curves, expected.get(name, {}), shades)
+        ax.set_xscale("log")  # the live runs of a small profile are a tenth as long as the committed ones
         ax.set_title(name, fontsize=9)
     axes[0, 0].set_ylabel("loss, smoothed")
     figure.suptitle(title)
     return figure
 
 
-def _losses(ax: Axes, curves: dict[str, Curve], expected: dict[str, list[Curve]]) -> None:
-    shades = mpl.colormaps["viridis"](np.linspace(0.1, 0.85, len(curves)))
-    for (label, points), color in zip(curves.items(), shades, strict=True):
+def _losses(ax: Axes, curves: dict[str, Curve], expected: dict[str, list[Curve]], shades: int) -> None:
+    colors = mpl.colormaps["viridis"](np.linspace(0.1, 0.85, shades))
+    for (label, points), color in zip(curves.items(), colors, strict=False):
         for earlier in expected.get(label, []):
             ax.plot(*zip(*earlier, strict=True), color=color, lw=5, alpha=0.2)
         ax.plot(*zip(*points, strict=True), color=color, lw=1.2, label=label)
