@@ -60,7 +60,7 @@ class Reader:
         self.name = weights_name(net, "scenes")
         if self.name not in FEATURE_EXTRACTORS_REGISTRY:
             torch_fidelity.register_feature_extractor(self.name, _registered(net))
-        self._registered = create_feature_extractor(self.name, list(_LAYERS), cuda=False)
+        self._registered = create_feature_extractor(self.name, list(_LAYERS), cuda=False, verbose=False)
         self._read = WeakTensorKeyDictionary()
 
     def read(self, image: Tensor) -> dict[str, Tensor]:
