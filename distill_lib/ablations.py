@@ -51,8 +51,6 @@ def resampled(
     """Rows of one network from several draws of noise, numbered by `draw`; draw 0 of seed 0 is that of every table."""
     rows = []
     for draw in range(draws):
-        again = Measured(
-            measured.reader, measured.teacher, measured.world, measured.n, measured.teacher_steps, seed=draw
-        )
-        rows += [row | {"draw": draw, "seed": measured.seed} for row in again.rows(method, net, n_steps, w)]
+        found = measured.with_noise(draw).rows(method, net, n_steps, w)
+        rows += [row | {"draw": draw, "seed": measured.seed} for row in found]
     return rows

@@ -4,6 +4,7 @@ Everybody starts from the same noise and the same classes, so that methods are c
 are kept in `runs/cache` by the weights they came from: no notebook samples twice what another has sampled.
 """
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -151,6 +152,12 @@ class Measured:
         self.joint = label if WORLDS[world].texture else label * len(TEXTURES)
         self._truth: dict[float, Tensor] = {}
 
+    def with_noise(self, seed: int) -> "Measured":
+        """The same real pictures and floor, for samples from the noise of another seed."""
+        again = copy.copy(self)
+        again.seed, again._truth = seed, {}
+        return again
+
     def truth(self, w: float) -> Tensor:
         """The teacher's own pictures at w, always the same tensor, so that the reader reads it once."""
         if w not in self._truth:
@@ -181,6 +188,13 @@ class Measured:
         return [about | {"metric": metric, "value": value} for metric, value in pairs.items()]
 
 
+def _to_noise(pictures: Pictures, stream: str, n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The first n pictures x, their classes and one noise each, the same at every time so that times can be compared."""
+    index = torch.arange(n, device=device)
+    x, label = pictures.batch(index.cpu(), device)
+    return x, label, noise.normal(0, stream, 0, index, x.shape[1:])
+
+
 @torch.no_grad()
 def stage_one_errors(
     student: Network, teacher: Network, pictures: Pictures, ts: Iterable[int], ws: Iterable[float], n: int = 64
@@ -190,9 +204,7 @@ def stage_one_errors(
     The same n pictures and noises serve every point, so that neighbouring points can be compared. Take networks in
     float32: at w = 0.5 and t = 1/16 the rounding of bfloat16 in the teacher's pair alone is a fifth of what w adds.
     """
-    index = torch.arange(n, device=teacher.device)
-    x, label = pictures.batch(index.cpu(), teacher.device)
-    eps = noise.normal(0, "stage-one-error", 0, index, x.shape[1:])
+    x, label, eps = _to_noise(pictures, "stage-one-error", n, teacher.device)
     rows = []
     for grid_t in ts:
         t = torch.full_like(label, grid_t)
@@ -216,9 +228,7 @@ def guidance_rows(teacher: Network, pictures: Pictures, ts: Iterable[int], n: in
     difference, whether that comes from the class or from errors of v_uncond.
     """
     n = min(n, len(pictures))
-    index = torch.arange(n, device=teacher.device)
-    x, label = pictures.batch(index.cpu(), teacher.device)
-    eps = noise.normal(0, "guidance", 0, index, x.shape[1:])
+    x, label, eps = _to_noise(pictures, "guidance", n, teacher.device)
     rows = []
     for grid_t in ts:
         t = torch.full_like(label, grid_t)

@@ -266,12 +266,16 @@ def sampler_diagram(deterministic: Sequence[int], stochastic: Sequence[int], T: 
     return figure
 
 
+def _digits(value: float) -> str:
+    """Three significant digits; below a millionth a number here is rounding: the teacher's distance to itself."""
+    return f"{value if abs(value) > 1e-6 else 0:.3g}"
+
+
 def markdown_table(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
     """A Markdown table; floats get three significant digits."""
 
     def cell(value: Any) -> str:
-        # below a millionth a number here is rounding: the teacher's distance to itself
-        return f"{value if abs(value) > 1e-6 else 0:.3g}" if isinstance(value, float) else str(value)
+        return _digits(value) if isinstance(value, float) else str(value)
 
     rows = [header, ["---"] * len(header), *lines]
     return "\n".join("| " + " | ".join(cell(value) for value in row) + " |" for row in rows) + "\n"
@@ -282,8 +286,7 @@ def over_seeds(rows: list[Row]) -> str:
     values = np.array([row["value"] for row in rows])
     if not len(values):
         return ""
-    mean = values.mean() if abs(values.mean()) > 1e-6 else 0.0  # the teacher against itself, up to rounding
-    return f"{mean:.3g}" + (f" ± {values.std(ddof=1):.2g}" if len(values) > 1 else "")
+    return _digits(values.mean()) + (f" ± {values.std(ddof=1):.2g}" if len(values) > 1 else "")
 
 
 def _lines_of(rows: list[Row]) -> list[tuple[str, int]]:

@@ -146,7 +146,7 @@ def headline_table(figures: Path = FIGURES) -> str:
     floor = [row["value"] for row in rows(PROFILE, "g-tab1", figures) if row["metric"] == "floor_fid"]
     about = (
         "Fréchet distance to the many-step teacher at the same w: distilled student / the teacher by DDIM with as "
-        f"many network evaluations, the smaller in bold (-: a guided pair needs at least two). "
+        "many network evaluations, the smaller in bold (-: a guided pair needs at least two). "
         f"{' or '.join(map(str, counts))} pictures a number, {len(seeds)} seed"
         f"{'s, mean ± half the 95 % t interval' if len(seeds) > 1 else ''}; real pictures against other real ones: "
         f"{_cell(floor)}. Our features and data, so not to be compared with the paper's FID."
