@@ -189,7 +189,7 @@ class Measured:
 
 
 def _to_noise(pictures: Pictures, stream: str, n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """The first n pictures x, their classes and one noise each, the same at every time so that times can be compared."""
+    """The first n pictures x, their classes and one noise each: the same at every time, so that times compare."""
     index = torch.arange(n, device=device)
     x, label = pictures.batch(index.cpu(), device)
     return x, label, noise.normal(0, stream, 0, index, x.shape[1:])
