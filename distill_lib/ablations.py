@@ -3,29 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-from distill_lib import pretrained
 from distill_lib.evaluation import Measured
-from distill_lib.methods.step_halving import Halved, halve_down
 from distill_lib.models import Network
-from distill_lib.profiles import Profile
 from distill_lib.training import TrainSettings
-from distill_lib.worlds.datasets import Pictures
 
-__all__ = ["chain_of", "one_at_a_time", "resampled"]
-
-
-def chain_of(settings: Profile, pictures: Pictures, seed: int) -> dict[int, Halved]:
-    """The students of all w that a profile trains, from the shipped student of stage one; by their steps."""
-    name = f"student-{settings.world}"
-    made = pretrained.made(name)
-    return halve_down(
-        Network(pretrained.student(settings.world).requires_grad_(False)),
-        made["weights"],
-        settings.halving_start,
-        pictures,
-        lambda n_steps: settings.halving_settings(n_steps, seed),
-        w_range=(0.0, made["config"]["w_max"]),
-    )
+__all__ = ["one_at_a_time", "resampled"]
 
 
 def one_at_a_time(base: TrainSettings) -> dict[str, tuple[TrainSettings, float]]:

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from distill_lib.reach import ROOT
+from distill_lib.reach import COMMITTED, ROOT
 from distill_lib.store import atomic
 
-__all__ = ["Recorder", "committed_curves", "curve_rows", "figures_folder", "load_rows", "origin", "select"]
+__all__ = ["Recorder", "committed_rows", "curve_rows", "figures_folder", "load_rows", "origin", "select"]
 
 Row = dict[str, Any]
 _PACKAGES = ("torch", "diffusers", "torch-fidelity", "accelerate", "papermill")
@@ -53,14 +53,10 @@ def curve_rows(method: str, curves: dict[int, list[tuple[float, float]]], seed: 
     ]
 
 
-def committed_curves(artefact: str, method: str) -> dict[int, list[list[tuple[float, float]]]]:
-    """The curves of the committed laptop runs, by number of sampling steps, one for each training seed."""
-    path = ROOT / "figures" / "laptop" / f"{artefact}.json"
-    rows = select(json.loads(path.read_text())["rows"], method=method) if path.exists() else []
-    found: dict[int, dict[int, list[tuple[float, float]]]] = {}
-    for row in rows:
-        found.setdefault(row["steps"], {}).setdefault(row["seed"], []).append((row["update"], row["value"]))
-    return {n: list(of_seed.values()) for n, of_seed in found.items()}
+def committed_rows(artefact: str) -> list[Row]:
+    """The rows that the repository holds of an artefact; none if it holds none."""
+    path = ROOT / "figures" / COMMITTED / f"{artefact}.json"
+    return json.loads(path.read_text())["rows"] if path.exists() else []
 
 
 def origin() -> dict[str, Any]:

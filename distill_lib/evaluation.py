@@ -29,6 +29,7 @@ __all__ = [
     "check_steps",
     "check_strengths",
     "classes",
+    "distance_rows",
     "guidance_rows",
     "held_out",
     "measure",
@@ -186,6 +187,29 @@ class Measured:
         about = {"method": "real", "seed": self.seed, "n": self.n}
         pairs = {"floor_fid": self.floor, "sharpness": self.real_sharpness}
         return [about | {"metric": metric, "value": value} for metric, value in pairs.items()]
+
+
+def distance_rows(
+    measured: Measured, net: Network, snapshots: dict[int, dict[str, Tensor]], n_steps: int, w: float, n: int
+) -> list[Row]:
+    """Distance to the teacher during a training, from the same noise: one row for each snapshot of its weights.
+
+    Args:
+        measured: what is compared with.
+        net: the finished student; its own weights are not touched.
+        snapshots: weights by the number of updates that made them.
+        n_steps, w: how it is sampled, by the deterministic sampler.
+        n: pictures behind a distance, at most those of `measured`. Few will do: the noise is shared.
+    """
+    truth, then = measured.truth(w)[:n], Network(copy.deepcopy(net.module), bf16=net.bf16)
+    about = {"method": "ours-D", "metric": "fid_teacher", "steps": n_steps, "w": w, "n": len(truth)}
+    rows = []
+    for update, weights in snapshots.items():
+        then.module.load_state_dict(weights)
+        image = samples_of(then, n_steps, w, len(truth), measured.seed)
+        value = fid(measured.reader, image, truth)
+        rows.append(about | {"update": update, "seed": measured.seed, "value": value})
+    return rows
 
 
 def _to_noise(pictures: Pictures, stream: str, n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

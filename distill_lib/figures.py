@@ -11,7 +11,6 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -24,7 +23,6 @@ __all__ = [
     "grid",
     "hardness",
     "loss_curve",
-    "loss_panels",
     "markdown_table",
     "over_seeds",
     "sampler_diagram",
@@ -33,6 +31,7 @@ __all__ = [
     "table_1",
     "table_of_strength",
     "tradeoff",
+    "training_panels",
 ]
 
 Row = dict[str, Any]
@@ -48,6 +47,7 @@ LABELS = {
     "ancestral": "guided pair, ancestral",
     "teacher": "teacher, many steps",
     "fid": "FID",
+    "loss": "loss, smoothed",
     "fid_teacher": "distance to teacher",
     "is": "Inception score",
     "accuracy": "named as its class",
@@ -192,32 +192,42 @@ Curve = Sequence[tuple[float, float]]
 def loss_curve(curves: dict[str, Curve], title: str) -> Figure:
     """Training losses against the step, on a logarithmic axis."""
     figure, axes = _new(5.6, 2.8)
-    _losses(axes[0, 0], curves, {}, len(curves))
-    axes[0, 0].set(title=title, ylabel="loss, smoothed")
+    colors = mpl.colormaps["viridis"](np.linspace(0.1, 0.85, len(curves)))
+    for (label, points), color in zip(curves.items(), colors, strict=True):
+        axes[0, 0].plot(*zip(*points, strict=True), color=color, lw=1.2, label=label)
+    axes[0, 0].set(title=title, xlabel="training step", ylabel="loss, smoothed", yscale="log")
+    axes[0, 0].legend(fontsize=8)
     return figure
 
 
-def loss_panels(panels: dict[str, dict[str, Curve]], expected: dict[str, dict[str, list[Curve]]], title: str) -> Figure:
-    """Training losses side by side, a panel each; broad and faint behind them those of committed runs (`expected`)."""
-    figure, axes = _new(8.4, 3.0, 1, len(panels), sharey=True)
-    shades = max(map(len, panels.values()))  # the same colour for the same place in every panel
-    for ax, (name, curves) in zip(axes[0], panels.items(), strict=True):
-        _losses(ax, curves, expected.get(name, {}), shades)
-        ax.set_xscale("log")  # the live runs of a small profile are a tenth as long as the committed ones
-        ax.set_title(name, fontsize=9)
-    axes[0, 0].set_ylabel("loss, smoothed")
+def training_panels(rows: list[Row], committed: list[Row], title: str) -> Figure:
+    """Loss or distance against the update, a panel for each method and metric, a colour for each step count.
+
+    Args:
+        rows: of the live trainings, with `update`; drawn as lines.
+        committed: of the committed ones; drawn broad and faint behind, as mean and range over their seeds.
+        title: of the figure.
+    """
+    panels = list(dict.fromkeys((row["metric"], row["method"]) for row in rows))
+    steps = sorted({row["steps"] for row in rows}, reverse=True)
+    shades = dict(zip(steps, mpl.colormaps["viridis"](np.linspace(0.1, 0.85, len(steps))), strict=True))
+    figure, axes = _new(3.4 * len(panels) + 0.4, 3.0, 1, len(panels))
+    for ax, (metric, method) in zip(axes[0], panels, strict=True):
+        for n in steps:
+            about = {"metric": metric, "method": method, "steps": n}
+            if behind := select(committed, **about):
+                x, mean, low, high = _mean_and_range(behind, "update")
+                ax.plot(x, mean, color=shades[n], lw=4, alpha=0.25)
+                ax.fill_between(x, low, high, color=shades[n], alpha=0.2, lw=0)
+            if live := select(rows, **about):
+                x, mean, _, _ = _mean_and_range(live, "update")
+                marker = "o" if metric == "fid_teacher" else None
+                ax.plot(x, mean, color=shades[n], lw=1.2, marker=marker, ms=3, label=f"{n} step" + "s" * (n > 1))
+        ax.set(xlabel="training step", xscale="log", yscale="log", ylabel=LABELS.get(metric, metric))
+        ax.set_title(LABELS[method], fontsize=9)
+    axes[0, 0].legend(fontsize=8)
     figure.suptitle(title)
     return figure
-
-
-def _losses(ax: Axes, curves: dict[str, Curve], expected: dict[str, list[Curve]], shades: int) -> None:
-    colors = mpl.colormaps["viridis"](np.linspace(0.1, 0.85, shades))
-    for (label, points), color in zip(curves.items(), colors, strict=False):
-        for earlier in expected.get(label, []):
-            ax.plot(*zip(*earlier, strict=True), color=color, lw=5, alpha=0.2)
-        ax.plot(*zip(*points, strict=True), color=color, lw=1.2, label=label)
-    ax.set(xlabel="training step", yscale="log")
-    ax.legend(fontsize=8)
 
 
 def scatter_2d(panels: dict[str, Tensor], label: Tensor, title: str, limit: float = 2.2) -> Figure:

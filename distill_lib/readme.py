@@ -18,11 +18,11 @@ from typing import Any
 from distill_lib.metrics import interval
 from distill_lib.papers.claims import rows
 from distill_lib.papers.manifest import PAPERS, Item, load_paper
-from distill_lib.store import ROOT, atomic
+from distill_lib.reach import COMMITTED, ROOT
+from distill_lib.store import atomic
 
 __all__ = ["claims_table", "headline_table", "main", "regenerate", "reproduced_table"]
 
-PROFILE = "laptop"
 FIGURES = ROOT / "figures"
 _KINDS = {"fig": "Fig.", "tab": "Table", "eq": "Eq.", "alg": "Algorithm"}
 _SIGNS = {"at_most": "≤", "at_least": "≥"}
@@ -51,8 +51,8 @@ def _fold(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
 def _link(artefact: str, figures: Path) -> str:
     """The artefact's picture or table, relative to README, where it is there."""
     files = [f"{artefact}.{suffix}" for suffix in ("png", "md")]
-    found = [file for file in files if (figures / PROFILE / file).exists()]
-    return f"[{artefact}](figures/{PROFILE}/{found[0]})" if found else artefact
+    found = [file for file in files if (figures / COMMITTED / file).exists()]
+    return f"[{artefact}](figures/{COMMITTED}/{found[0]})" if found else artefact
 
 
 def _shown(item: Item, figures: Path) -> list[str]:
@@ -87,7 +87,7 @@ def _effect(claim: dict[str, Any]) -> str:
 
 def claims_table(figures: Path = FIGURES) -> str:
     """The verdicts; the claims without one follow, one line a reason."""
-    path = figures / PROFILE / "claims.json"
+    path = figures / COMMITTED / "claims.json"
     if not path.exists():
         return "The claims are not measured yet."
     claims = json.loads(path.read_text())
@@ -129,7 +129,7 @@ def _against(ours: list[float], theirs: list[float]) -> str:
 
 def headline_table(figures: Path = FIGURES) -> str:
     """Steps by w: fid_teacher of the student beside that of DDIM at as many evaluations."""
-    found = [row for row in rows(PROFILE, "g-tab1", figures) if row["metric"] == "fid_teacher"]
+    found = [row for row in rows(COMMITTED, "g-tab1", figures) if row["metric"] == "fid_teacher"]
     ours = [row for row in found if row["method"] == "ours-D"]
     if not ours:
         return "Table 1 is not measured yet."
@@ -143,7 +143,7 @@ def headline_table(figures: Path = FIGURES) -> str:
         for nfe in sorted({row["nfe"] for row in ours})
     ]
     seeds, counts = (sorted({row[key] for row in ours}) for key in ("seed", "n"))
-    floor = [row["value"] for row in rows(PROFILE, "g-tab1", figures) if row["metric"] == "floor_fid"]
+    floor = [row["value"] for row in rows(COMMITTED, "g-tab1", figures) if row["metric"] == "floor_fid"]
     about = (
         "Fréchet distance to the many-step teacher at the same w: distilled student / the teacher by DDIM with as "
         "many network evaluations, the smaller in bold (-: a guided pair needs at least two). "

@@ -24,7 +24,7 @@ import nbformat
 import psutil
 import yaml
 
-from distill_lib.reach import ROOT
+from distill_lib.reach import COMMITTED, ROOT
 
 __all__ = ["artefacts_of", "check_parameters", "differences", "main", "notebook_names"]
 
@@ -172,15 +172,15 @@ def verify() -> None:
 
     Every committed seed is drawn; a row that is gone or new counts as moved. A run that was cut off is resumed.
     """
-    committed = {path.stem: _rows(path) for path in (ROOT / "figures" / "laptop").glob("[gs]-*.json")}
+    committed = {path.stem: _rows(path) for path in (ROOT / "figures" / COMMITTED).glob("[gs]-*.json")}
     seeds = sorted({row.get("seed", 0) for rows in committed.values() for row in rows})
     folder = _RUNS / "verify"
     environment = os.environ | {"DISTILL_RUNS": str(folder / "runs"), "DISTILL_FIGURES": str(folder / "figures")}
     for seed in seeds:
-        command = [sys.executable, "-m", "distill_lib.run", "figures", "--profile", "laptop", "--seed", str(seed)]
+        command = [sys.executable, "-m", "distill_lib.run", "figures", "--profile", COMMITTED, "--seed", str(seed)]
         if code := subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
             raise SystemExit(code)
-    found = {name: _rows(folder / "figures" / "laptop" / f"{name}.json") for name in committed}
+    found = {name: _rows(folder / "figures" / COMMITTED / f"{name}.json") for name in committed}
     moved = [line for name, rows in committed.items() for line in differences(name, rows, found[name])]
     print("\n".join(moved))
     print(f"{len(moved)} values moved by more than the tolerance of their metric; remove {folder} to draw anew")
@@ -258,7 +258,7 @@ def main() -> None:
         sub.add_argument("--seed", type=int, default=0)
         sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     commands.add_parser("verify")
-    commands.add_parser("publish").add_argument("--profile", default="laptop")
+    commands.add_parser("publish").add_argument("--profile", default=COMMITTED)
     args = parser.parse_args()
     try:
         extra = {}

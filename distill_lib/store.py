@@ -89,7 +89,8 @@ def load_tensors(path: Path, checksum: str | None = None) -> dict[str, Tensor]:
 
 
 class Run:
-    """One run folder: `config.json`, `weights.safetensors`, `state/` while unfinished, `progress.jsonl`, `done`.
+    """One run folder: `config.json`, `weights.safetensors`, `state/` while unfinished, `progress.jsonl`, `done`;
+    `snapshots/` holds weights that were kept on the way.
 
     Args:
         kind: what is made, the start of the folder's name.
@@ -123,6 +124,18 @@ class Run:
         """What an interrupted run left, if anything."""
         path = self.folder / "state" / "state.safetensors"
         return load_tensors(path) if path.exists() else None
+
+    def save_snapshot(self, step: int, tensors: dict[str, Tensor]) -> None:
+        """Keep the weights as they are after a step."""
+        save_tensors(self._snapshot(step), tensors)
+
+    def snapshots(self) -> dict[int, dict[str, Tensor]]:
+        """The kept weights by step, in order."""
+        steps = sorted(int(path.stem) for path in (self.folder / "snapshots").glob("*.safetensors"))
+        return {step: load_tensors(self._snapshot(step)) for step in steps}
+
+    def _snapshot(self, step: int) -> Path:
+        return self.folder / "snapshots" / f"{step}.safetensors"
 
     def log(self, record: dict[str, Any]) -> None:
         """Add a line to progress.jsonl."""

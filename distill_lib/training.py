@@ -38,7 +38,8 @@ class TrainSettings:
     """Settings of one training.
 
     batch_size counts samples a step over all processes; warmup is in steps, after which lr falls linearly to 0;
-    ema is the decay of the average of weights, 0 for none.
+    ema is the decay of the average of weights, 0 for none; snapshots is how many copies of the averaged weights are
+    kept on the way, evenly spaced.
     """
 
     steps: int
@@ -49,6 +50,7 @@ class TrainSettings:
     clip: float = 1.0
     seed: int = 0
     bf16: bool = True
+    snapshots: int = 0
     checkpoint_seconds: float = 60.0
 
     def with_seed(self, seed: int) -> "TrainSettings":
@@ -126,6 +128,8 @@ class Loop:
         self.average = [p.detach().clone() for p in self.parameters]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.lr, weight_decay=1e-4, foreach=True)
         self.step, self.loss, self.seconds = 0, float("nan"), 0.0
+        parts = settings.snapshots + 1
+        self._kept = {settings.steps * i // parts for i in range(1, parts)}
         if not run.done:
             run.start()
         self._resume()
@@ -170,6 +174,8 @@ class Loop:
         if self.accelerator.is_main_process:
             if self.step % max(1, self.settings.steps // 200) == 0:
                 self.run.log(asdict(progress))
+            if self.step in self._kept:
+                self.run.save_snapshot(self.step, self.weights())
             if now - self._saved > self.settings.checkpoint_seconds and self.step < self.settings.steps:
                 self._saved = now
                 self._save()

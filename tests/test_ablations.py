@@ -1,17 +1,11 @@
-"""Ablations: one thing changes at a time, and the chain is that of the notebook before."""
+"""Ablations: one thing changes at a time, and noise drawn again keeps the training's seed."""
 
 from dataclasses import asdict
 
 import pytest
-import torch
-from closed_forms import tiny_unet
 
-from distill_lib import pretrained, profiles
-from distill_lib.ablations import chain_of, one_at_a_time, resampled
-from distill_lib.methods.step_halving import halve_down
-from distill_lib.models import Network, student_of
+from distill_lib.ablations import one_at_a_time, resampled
 from distill_lib.training import TrainSettings
-from distill_lib.worlds.datasets import Pictures
 
 BASE = TrainSettings(steps=40, batch_size=32, lr=3e-4)
 
@@ -28,24 +22,6 @@ def test_each_variant_differs_from_the_profile_in_what_its_label_says_and_no_two
     assert all(len(change) == 1 for change in changed.values())
     assert len({str(change) for change in changed.values()}) == len(changed)
     assert changed["lr x 3"] == {"lr": pytest.approx(9e-4)} and changed["no average of weights"] == {"ema": 0.0}
-
-
-def test_the_chain_is_found_by_the_key_under_which_notebook_03_has_made_it(runs, monkeypatch):
-    image = torch.randint(0, 256, (32, 3, 8, 8), dtype=torch.uint8)
-    pictures = Pictures(image, torch.arange(32) % 4, [str(i) for i in range(4)])
-    monkeypatch.setattr(pretrained, "student", lambda world: student_of(tiny_unet()))
-    settings = profiles.load("smoke")
-    made = pretrained.made(f"student-{settings.world}")
-    theirs = halve_down(
-        Network(student_of(tiny_unet()).requires_grad_(False)),
-        made["weights"],
-        settings.halving_start,
-        pictures=pictures,
-        settings_of=lambda n: settings.halving_settings(n, 2),
-        w_range=(0.0, made["config"]["w_max"]),
-    )
-    ours = chain_of(settings, pictures, 2)
-    assert {n: one.key for n, one in ours.items()} == {n: one.key for n, one in theirs.items()}
 
 
 def test_resampling_changes_the_noise_and_keeps_the_seed_of_the_training():

@@ -1,5 +1,7 @@
 """What is measured is what its name says: the right truth, the right classes, the right evaluations."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from closed_forms import tiny_unet
@@ -100,6 +102,21 @@ def test_rows_count_evaluations_and_say_what_they_are(measured, one_of_each):
     assert nfe == {("ddim", 0.0): 4, ("ddim", 1.0): 8, ("ours-D", 0.0): 4, ("ours-D", 1.0): 4}
     row = measured.rows("ddim", measured.teacher, 4, 1.0)[0]
     assert (row["steps"], row["w"], row["seed"], row["n"]) == (4, 1.0, 3, N)
+
+
+def test_a_distance_during_training_is_that_of_the_weights_of_then(runs, monkeypatch):
+    """Of a student that has become its teacher the distance is 0; its own weights stay as they are."""
+    monkeypatch.setattr(evaluation, "fid", lambda reader, a, b: (a.float() - b.float()).square().mean().item())
+    teacher = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
+    student = Network(student_of(tiny_unet(1)).requires_grad_(False), bf16=False)
+    truth = evaluation.samples_of(teacher, 4, 1.0, 8, seed=2)
+    measured = SimpleNamespace(reader=None, seed=2, truth=lambda w: truth)
+    before = {name: value.clone() for name, value in student.module.state_dict().items()}
+    snapshots = {5: before, 9: teacher.module.state_dict()}
+    rows = evaluation.distance_rows(measured, student, snapshots, 4, 1.0, n=6)
+    assert [(row["update"], row["n"], row["seed"], row["steps"]) for row in rows] == [(5, 6, 2, 4), (9, 6, 2, 4)]
+    assert rows[0]["value"] > 0 and rows[1]["value"] == 0
+    assert all(torch.equal(value, before[name]) for name, value in student.module.state_dict().items())
 
 
 def test_stage_one_errors_are_0_for_the_pair_itself_and_1_for_its_conditional_half(runs):

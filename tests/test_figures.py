@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from distill_lib import figures
@@ -62,13 +63,20 @@ def test_curves_draw_the_mean_of_the_seeds_against_evaluations():
     assert axes.lines[0].get_xydata().tolist() == [[1.0, 2.0], [2.0, 4.0]]
 
 
-def test_committed_curves_lie_behind_the_live_one_in_its_colour():
-    live = {"D": {"4 steps": [(1, 2.0), (2, 1.0)]}, "S": {"4 steps": [(1, 3.0), (2, 1.5)]}}
-    axes = figures.loss_panels(live, {"D": {"4 steps": [[(1, 1.9), (9, 0.5)]]}}, "title").axes
+def test_committed_trainings_lie_behind_the_live_one_in_its_colour_with_their_range_over_seeds():
+    def curve(method, seed, values):
+        about = {"method": method, "metric": "loss", "steps": 4, "seed": seed}
+        return [about | {"update": i, "value": value} for i, value in enumerate(values, 1)]
+
+    live = curve("ours-D", 0, [2.0, 1.0]) + curve("ours-S", 0, [3.0, 1.5])
+    axes = figures.training_panels(live, curve("ours-D", 0, [1.8, 0.8]) + curve("ours-D", 1, [2.0, 1.2]), "title").axes
     earlier, now = axes[0].lines
-    assert earlier.get_xydata().tolist() == [[1, 1.9], [9, 0.5]] and now.get_xydata().tolist() == [[1, 2], [2, 1]]
+    assert earlier.get_xydata() == pytest.approx(np.array([[1, 1.9], [2, 1.0]]))
+    assert now.get_xydata().tolist() == [[1, 2], [2, 1]]
     assert tuple(earlier.get_color()) == tuple(now.get_color()) and earlier.get_alpha() < 0.5
-    assert len(axes[1].lines) == 1
+    (band,) = axes[0].collections
+    assert band.get_paths()[0].get_extents().extents == pytest.approx([1, 0.8, 2, 2.0])
+    assert len(axes[1].lines) == 1 and not axes[1].collections
 
 
 def test_a_table_prints_rounding_as_zero_and_three_digits_of_the_rest():

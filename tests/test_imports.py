@@ -9,11 +9,11 @@ ROOT = Path(__file__).resolve().parent.parent / "distill_lib"
 
 READING_ORDER = """
     reach noise store schedules samplers guidance models
-    worlds.scenes worlds.captions worlds.datasets
+    worlds.sketch worlds.scenes worlds.captions worlds.datasets
     losses.denoising losses.guided losses.halving
     training
     methods.teacher methods.guidance_distillation methods.step_halving
-    toy extractor metrics evaluation export artefacts profiles pretrained hardness ablations
+    toy extractor metrics evaluation export artefacts profiles pretrained students hardness ablations
     figures papers.manifest papers.claims readme bench run
 """.split()
 

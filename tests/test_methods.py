@@ -12,6 +12,7 @@ from closed_forms import tiny_unet
 from distill_lib import store
 from distill_lib.guidance import combine, guided_pair
 from distill_lib.losses.guided import relative_error
+from distill_lib.methods import step_halving
 from distill_lib.methods.guidance_distillation import distill_guidance, guidance_size
 from distill_lib.methods.step_halving import halve_down, halve_steps, stochastic_students
 from distill_lib.methods.teacher import train_teacher
@@ -288,6 +289,39 @@ def test_the_stochastic_student_asks_its_teacher_on_the_same_grid(runs, pictures
     how = settings(steps=6, batch_size=8, warmup=1, bf16=False)
     list(halve_steps(student, teacher, 4, pictures, how, run_named("S times"), stochastic=True))
     assert asked - {1} == {256, 512, 768, 1024}  # 1: its answer is not used
+
+
+def test_a_reused_batch_asks_the_teacher_once_and_serves_as_many_updates_as_it_says(runs, pictures, monkeypatch):
+    monkeypatch.setattr(step_halving, "BANK", 3)
+    student = Network(student_of(tiny_unet()), bf16=False)
+    teacher = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
+    seen, asked = [], []
+    student.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    teacher.module.register_forward_pre_hook(lambda _, inputs: asked.append(inputs[0]))
+    how = settings(steps=8, batch_size=4, warmup=1, bf16=False)
+    list(halve_steps(student, teacher, 4, pictures, how, run_named("reuse"), reuse=2))
+    assert len(seen) == 8 and len(asked) == 2 * (3 + 2)  # batches 0 1 2, again 0 1 2, then 6 7
+    for first, again in ((0, 3), (1, 4), (2, 5)):
+        assert torch.equal(seen[first], seen[again])
+    assert len({x.sum().item() for x in seen}) == 5
+
+
+def test_a_run_killed_while_it_reuses_batches_resumes_bit_for_bit(runs, pictures, monkeypatch):
+    monkeypatch.setattr(step_halving, "BANK", 2)
+    teacher = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
+    how = settings(steps=4, batch_size=4, warmup=1, bf16=False, checkpoint_seconds=0)
+
+    def training(run):
+        return halve_steps(Network(student_of(tiny_unet()), bf16=False), teacher, 4, pictures, how, run, reuse=2)
+
+    straight, broken = run_named("straight"), run_named("broken")
+    list(training(straight))
+    until = training(broken)
+    assert [next(until).step for _ in range(3)] == [1, 2, 3]  # killed before batch 1 comes again
+    until.close()
+    list(training(broken))
+    a, b = straight.weights(), broken.weights()
+    assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 def test_a_chain_halves_to_one_step_and_hands_each_student_on_as_the_next_teacher(runs, pictures):

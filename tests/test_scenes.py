@@ -242,6 +242,50 @@ def test_the_plain_world_shows_no_texture_and_the_textured_one_does():
         assert torch.equal(images[0], images[2]) != shows
 
 
+# ------------------------------------------------------------------------------------------------ the sketch
+
+
+def test_photo_and_sketch_show_the_same_scenes_and_share_no_look():
+    index = torch.arange(20)
+    photo, sketch = (render(draw_scenes(WORLDS[name], 0, index), WORLDS[name]) for name in ("textured", "sketch"))
+    assert torch.equal(photo.masks, sketch.masks) and torch.equal(photo.depth, sketch.depth)
+    labels = [draw_scenes(WORLDS[name], 0, index).labels(WORLDS[name]) for name in ("textured", "sketch")]
+    assert torch.equal(*labels)
+    assert (photo.image - sketch.image).abs().mean() > 0.2
+
+
+def test_ink_lies_around_the_solid_and_paper_where_nothing_is():
+    spec = replace(BARE, look="sketch")
+    scenes = one_solid("sphere")
+    found = render(scenes, spec)
+    inside = found.masks[0, 0] == 1
+    grown = torch.nn.functional.max_pool2d
+    beside = grown(inside[None].float(), (3, 1), 1, (1, 0)), grown(inside[None].float(), (1, 3), 1, (0, 1))
+    around = torch.maximum(*beside)[0].bool() & ~inside
+    ink = ((torch.tensor([0.13, 0.12, 0.18]) * 2 - 1)[:, None, None] - found.image[0]).abs().amax(0) < 1e-5
+    assert ink[around].all()
+    sky = found.depth[0, 0] >= 12
+    paper = (torch.tensor([0.97, 0.96, 0.92]) * 2 - 1)[:, None]
+    far = sky & ~torch.nn.functional.max_pool2d(inside[None].float(), 5, 1, 2)[0].bool()
+    assert torch.allclose(found.image[0][:, far], paper.expand(3, int(far.sum())), atol=1e-5)
+
+
+def test_a_cube_has_ink_between_its_faces_and_a_sphere_has_none_inside():
+    share = {}
+    for shape in ("cube", "sphere"):
+        scenes = one_solid(shape, rotation=torch.full((1, 1), math.pi / 4))
+        found = render(scenes, replace(BARE, look="sketch"))
+        deep = -torch.nn.functional.max_pool2d(-(found.masks[:, :1] == 1).float(), 7, 1, 3)[0, 0] == 1
+        ink = ((torch.tensor([0.13, 0.12, 0.18]) * 2 - 1)[:, None, None] - found.image[0]).abs().amax(0) < 1e-5
+        share[shape] = ink[deep].float().mean()
+    assert share["cube"] > 0.01 and share["sphere"] == 0
+
+
+def test_a_look_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="look='oil': the world is drawn as photo or sketch"):
+        draw_scenes(SceneSpec(look="oil"), 0, torch.arange(1))
+
+
 @pytest.mark.parametrize("spec", [SceneSpec(), SceneSpec(clutter=4), WORLDS["captioned"]])
 def test_no_two_solids_meet(spec):
     scenes = draw_scenes(spec, 0, torch.arange(3000))

@@ -78,6 +78,23 @@ def test_a_run_killed_long_after_its_checkpoint_repeats_the_lost_steps(runs):
     assert [record["step"] for record in run.progress()] == list(range(1, STEPS + 1))
 
 
+def test_snapshots_are_the_averaged_weights_at_even_parts_of_the_run(runs):
+    run, net, averages = run_named(), network(), {}
+    loop = Loop(net, settings(snapshots=2), run)
+    for _, draws in loop:
+        loop.update((net.forward(draws.normal("x", (3,)))).square().mean(1))
+        averages[loop.step] = {name: value.clone() for name, value in loop.weights().items()}
+    found = run.snapshots()
+    assert list(found) == [STEPS // 3, 2 * STEPS // 3]
+    assert all(same(weights, averages[step]) for step, weights in found.items())
+
+
+def test_no_snapshots_are_kept_unless_asked_for(runs):
+    run = run_named()
+    list(train(network(), settings(), run))
+    assert run.snapshots() == {}
+
+
 def test_a_loop_over_a_finished_run_has_no_steps(runs):
     run = run_named()
     list(train(network(), settings(), run))

@@ -11,20 +11,27 @@ and for the stochastic sampler (Algorithm 3) a student of N steps learns from th
         i ~ {1..N}, t = i/N: the step t -> t - 2/N learns to land where two steps of its teacher land; from t = 1/N,
         where there is no room for two, the step t -> 0 learns to land where one lands (our reading: the sources at hand
         name the edge case and not its target)
+
+Differs from the paper: a batch and its target may serve several updates (`reuse`), so that the teacher is asked less.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from torch import Tensor
 
 from distill_lib.losses.halving import halving_loss, halving_target
 from distill_lib.models import Network, denoise_pair, denoise_student, student_of
 from distill_lib.schedules import OURS, add_noise, step_grid
 from distill_lib.store import Run
-from distill_lib.training import Loop, Progress, TrainSettings, finish, place
+from distill_lib.training import Draws, Loop, Progress, TrainSettings, finish, place
 from distill_lib.worlds.datasets import Pictures
 
 __all__ = ["Halved", "halve_down", "halve_once", "halve_steps", "stochastic_students"]
+
+BANK = 20
+"""Batches that are gone through before any of them is used again."""
 
 SettingsOf = Callable[[int], TrainSettings]
 """Settings of the training of the student of so many steps."""
@@ -32,11 +39,16 @@ SettingsOf = Callable[[int], TrainSettings]
 
 @dataclass(frozen=True)
 class Halved:
-    """A finished student: its network, the key of its run, its training curve as (step, loss)."""
+    """A finished student: its network, its training curve as (step, loss), its run."""
 
     net: Network
-    key: str
     curve: list[tuple[float, float]]
+    run: Run
+
+    @property
+    def key(self) -> str:
+        """Of the run: what results name as their parent."""
+        return self.run.key
 
 
 def halve_steps(
@@ -49,6 +61,7 @@ def halve_steps(
     w_range: tuple[float, float] = (0.0, 4.0),
     stochastic: bool = False,
     clamp: float = 100.0,
+    reuse: int = 1,
 ) -> Iterator[Progress]:
     """Train student.module to make `n_steps` steps of the 2 n_steps of `teacher`. One halving.
 
@@ -62,6 +75,7 @@ def halve_steps(
         w_range: strengths are drawn evenly from it; a range of one point makes a student for a single w.
         stochastic: train for the stochastic sampler of N steps instead, from the deterministic student of N steps.
         clamp: upper bound of the weight on the loss.
+        reuse: updates that a batch and its target serve, `BANK` batches in turn.
 
     Raises:
         ValueError: the steps of student or teacher fall between grid points, or a guided pair is given a range of w.
@@ -72,14 +86,24 @@ def halve_steps(
     loop = Loop(student, settings, run)
     place(teacher, loop.device)
     length = OURS.T // n_steps
-    for _, draws in loop:
+
+    def lesson(draws: Draws) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         x, label = pictures.batch(draws.integer("picture", len(pictures)).cpu(), loop.device)
         t = length * (1 + draws.integer("t", n_steps))
         m, s = (t - length, (t - 2 * length).clamp(min=0)) if stochastic else (t - length // 2, t - length)
         w = w_range[0] + (w_range[1] - w_range[0]) * draws.uniform("w")
         z_t = add_noise(x, draws.normal("eps", x.shape[1:]), t)
         known = denoise_student(teacher, label, w) if teacher.takes_w else denoise_pair(teacher, label, w_range[0])
-        x_target = halving_target(known, z_t, t, m, s)
+        return z_t, t, label, w, halving_target(known, z_t, t, m, s)
+
+    kept: dict[int, tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = {}
+    for step, draws in loop:
+        start = step - step % (BANK * reuse)
+        first = start + step % BANK  # the step that this batch was drawn for
+        if first not in kept:
+            kept = {drawn: batch for drawn, batch in kept.items() if drawn >= start}
+            kept[first] = lesson(replace(draws, step=first))
+        z_t, t, label, w, x_target = kept[first]
         yield loop.update(halving_loss(denoise_student(student, label, w), x_target, z_t, t, clamp=clamp))
 
 
@@ -98,13 +122,14 @@ def halve_once(
         teacher, n_steps, pictures, settings: as in `halve_steps`.
         parent: key or checksum of the teacher's weights.
         name: of the run folder, followed by the steps.
-        how: w_range, stochastic or clamp, as in `halve_steps`.
+        how: w_range, stochastic, clamp or reuse, as in `halve_steps`.
     """
     student = Network(student_of(teacher.module), bf16=teacher.bf16)
     config = {"steps": n_steps, "settings": settings, "pictures": len(pictures), "parent": parent} | how
     run = Run(f"{name}-{n_steps}", config, __name__)
     training = halve_steps(student, teacher, n_steps, pictures, settings, run, **how)
-    return Halved(student, run.key, finish(student, training, run, f"{name}: {n_steps} steps"))
+    curve = finish(student, training, run, f"{name}: {n_steps} steps")
+    return Halved(student, curve, run)
 
 
 def halve_down(

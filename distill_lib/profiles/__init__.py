@@ -56,6 +56,7 @@ class Profile(_Strict):
     halving_start: int = Field(description="steps of stage one's student, halved first; the paper's: 1,024, we recall")
     halving: TrainSettings
     halving_last: TrainSettings = Field(description="the halvings to 2 and to 1 step, which take twice as long")
+    reuse: int = Field(ge=1, description="updates that a batch of a halving and its target serve")
     hardness: Hardness
     single_w: list[float] = Field(description="strengths that get a chain of students of their own")
     sensitivity: TrainSettings = Field(description="one halving, repeated with one setting changed at a time")

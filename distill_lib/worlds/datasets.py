@@ -25,9 +25,10 @@ WORLDS = {
     "plain": SceneSpec(texture=0, tiles=0, clutter=0),
     "textured": SceneSpec(clutter=0),
     "cluttered": SceneSpec(),
+    "sketch": SceneSpec(clutter=0, look="sketch"),
     "captioned": SceneSpec(objects=2, resolution=64),
 }
-"""The named settings of the world, easiest first; `captioned` is the two-object set."""
+"""The named settings of the world, easiest first; `sketch` is `textured` drawn by hand, `captioned` has two objects."""
 
 _FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -8,7 +8,8 @@ solid stands on the floor y = 0; in its own frame, scaled by `size`, it is
 
 A ray p = o + t d is intersected in closed form; a shadow ray goes from the hit to the one directional light; colour is
 ambient + Lambert + Blinn-Phong, with fog towards the background. Pictures are supersampled, then box-filtered.
-Because the scene is known, class, caption, depth and object masks are exact.
+Because the scene is known, class, caption, depth and object masks are exact. The same scene can be drawn as a sketch:
+the rays are the same, what they bring home is ink and tint (`worlds.sketch`).
 """
 
 import math
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize, one_hot
 
 from distill_lib.noise import uniform
+from distill_lib.worlds.sketch import sketch
 
 __all__ = ["COLORS", "SHAPES", "TEXTURES", "Rendered", "SceneSpec", "Scenes", "class_names", "draw_scenes", "render"]
 
@@ -47,7 +49,8 @@ class SceneSpec:
     """What is drawn; the fields below `objects` are the knobs of difficulty.
 
     objects is 1 (class-conditional set) or 2 (captioned set, two solids side by side); texture and tiles are the
-    contrast of the patterns on solids and floor (0 is none); clutter is the most solids standing behind.
+    contrast of the patterns on solids and floor (0 is none); clutter is the most solids standing behind; look is
+    photo or sketch.
     """
 
     resolution: int = 32
@@ -56,6 +59,7 @@ class SceneSpec:
     texture: float = 0.5
     tiles: float = 0.22
     clutter: int = 2
+    look: str = "photo"
 
 
 @dataclass
@@ -104,6 +108,8 @@ def class_names(spec: SceneSpec) -> list[str]:
 
 def draw_scenes(spec: SceneSpec, seed: int, index: Tensor) -> Scenes:
     """Scenes number `index` (B,) of `seed`. Solids are placed so that none is cut off by the frame."""
+    if spec.look not in ("photo", "sketch"):
+        raise ValueError(f"look={spec.look!r}: the world is drawn as photo or sketch")
     if spec.objects not in (1, 2):
         raise ValueError(f"objects={spec.objects}: the world is drawn with 1 or 2 named objects")
     k = spec.objects + spec.clutter
@@ -177,16 +183,19 @@ def render(scenes: Scenes, spec: SceneSpec) -> Rendered:
 
     albedo = _albedo(scenes, spec, point, t, owner)
     lambert = (normal * toward_light).sum(2).clamp(min=0) * ~shadow
-    half = normalize(toward_light - direction, dim=2)
-    shine = (normal * half).sum(2).clamp(min=0) ** 40 * (~shadow & (owner >= 0))
-    color = albedo * (0.38 + 0.72 * lambert)[..., None] + 0.35 * shine[..., None]
-    sky = scenes.background[:, None] * (1 + 0.25 * direction[..., 1:2])
-    fog = (t.clamp(max=_HORIZON) / _HORIZON)[..., None] ** 3
-    color = torch.where(hit[..., None], color * (1 - fog) + sky * fog, sky).clamp(0, 1)
+    n = spec.resolution * spec.supersample
+    if spec.look == "sketch":
+        color = sketch(albedo, lambert, normal, owner.masked_fill(~hit, -2), n)
+    else:
+        half = normalize(toward_light - direction, dim=2)
+        shine = (normal * half).sum(2).clamp(min=0) ** 40 * (~shadow & (owner >= 0))
+        color = albedo * (0.38 + 0.72 * lambert)[..., None] + 0.35 * shine[..., None]
+        sky = scenes.background[:, None] * (1 + 0.25 * direction[..., 1:2])
+        fog = (t.clamp(max=_HORIZON) / _HORIZON)[..., None] ** 3
+        color = torch.where(hit[..., None], color * (1 - fog) + sky * fog, sky).clamp(0, 1)
 
     masks = torch.stack([(owner == i).float() for i in range(k)], 2)
     layers = torch.cat([2 * color - 1, t.clamp(max=_HORIZON)[..., None], masks], 2)
-    n = spec.resolution * spec.supersample
     layers = avg_pool2d(layers.movedim(1, 2).reshape(b, 4 + k, n, n), spec.supersample)
     return Rendered(layers[:, :3], layers[:, 3:4], layers[:, 4:])
 

@@ -1,0 +1,43 @@
+"""The students of a profile: which halvings notebooks 03 and 04 ask for, so that both find the same runs."""
+
+from typing import Any
+
+from distill_lib import pretrained
+from distill_lib.methods.step_halving import Halved, halve_down, stochastic_students
+from distill_lib.models import Network
+from distill_lib.profiles import Profile
+from distill_lib.worlds.datasets import Pictures
+
+__all__ = ["deterministic", "for_one_strength", "range_of", "stochastic"]
+
+
+def range_of(settings: Profile) -> tuple[float, float]:
+    """Strengths that the shipped student of stage one was trained for."""
+    return 0.0, pretrained.made(f"student-{settings.world}")["config"]["w_max"]
+
+
+def _how(settings: Profile, pictures: Pictures, seed: int) -> dict[str, Any]:
+    """What every halving of a profile shares."""
+    settings_of = lambda n_steps: settings.halving_settings(n_steps, seed)  # noqa: E731
+    return {"pictures": pictures, "settings_of": settings_of, "reuse": settings.reuse}
+
+
+def deterministic(settings: Profile, pictures: Pictures, seed: int) -> dict[int, Halved]:
+    """Students of all w for the deterministic sampler by their steps, from the shipped student of stage one."""
+    name = f"student-{settings.world}"
+    first = Network(pretrained.student(settings.world).requires_grad_(False))
+    how = _how(settings, pictures, seed) | {"w_range": range_of(settings)}
+    return halve_down(first, pretrained.made(name)["weights"], settings.halving_start, **how)
+
+
+def stochastic(settings: Profile, chain: dict[int, Halved], pictures: Pictures, seed: int) -> dict[int, Halved]:
+    """Their counterparts for the stochastic sampler; with one step it is the same student."""
+    return stochastic_students(chain, **_how(settings, pictures, seed), w_range=range_of(settings))
+
+
+def for_one_strength(settings: Profile, w: float, pictures: Pictures, seed: int) -> dict[int, Halved]:
+    """Students for a single w by their steps, halved from the guided pair itself."""
+    name = f"teacher-{settings.world}"
+    pair = Network(pretrained.teacher(settings.world).requires_grad_(False))
+    how = _how(settings, pictures, seed) | {"name": f"single-{w:g}", "w_range": (w, w)}
+    return halve_down(pair, pretrained.made(name)["weights"], settings.halving_start, **how)

@@ -1,0 +1,57 @@
+"""The students of a profile are the chains of the methods, under one key for all notebooks."""
+
+import pytest
+import torch
+from closed_forms import tiny_unet
+
+from distill_lib import pretrained, profiles, students
+from distill_lib.methods.step_halving import halve_down
+from distill_lib.models import Network, student_of
+from distill_lib.worlds.datasets import Pictures
+
+
+@pytest.fixture
+def settings(runs, monkeypatch):
+    monkeypatch.setattr(pretrained, "student", lambda world: student_of(tiny_unet()))
+    monkeypatch.setattr(pretrained, "teacher", lambda world: tiny_unet())
+    return profiles.load("smoke")
+
+
+PICTURES = Pictures(
+    torch.randint(0, 256, (32, 3, 8, 8), dtype=torch.uint8), torch.arange(32) % 4, tuple(str(i) for i in range(4))
+)
+
+
+def test_a_chain_starts_from_the_shipped_student_with_the_settings_of_the_profile(settings):
+    name = f"student-{settings.world}"
+    theirs = halve_down(
+        Network(student_of(tiny_unet()).requires_grad_(False)),
+        pretrained.made(name)["weights"],
+        settings.halving_start,
+        pictures=PICTURES,
+        settings_of=lambda n: settings.halving_settings(n, 2),
+        w_range=(0.0, pretrained.made(name)["config"]["w_max"]),
+        reuse=settings.reuse,
+    )
+    ours = students.deterministic(settings, PICTURES, 2)
+    assert {n: one.key for n, one in ours.items()} == {n: one.key for n, one in theirs.items()}
+    assert {one.key for one in students.deterministic(settings, PICTURES, 3).values()}.isdisjoint(
+        one.key for one in ours.values()
+    )
+
+
+def test_each_stochastic_student_rests_on_the_deterministic_one_of_as_many_steps(settings):
+    chain = students.deterministic(settings, PICTURES, 0)
+    found = students.stochastic(settings, chain, PICTURES, 0)
+    assert list(found) == list(chain) and found[1] is chain[1]
+    assert {n: one.run.config["parent"] for n, one in found.items() if n > 1} == {
+        n: one.key for n, one in chain.items() if n > 1
+    }
+
+
+def test_the_students_for_one_strength_rest_on_the_pair_and_have_keys_of_their_own(settings):
+    found = {w: students.for_one_strength(settings, w, PICTURES, 0) for w in (0.0, 1.0)}
+    pair = pretrained.made(f"teacher-{settings.world}")["weights"]
+    assert all(chain[16].run.config["parent"] == pair for chain in found.values())
+    assert all(chain[4].run.config["w_range"] == (w, w) for w, chain in found.items())
+    assert found[0.0][1].key != found[1.0][1].key
