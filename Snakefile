@@ -23,7 +23,7 @@ def command(name, wildcards, output):
     settings = [f"--set={key}={json.dumps(value)}" for key, value in config["extra"].items()]
     out = str(Path(output[0]).resolve())
     words = [sys.executable, "-m", "distill_lib.run", "notebook", name, out]
-    return shlex.join([*words, "--profile", wildcards.profile, "--seed", wildcards.seed, *settings])
+    return shlex.join([*words, "--profile", config["profile"], "--seed", wildcards.seed, *settings])
 
 
 for number, notebook in enumerate(notebook_names()):
@@ -34,7 +34,7 @@ for number, notebook in enumerate(notebook_names()):
         input:
             sources(notebook),
         output:
-            f"notebooks/{{profile}}/seed{{seed}}/{notebook}.ipynb",
+            f"notebooks/{{folder}}/seed{{seed}}/{notebook}.ipynb",
         params:
             command=lambda wildcards, output, name=notebook: command(name, wildcards, output),
         priority: -number  # in reading order: the first pictures are those of 00_start_here

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from distill_lib.reach import COMMITTED, ROOT
 from distill_lib.store import atomic
 
-__all__ = ["Recorder", "committed_rows", "curve_rows", "figures_folder", "load_rows", "origin", "select"]
+__all__ = ["Recorder", "curve_rows", "figures_folder", "load_rows", "origin", "select"]
 
 Row = dict[str, Any]
 _PACKAGES = ("torch", "diffusers", "torch-fidelity", "accelerate", "papermill")
@@ -53,12 +53,6 @@ def curve_rows(method: str, curves: dict[int, list[tuple[float, float]]], seed: 
     ]
 
 
-def committed_rows(artefact: str) -> list[Row]:
-    """The rows that the repository holds of an artefact; none if it holds none."""
-    path = ROOT / "figures" / COMMITTED / f"{artefact}.json"
-    return json.loads(path.read_text())["rows"] if path.exists() else []
-
-
 def origin() -> dict[str, Any]:
     """Commit, versions and device of this process."""
     git = subprocess.run(
@@ -78,20 +72,27 @@ class Recorder:
         profile: name of the profile, and of the folder.
         dataset: what the pictures are.
         parents: keys of the runs and shipped folders that the results rest on.
+        suffix: what the names of all artefacts end in, for real data.
 
     Raises:
         ValueError: the folder cannot be written to. Said at once, before anything is computed.
     """
 
-    def __init__(self, profile: str, dataset: str, parents: list[str]) -> None:
-        self.profile, self.dataset, self.parents = profile, dataset, parents
+    def __init__(self, profile: str, dataset: str, parents: list[str], suffix: str = "") -> None:
+        self.profile, self.dataset, self.parents, self.suffix = profile, dataset, parents, suffix
         self.start = time.perf_counter()
         with atomic(figures_folder(profile) / ".writable"):
             pass
         (figures_folder(profile) / ".writable").unlink()
 
+    def committed(self, artefact: str) -> list[Row]:
+        """The rows that the repository holds of an artefact; none if it holds none."""
+        path = ROOT / "figures" / COMMITTED / f"{artefact}{self.suffix}.json"
+        return json.loads(path.read_text())["rows"] if path.exists() else []
+
     def rows(self, artefact: str, rows: list[Row]) -> list[Row]:
         """Write rows as JSON and CSV; returns them with the kept rows of other seeds."""
+        artefact += self.suffix
         seeds = {row.get("seed") for row in rows}
         kept = [row for row in load_rows(self.profile, artefact) if row.get("seed") not in seeds]
         rows = sorted(kept + rows, key=lambda row: row.get("seed", 0))
@@ -108,13 +109,13 @@ class Recorder:
 
     def table(self, artefact: str, markdown: str) -> str:
         """Write a table as Markdown; returns it."""
-        self._write(artefact, "md", markdown)
+        self._write(artefact + self.suffix, "md", markdown)
         return markdown
 
     def figure(self, artefact: str, figure: Figure) -> Figure:
         """Write a figure as PNG and SVG; returns it."""
         for suffix in ("png", "svg"):
-            with atomic(figures_folder(self.profile) / f"{artefact}.{suffix}") as part:
+            with atomic(figures_folder(self.profile) / f"{artefact}{self.suffix}.{suffix}") as part:
                 # no date inside: the same rows draw the same file
                 figure.savefig(part, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
         return figure

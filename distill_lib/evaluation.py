@@ -20,7 +20,7 @@ from distill_lib.models import Network, denoise_pair, denoise_student, from_patc
 from distill_lib.samplers import nfe, sample, sample_ancestral, sample_stochastic
 from distill_lib.schedules import OURS, add_noise, v_from
 from distill_lib.store import cached
-from distill_lib.worlds.datasets import WORLDS, Pictures, render_pictures
+from distill_lib.worlds.datasets import REAL, WORLDS, DatasetSpec, Pictures, load, render_pictures
 from distill_lib.worlds.scenes import TEXTURES
 
 __all__ = [
@@ -62,7 +62,17 @@ def showcase(n_samples: int, n_classes: int, count: int) -> Tensor:
 
 
 def held_out(world: str, n: int, part: int = 0) -> Tensor:
-    """Real pictures that no training has seen, uint8 (n, 3, R, R): seed 1000 + part of the world."""
+    """Real pictures that no training has seen, uint8 (n, 3, R, R): seed 1000 + part of a world, or test pictures.
+
+    Raises:
+        ValueError: real data has fewer than (part + 1) n test pictures.
+    """
+    if world in REAL:
+        image = load(DatasetSpec(name=world, split="test")).image
+        if len(image) < (part + 1) * n:
+            raise ValueError(f"{world} has {len(image)} test pictures; {part + 1} sets of samples={n} need more")
+        mixed = torch.randperm(len(image), generator=torch.Generator().manual_seed(0))
+        return image[mixed[part * n : (part + 1) * n]]
     spec = {"world": world, "n": n, "part": part}
     make = lambda: {"image": render_pictures(WORLDS[world], 1000 + part, torch.arange(n))[0]}  # noqa: E731
     return cached("held-out", spec, make, "distill_lib.worlds.datasets")["image"]
@@ -136,7 +146,7 @@ class Measured:
     Args:
         reader: the extractor.
         teacher: the guided pair.
-        world: a name of WORLDS.
+        world: a name of WORLDS or of REAL.
         n: pictures behind each metric.
         teacher_steps: steps of the teacher that stands for the truth.
         seed: of the noise of all samples.
@@ -150,7 +160,7 @@ class Measured:
         self.real_sharpness = laplacian_variance(self.real)
         label = classes(n, teacher.null)
         # a world without textures has one class where the extractor knows three
-        self.joint = label if WORLDS[world].texture else label * len(TEXTURES)
+        self.joint = label * len(TEXTURES) if world in WORLDS and not WORLDS[world].texture else label
         self._truth: dict[float, Tensor] = {}
 
     def with_noise(self, seed: int) -> "Measured":

@@ -17,7 +17,7 @@ from torch.nn.functional import conv2d, cross_entropy, interpolate, pad
 
 from distill_lib.store import Run
 from distill_lib.training import Loop, Progress, Trainable, TrainSettings
-from distill_lib.worlds.datasets import render_pictures
+from distill_lib.worlds.datasets import Pictures, render_pictures
 from distill_lib.worlds.scenes import COLORS, TEXTURES, Scenes, SceneSpec
 
 __all__ = [
@@ -27,6 +27,8 @@ __all__ = [
     "extractor_loss",
     "factors",
     "joint_label",
+    "picture_lessons",
+    "scene_lessons",
     "train_extractor",
     "weights_name",
 ]
@@ -131,27 +133,37 @@ def extractor_loss(logits: Tensor, read: Tensor, label: Tensor, values: Tensor, 
     return cross_entropy(logits, label, reduction="none") + 0.5 * error
 
 
-def train_extractor(
-    net: Trainable,
-    worlds: list[SceneSpec],
-    count: int,
-    settings: TrainSettings,
-    run: Run,
-) -> Iterator[Progress]:
-    """Train net.module on `count` pictures of each world, mixed; half of them blurred, half overlaid with noise.
+Lessons = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Pictures uint8 (N, 3, R, R), classes (N,), values to be read (N, F) and their weights (N, F)."""
 
-    The last two factors are the blur (up to 1.2 pixels) and the noise (up to 0.15).
-    """
+
+def scene_lessons(worlds: list[SceneSpec], count: int, seed: int) -> Lessons:
+    """`count` pictures of each world with the factors of their scenes."""
     images, labels, values, weights = [], [], [], []
     for world in worlds:
-        image, scenes = render_pictures(world, settings.seed, torch.arange(count))
+        image, scenes = render_pictures(world, seed, torch.arange(count))
         value, weight = factors(scenes, world)
         plain = torch.zeros_like(scenes.texture) if not world.texture else scenes.texture
         images.append(image)
         labels.append(joint_label(replace(scenes, texture=plain)))
         values.append(value)
         weights.append(weight)
-    image, label, value, weight = (torch.cat(parts) for parts in (images, labels, values, weights))
+    return torch.cat(images), torch.cat(labels), torch.cat(values), torch.cat(weights)
+
+
+def picture_lessons(pictures: Pictures) -> Lessons:
+    """Real pictures, of which no factors are known: what is read is the grey picture in 8 x 8 squares."""
+    grey = pictures.image.float().mean(1, keepdim=True) / 127.5 - 1
+    values = 2 * interpolate(grey, size=(8, 8), mode="area").flatten(1)
+    return pictures.image, pictures.label, values, torch.ones_like(values)
+
+
+def train_extractor(net: Trainable, lessons: Lessons, settings: TrainSettings, run: Run) -> Iterator[Progress]:
+    """Train net.module on lessons, mixed; half of the pictures blurred, half overlaid with noise.
+
+    The last two factors are the blur (up to 1.2 pixels) and the noise (up to 0.15).
+    """
+    image, label, value, weight = lessons
     loop = Loop(net, settings, run)
     for _, draws in loop:
         index = draws.integer("picture", len(image)).cpu()

@@ -19,12 +19,14 @@ from distill_lib.artefacts import select
 __all__ = [
     "LABELS",
     "curves",
+    "dots",
     "error_map",
     "grid",
     "hardness",
     "loss_curve",
     "markdown_table",
     "over_seeds",
+    "panels",
     "sampler_diagram",
     "scatter_2d",
     "spread_table",
@@ -39,6 +41,7 @@ Row = dict[str, Any]
 COLORS = {"ours-D": "#0072B2", "ddim": "#D55E00", "teacher": "#000000", "real": "#777777"}
 COLORS |= {"ours-S": "#009E73", "single-w": "#CC79A7", "ancestral": "#E69F00"}
 MARKERS = {"ours-D": "o", "ddim": "s", "teacher": "*", "ours-S": "^", "single-w": "D", "ancestral": "v"}
+_LEVELS = {"truth": "--", "source": ":", "unrelated": "-."}  # lines of what bounds a transfer
 LABELS = {
     "ours-D": "distilled student (D)",
     "ours-S": "distilled student (S)",
@@ -55,6 +58,15 @@ LABELS = {
     "sharpness": "sharpness (Laplacian variance)",
     "recall": "recall",
     "nfe": "network evaluations a sample",
+    "iou": "overlap with the true solid (IoU)",
+    "depth_error": "depth error on the solid",
+    "style": "called a picture of the new look",
+    "fid_target": "distance to the true pictures",
+    "paired_target": "square error to the true picture",
+    "round_trip": "square error after the way back",
+    "source": "not transferred",
+    "truth": "true picture of the new look",
+    "unrelated": "fresh noise, same class",
 }
 _STYLE = {
     "figure.dpi": 100,
@@ -160,6 +172,50 @@ def curves(
     extra, names = axes[-1, 0].get_legend_handles_labels()
     unique = dict(zip(labels + names, handles + extra, strict=True))
     figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=4)
+    figure.suptitle(title)
+    return figure
+
+
+def panels(rows: list[Row], metrics: Sequence[str], title: str, x: str = "nfe") -> Figure:
+    """A panel a metric, a line with its range over seeds a method; a method without the column x is a level line."""
+    figure, axes = _new(3.1 * len(metrics) + 0.3, 3.2, 1, len(metrics))
+    for ax, metric in zip(axes[0], metrics, strict=True):
+        here = select(rows, metric=metric)
+        for method in dict.fromkeys(row["method"] for row in here):
+            of_method = select(here, method=method)
+            if x not in of_method[0]:
+                level = sum(row["value"] for row in of_method) / len(of_method)
+                ax.axhline(level, color="black", ls=_LEVELS.get(method, "-"), lw=1, label=LABELS.get(method, method))
+                continue
+            places, mean, low, high = _mean_and_range(of_method, x)
+            ax.plot(places, mean, color=COLORS[method], marker=MARKERS[method], ms=4, label=LABELS[method])
+            ax.fill_between(places, low, high, color=COLORS[method], alpha=0.2, lw=0)
+        ax.set(xlabel=LABELS.get(x, x), ylabel=LABELS.get(metric, metric))
+        if x == "nfe":
+            ax.set_xscale("log", base=2)
+            ax.xaxis.set_major_formatter("{x:g}")
+    handles = {}
+    for ax in axes[0]:
+        found, labels = ax.get_legend_handles_labels()
+        handles |= dict(zip(labels, found, strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
+    figure.suptitle(title)
+    return figure
+
+
+def dots(rows: list[Row], panels: Sequence[tuple[str, float]], title: str) -> Figure:
+    """A panel for each (metric, w), a line a method: the mean over seeds as a dot, the range over seeds as a bar."""
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    figure, axes = _new(2.4 * len(panels) + 1.6, 0.26 * len(methods) + 1.2, 1, len(panels), sharey=True)
+    for ax, (metric, w) in zip(axes[0], panels, strict=True):
+        for place, method in enumerate(methods):
+            values = [row["value"] for row in select(rows, method=method, metric=metric, w=w)]
+            if values:
+                ax.plot([min(values), max(values)], [place, place], color=COLORS["ours-D"], lw=4, alpha=0.3)
+                ax.plot(sum(values) / len(values), place, "o", color=COLORS["ours-D"], ms=5)
+        ax.set(xlabel=f"{LABELS.get(metric, metric)}, w = {w:g}", yticks=range(len(methods)))
+        ax.set_yticklabels([LABELS.get(method, method) for method in methods])
+    axes[0, 0].invert_yaxis()
     figure.suptitle(title)
     return figure
 

@@ -18,21 +18,33 @@ from diffusers import UNet2DConditionModel
 
 from distill_lib import store
 from distill_lib.artefacts import origin
-from distill_lib.extractor import Extractor, factors, train_extractor
+from distill_lib.extractor import Extractor, picture_lessons, scene_lessons, train_extractor
+from distill_lib.geometry import Geometry, train_geometry
 from distill_lib.methods.guidance_distillation import distill_guidance
 from distill_lib.methods.teacher import train_teacher
 from distill_lib.models import Network, build_unet, home, load_unet, student_of
 from distill_lib.reach import ROOT
 from distill_lib.training import TrainSettings, follow
 from distill_lib.worlds.datasets import WORLDS, DatasetSpec, Pictures, load
-from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES, draw_scenes
+from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES
 
-__all__ = ["PRETRAINED", "RECIPES", "extractor", "key", "made", "make", "student", "teacher"]
+__all__ = [
+    "PRETRAINED",
+    "RECIPES",
+    "extractor",
+    "geometry",
+    "key",
+    "made",
+    "make",
+    "student",
+    "teacher",
+]
 
 PRETRAINED = ROOT / "pretrained"
 RECIPES: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(
     (Path(__file__).parent / "profiles" / "pretrained.yaml").read_text()
 )
+_KINDS = {"extractors": "extractor", "geometries": "geometry", "teachers": "teacher", "students": "student"}
 _COMPILED = torch.cuda.is_available()  # on a CPU it does not pay, see models.Network
 _STAGE_ONE = "distill_lib.methods.guidance_distillation"
 _NOT_SETTINGS = ("network", "world", "worlds", "count", "start", "then", "drop", "teacher", "w_max")
@@ -64,7 +76,7 @@ def settings_of(recipe: dict[str, Any]) -> TrainSettings:
 
 
 def pictures_of(recipe: dict[str, Any]) -> Pictures:
-    """The training pictures of a recipe."""
+    """The training pictures of a recipe; real data is read from the folder DISTILL_FOLDER."""
     return load(DatasetSpec(name=recipe["world"], count=recipe["count"], seed=recipe["seed"]))
 
 
@@ -107,7 +119,7 @@ def make_teacher(name: str) -> None:
     else:
         torch.manual_seed(recipe["seed"])  # initial weights are diffusers' own
         sizes = RECIPES["networks"][recipe["network"]]
-        unet = build_unet(resolution=WORLDS[recipe["world"]].resolution, n_classes=len(pictures.names), **sizes)
+        unet = build_unet(resolution=pictures.image.shape[-1], n_classes=len(pictures.names), **sizes)
     first = {key: value for key, value in recipe.items() if key != "then"}
     runs = [_train_teacher(name, unet, pictures, first)]
     if "then" in recipe:
@@ -141,21 +153,51 @@ def make_student(name: str) -> None:
 
 
 def make_extractor(name: str) -> None:
-    """Train the network behind the metrics on all worlds of single objects."""
+    """Train the network behind the metrics, on several worlds of single objects or on one set of real data."""
     recipe = RECIPES["extractors"][name]
     torch.manual_seed(recipe["seed"])
-    worlds = [WORLDS[world] for world in recipe["worlds"]]
-    settings = settings_of(recipe)
-    values, _ = factors(draw_scenes(worlds[0], 0, torch.arange(1)), worlds[0])
-    net = Extractor(len(SHAPES) * len(COLORS) * len(TEXTURES), values.shape[1] + 2)  # and blur and grain
+    if "worlds" in recipe:
+        lessons = scene_lessons([WORLDS[world] for world in recipe["worlds"]], recipe["count"], recipe["seed"])
+        n_classes = len(SHAPES) * len(COLORS) * len(TEXTURES)
+    else:
+        pictures = pictures_of(recipe)
+        lessons, n_classes = picture_lessons(pictures), len(pictures.names)
+    net = Extractor(n_classes, lessons[2].shape[1] + 2)  # and blur and grain
     run = store.Run(f"extractor-{name}", recipe, "distill_lib.extractor")
     if not run.done:
         forward = torch.compile(net, dynamic=False) if _COMPILED else net
         trainable = SimpleNamespace(module=net, forward=forward)
-        follow(train_extractor(trainable, worlds, recipe["count"], settings, run), f"extractor {name}", 30)
-    folder = PRETRAINED / f"extractor-{name}"
+        follow(train_extractor(trainable, lessons, settings_of(recipe), run), f"extractor {name}", 30)
+    _ship_reader(f"extractor-{name}", run)
+
+
+def make_geometry(name: str) -> None:
+    """Train the network that reads masks and depth, on worlds of several looks."""
+    recipe = RECIPES["geometries"][name]
+    torch.manual_seed(recipe["seed"])
+    net = Geometry()
+    run = store.Run(f"geometry-{name}", recipe, "distill_lib.geometry")
+    if not run.done:
+        forward = torch.compile(net, dynamic=False) if _COMPILED else net
+        worlds = [WORLDS[world] for world in recipe["worlds"]]
+        trainable = SimpleNamespace(module=net, forward=forward)
+        follow(train_geometry(trainable, worlds, recipe["count"], settings_of(recipe), run), f"geometry {name}", 30)
+    _ship_reader(f"geometry-{name}", run)
+
+
+def _ship_reader(name: str, run: store.Run) -> None:
+    """Write a finished network of our own, which is no diffusers one, to pretrained/name in fp16."""
+    folder = PRETRAINED / name
     store.save_tensors(folder / "weights.safetensors", {k: v.half() for k, v in run.weights().items()})
-    write_origin(folder, [run], run.config, f"make teachers NAMES=extractor-{name}")
+    write_origin(folder, [run], run.config, f"make teachers NAMES={name}")
+
+
+def _read_reader(name: str) -> dict[str, torch.Tensor]:
+    try:
+        weights = store.load_tensors(PRETRAINED / name / "weights.safetensors")
+    except ValueError as error:
+        raise ValueError(f"{error}; or train it: make teachers NAMES={name}") from error
+    return {k: v.float() for k, v in weights.items()}
 
 
 def extractor(name: str = "scenes") -> Extractor:
@@ -164,26 +206,31 @@ def extractor(name: str = "scenes") -> Extractor:
     Raises:
         ValueError: its file is missing or broken.
     """
-    try:
-        weights = store.load_tensors(PRETRAINED / f"extractor-{name}" / "weights.safetensors")
-    except ValueError as error:
-        raise ValueError(f"{error}; or train it: make teachers NAMES=extractor-{name}") from error
+    weights = _read_reader(f"extractor-{name}")
     net = Extractor(len(weights["classes.1.bias"]), len(weights["factors.bias"]))
-    net.load_state_dict({k: v.float() for k, v in weights.items()})
+    net.load_state_dict(weights)
+    return net.eval().requires_grad_(False)
+
+
+def geometry(name: str = "scenes") -> Geometry:
+    """The shipped network that reads masks and depth; raises as `extractor`."""
+    net = Geometry()
+    net.load_state_dict(_read_reader(f"geometry-{name}"))
     return net.eval().requires_grad_(False)
 
 
 def make(name: str) -> None:
     """Make one shipped folder."""
     kind, _, rest = name.partition("-")
-    {"teacher": make_teacher, "extractor": make_extractor, "student": make_student}[kind](rest)
+    makers = {"teacher": make_teacher, "student": make_student, "extractor": make_extractor, "geometry": make_geometry}
+    makers[kind](rest)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
-    everything = [f"{kind[:-1]}-{name}" for kind in ("extractors", "teachers", "students") for name in RECIPES[kind]]
+    everything = [f"{_KINDS[kind]}-{name}" for kind, recipes in RECIPES.items() if kind in _KINDS for name in recipes]
     names = parser.parse_args().names
     if unknown := set(names) - set(everything):
         parser.error(f"{', '.join(sorted(unknown))} is unknown; choose of {', '.join(everything)}")

@@ -46,16 +46,22 @@ def artefacts_of(name: str) -> list[str]:
     return sorted(set(_ARTEFACT.findall("".join("".join(cell["source"]) for cell in cells))))
 
 
+def _parameters(name: str) -> dict[str, Any]:
+    """The parameters of a notebook with their values."""
+    cells = nbformat.read(_NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
+    (cell,) = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+    known: dict[str, Any] = {}
+    exec(cell.source, {}, known)
+    return known
+
+
 def check_parameters(name: str, wanted: dict[str, Any]) -> None:
     """Refuse parameters that a notebook does not have, or of another type than its own.
 
     Raises:
         ValueError: names the parameter, what is allowed and the type.
     """
-    cells = nbformat.read(_NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
-    (cell,) = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
-    known: dict[str, Any] = {}
-    exec(cell.source, {}, known)
+    known = _parameters(name)
     for key, value in wanted.items():
         if key not in known:
             raise ValueError(f"{name} has no parameter {key!r}; it has {', '.join(known)}")
@@ -119,14 +125,17 @@ def _check_profile(profile: str) -> None:
         raise ValueError(f"PROFILE={profile} is unknown; choose one of {', '.join(profiles)}")
 
 
-def figures(profile: str, artefact: str | None, seed: int, extra: dict[str, Any]) -> None:
-    """Bring the artefacts of a profile up to date.
+def figures(profile: str, artefact: str | None, seed: int, extra: dict[str, Any], dataset: str = "") -> None:
+    """Bring the artefacts of a profile up to date; for real data, those of the notebooks that take it.
 
     Raises:
         ValueError: unknown profile, artefact or parameter, or a folder that cannot be written to.
     """
     _check_profile(profile)
-    written = {name: artefacts_of(name) for name in notebook_names()}
+    notebooks = [name for name in notebook_names() if not dataset or "dataset" in _parameters(name)]
+    suffix = f"-{dataset.replace('_', '-')}" if dataset else ""
+    written = {name: [found + suffix for found in artefacts_of(name)] for name in notebooks}
+    real = {"dataset": dataset} if dataset else {}
     names = [name for name in written if artefact is None or artefact in written[name]]
     if not names:
         known = ", ".join(sorted(a for found in written.values() for a in found))
@@ -139,19 +148,19 @@ def figures(profile: str, artefact: str | None, seed: int, extra: dict[str, Any]
     except OSError as error:
         raise ValueError(f"cannot write to {folder}: {error.strerror}; free it or set DISTILL_FIGURES") from None
     for name in names:
-        check_parameters(name, {"profile": profile, "seed": seed} | extra)
+        check_parameters(name, {"profile": profile, "seed": seed} | real | extra)
     with _alone():
         _end_orphans()
         missing = (
             [] if extra else [name for name in names if not all(_complete(folder, a, seed) for a in written[name])]
         )
-        config = {"profile": profile, "seed": seed, "extra": json.dumps(extra), "runs": str(_RUNS)}
+        config = {"profile": profile, "seed": seed, "extra": json.dumps(real | extra), "runs": str(_RUNS)}
         command = [
             sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(_RUNS),
             "--cores", str(os.cpu_count()), "--nolock", "--rerun-incomplete", "--quiet", "rules", "progress",
             "--config", *(f"{key}={value}" for key, value in config.items()),
         ]  # fmt: skip
-        targets = [f"notebooks/{profile}/seed{seed}/{name}.ipynb" for name in names]
+        targets = [f"notebooks/{profile}{suffix}/seed{seed}/{name}.ipynb" for name in names]
         forced = [t for t in targets if Path(t).stem in missing]
         command += ["--forcerun", *forced] if forced else []
         environment = os.environ | {"PYTHONPATH": str(ROOT), "DISTILL_FIGURES": str(folder.parent)}
@@ -170,9 +179,11 @@ def figures(profile: str, artefact: str | None, seed: int, extra: dict[str, Any]
 def verify() -> None:
     """Draw the laptop figures again, from nothing and in folders of their own, and compare with the committed ones.
 
-    Every committed seed is drawn; a row that is gone or new counts as moved. A run that was cut off is resumed.
+    Every committed seed is drawn; a row that is gone or new counts as moved. A run that was cut off is resumed. Real
+    data is left aside: its files are not here.
     """
-    committed = {path.stem: _rows(path) for path in (ROOT / "figures" / COMMITTED).glob("[gs]-*.json")}
+    ours = {artefact for name in notebook_names() for artefact in artefacts_of(name)}
+    committed = {name: _rows(ROOT / "figures" / COMMITTED / f"{name}.json") for name in sorted(ours)}
     seeds = sorted({row.get("seed", 0) for rows in committed.values() for row in rows})
     folder = _RUNS / "verify"
     environment = os.environ | {"DISTILL_RUNS": str(folder / "runs"), "DISTILL_FIGURES": str(folder / "figures")}
@@ -250,6 +261,7 @@ def main() -> None:
     drawing = commands.add_parser("figures")
     drawing.add_argument("--profile", default="quick")
     drawing.add_argument("--id", default=None)
+    drawing.add_argument("--dataset", default="", help="real data, read from the folder DISTILL_FOLDER")
     one = commands.add_parser("notebook")
     one.add_argument("name")
     one.add_argument("out", type=Path)
@@ -266,7 +278,7 @@ def main() -> None:
             key, _, value = item.partition("=")
             extra[key] = yaml.safe_load(value)
         if args.command == "figures":
-            figures(args.profile, args.id, args.seed, extra)
+            figures(args.profile, args.id, args.seed, extra, args.dataset)
         elif args.command == "notebook":
             execute(args.name, args.out, {"profile": args.profile, "seed": args.seed} | extra)
         else:

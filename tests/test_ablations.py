@@ -3,9 +3,25 @@
 from dataclasses import asdict
 
 import pytest
+import torch
+from closed_forms import tiny_unet
 
-from distill_lib.ablations import one_at_a_time, resampled
+from distill_lib.ablations import (
+    EMBEDDINGS,
+    Choice,
+    FoldedPair,
+    head_pictures,
+    head_teachers,
+    one_at_a_time,
+    resampled,
+    stage_one,
+    steps_of,
+)
+from distill_lib.guidance import combine, guidance_embedding, guided_pair
+from distill_lib.methods.step_halving import halve_down
+from distill_lib.models import Network, student_of
 from distill_lib.training import TrainSettings
+from distill_lib.worlds.datasets import Pictures
 
 BASE = TrainSettings(steps=40, batch_size=32, lr=3e-4)
 
@@ -39,3 +55,93 @@ def test_resampling_changes_the_noise_and_keeps_the_seed_of_the_training():
 
     found = resampled(Fake(2), "ours-D", None, 4, 1.0, draws=3)
     assert [(row["draw"], row["seed"]) for row in found] == [(0, 2), (1, 2), (2, 2)]
+
+
+SHORT = TrainSettings(steps=2, batch_size=8, lr=1e-3, warmup=1, bf16=False)
+
+
+@pytest.fixture
+def pictures():
+    image = torch.randint(0, 256, (16, 3, 8, 8), dtype=torch.uint8)
+    return Pictures(image, torch.arange(16) % 3, ("a", "b", "c"))
+
+
+@pytest.fixture
+def pair(runs):
+    return Network(tiny_unet().requires_grad_(False), bf16=False)
+
+
+def features_read(student, w):
+    """What the layer that reads w is given."""
+    seen = []
+    linear = student.module.time_embedding.cond_proj
+    handle = linear.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    z = torch.zeros(len(w), 12, 4, 4)
+    student(z, torch.full((len(w),), 500), torch.zeros(len(w), dtype=torch.long), w)
+    handle.remove()
+    return seen[0]
+
+
+def test_an_embedding_gives_the_student_all_features_of_w_or_w_itself_or_nothing(pair, pictures):
+    w = torch.tensor([0.0, 1.0, 4.0])
+    read = {
+        name: features_read(stage_one(pair, "parent", Choice(embedding=name), pictures, SHORT).net, w)
+        for name in EMBEDDINGS
+    }
+    assert torch.equal(read["Fourier features"], guidance_embedding(w, 64))
+    one = read["w as one number"]
+    assert torch.allclose(one.sum(1), w, rtol=0.03) and (one != 0).sum() == 2  # of w = 1 and w = 4
+    assert (read["none"] == 0).all()
+
+
+def test_a_random_start_is_no_copy_of_the_teacher_and_the_default_is(pair, pictures):
+    still = TrainSettings(steps=0, batch_size=8, lr=1e-3, bf16=False)
+    starts = {
+        start: stage_one(pair, "parent", Choice(start=start), pictures, still).net for start in ("teacher", "random")
+    }
+    weights = pair.module.state_dict()
+    same = {
+        start: all(torch.equal(net.module.state_dict()[name], value) for name, value in weights.items())
+        for start, net in starts.items()
+    }
+    assert same == {"teacher": True, "random": False}
+
+
+def test_a_folded_pair_answers_as_the_pair_guided_with_each_samples_own_w(pair):
+    z, t, label = torch.randn(3, 12, 4, 4), torch.tensor([100, 500, 1024]), torch.tensor([0, 1, 2])
+    w = torch.tensor([0.0, 1.0, 4.0])
+    expected = combine(*guided_pair(pair, z, t, label, pair.null), w)
+    assert torch.equal(FoldedPair(pair)(z, t, label, w), expected)
+
+
+def test_a_chain_of_an_ablation_is_that_of_the_method(pair, pictures):
+    first = Network(student_of(pair.module), bf16=False)
+    ours = steps_of(first, "parent", 16, 4, pictures, SHORT, 4.0).net.module.state_dict()
+    theirs = halve_down(first, "parent", 16, pictures, SHORT.with_seed)[4].net.module.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_the_pair_itself_is_halved_for_a_range_of_w(pair, pictures):
+    student = steps_of(FoldedPair(pair), "parent", 8, 2, pictures, SHORT, 4.0)
+    assert student.net.takes_w and student.run.config["steps"] == 2
+    with pytest.raises(ValueError, match="until=8 leaves no halving from start=8"):
+        steps_of(FoldedPair(pair), "parent", 8, 8, pictures, SHORT, 4.0)
+
+
+def test_fresh_students_do_not_start_from_their_teacher(pair, pictures):
+    still = TrainSettings(steps=0, batch_size=8, lr=1e-3, bf16=False)
+    first = Network(student_of(pair.module), bf16=False)
+    before = first.module.conv_in.weight
+    copied, fresh = (steps_of(first, "parent", 4, 2, pictures, still, 4.0, fresh=how).net for how in (False, True))
+    assert torch.equal(copied.module.conv_in.weight, before)
+    assert not torch.equal(fresh.module.conv_in.weight, before)
+
+
+def test_every_head_is_trained_under_every_weighting_and_can_be_sampled(runs, pictures):
+    found = list(head_teachers((16, 32), pictures, SHORT))
+    assert len({(head, weighting) for head, weighting, _ in found}) == len(found) == 12
+    for head, weighting, trained in found:
+        if weighting == "SNR + 1":
+            image = head_pictures(trained.net, head, 5, 4)
+            assert image.shape == (5, 3, 8, 8) and image.dtype == torch.uint8
+    assert len({trained.key for _, _, trained in found}) == 12

@@ -3,7 +3,7 @@
 import json
 
 from distill_lib import artefacts
-from distill_lib.artefacts import committed_rows, curve_rows
+from distill_lib.artefacts import Recorder, curve_rows
 
 
 def test_committed_rows_are_those_of_the_repository_and_none_where_it_has_none(tmp_path, monkeypatch):
@@ -11,10 +11,26 @@ def test_committed_rows_are_those_of_the_repository_and_none_where_it_has_none(t
     folder = tmp_path / "figures" / "laptop"
     folder.mkdir(parents=True)
     (folder / "g-curves.json").write_text(json.dumps({"rows": rows}))
+    (folder / "g-curves-fashion-mnist.json").write_text(json.dumps({"rows": rows[:1]}))
     monkeypatch.setattr(artefacts, "ROOT", tmp_path)
     monkeypatch.setenv("DISTILL_FIGURES", str(tmp_path / "elsewhere"))
-    assert committed_rows("g-curves") == rows
-    assert committed_rows("g-none") == []
+    assert Recorder("smoke", "textured", []).committed("g-curves") == rows
+    assert Recorder("smoke", "textured", []).committed("g-none") == []
+    assert Recorder("smoke", "fashion_mnist", [], "-fashion-mnist").committed("g-curves") == rows[:1]
+
+
+def test_artefacts_of_real_data_say_so_in_their_names_and_keep_rows_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_FIGURES", str(tmp_path))
+    plain, real = Recorder("smoke", "textured", []), Recorder("smoke", "fashion_mnist", [], "-fashion-mnist")
+    row = {"metric": "fid", "value": 1.0, "seed": 0}
+    plain.rows("g-tab1", [row])
+    kept = real.rows("g-tab1", [row | {"value": 2.0, "seed": 1}])
+    real.table("g-tab1", "| a |")
+    assert kept == [row | {"value": 2.0, "seed": 1}]
+    names = {path.name for path in (tmp_path / "smoke").iterdir()}
+    real_names = {f"g-tab1-fashion-mnist.{suffix}" for suffix in ("csv", "json", "md")}
+    assert names == {"g-tab1.csv", "g-tab1.json"} | real_names
+    assert json.loads((tmp_path / "smoke" / "g-tab1-fashion-mnist.json").read_text())["artefact"].endswith("-mnist")
 
 
 def test_a_long_curve_is_thinned_to_some_fifty_points_from_its_first_on():

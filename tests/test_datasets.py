@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,6 +94,25 @@ def test_count_limits_the_pictures(tmp_path):
     assert len(load(DatasetSpec(name=spec.name, folder=spec.folder, count=4))) == 4
 
 
+def test_test_pictures_are_read_from_files_of_their_own(tmp_path):
+    spec = write_idx(tmp_path)
+    for name in (IMAGES, LABELS):
+        (tmp_path / f"{name}.gz").rename(tmp_path / f"{name.replace('train', 't10k')}.gz")
+    assert len(load(replace(spec, split="test"))) == 6
+    with pytest.raises(ValueError, match=f"incomplete: {IMAGES}"):
+        load(spec)
+    with pytest.raises(ValueError, match="split='valid' is unknown; choose train or test"):
+        load(replace(spec, split="valid"))
+
+
+def test_the_environment_names_the_folder_unless_the_specification_does(tmp_path, monkeypatch):
+    spec = write_idx(tmp_path / "here")
+    monkeypatch.setenv("DISTILL_FOLDER", spec.folder)
+    assert len(load(DatasetSpec(name="fashion_mnist"))) == 6
+    with pytest.raises(ValueError, match="needs a folder"):
+        load(DatasetSpec(name="fashion_mnist", folder=str(tmp_path / "elsewhere")))
+
+
 def test_truncated_idx_data_end_in_a_sentence(tmp_path):
     with pytest.raises(ValueError, match=rf"{IMAGES} below {tmp_path} is truncated.*fetch it again") as error:
         load(write_idx(tmp_path, cut=100))
@@ -152,6 +172,12 @@ def test_cifar10_is_read_from_its_binary_files(tmp_path):
         assert [plane.unique().tolist() for plane in pictures.image[i]] == [[i], [i + 1], [i + 2]]
 
 
+def test_the_test_batch_of_cifar10_is_a_file_of_its_own(tmp_path):
+    spec = write_cifar(tmp_path)
+    (tmp_path / "data_batch_2.bin").rename(tmp_path / "test_batch.bin")
+    assert load(replace(spec, split="test")).label.tolist() == [3, 4, 5]
+
+
 def test_truncated_cifar10_ends_in_a_sentence(tmp_path):
     with pytest.raises(ValueError, match=f"CIFAR-10 below {tmp_path} is truncated") as error:
         load(write_cifar(tmp_path, cut=7))
@@ -176,6 +202,15 @@ def test_a_folder_of_pictures_has_a_class_a_sub_folder(tmp_path):
     assert pictures.label.tolist() == [0, 0, 1]
     assert [image.unique().tolist() for image in pictures.image] == [[100], [200], [10]]
     assert pictures.image.shape == (3, 3, 32, 32)
+
+
+def test_every_tenth_picture_of_a_folder_is_kept_for_testing(tmp_path):
+    (tmp_path / "a").mkdir()
+    for i in range(20):
+        Image.fromarray(np.full((32, 32), 10 * i, dtype=np.uint8)).save(tmp_path / "a" / f"{i:02}.png")
+    spec = DatasetSpec(name="folder", folder=str(tmp_path))
+    greys = {split: [x.max().item() for x in load(replace(spec, split=split)).image] for split in ("train", "test")}
+    assert greys["test"] == [90, 190] and sorted(greys["train"] + greys["test"]) == [10 * i for i in range(20)]
 
 
 def test_a_wide_picture_is_cropped_in_the_middle(tmp_path):

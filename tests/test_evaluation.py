@@ -8,10 +8,16 @@ from closed_forms import tiny_unet
 
 from distill_lib import evaluation, pretrained
 from distill_lib.evaluation import Measured, classes, sample_pictures, showcase, stage_one_errors, timed_rows
+from distill_lib.extractor import Extractor
 from distill_lib.guidance import combine, guided_pair
+from distill_lib.methods.guidance_distillation import distill_guidance
+from distill_lib.methods.step_halving import halve_down
+from distill_lib.methods.teacher import train_teacher
 from distill_lib.metrics import Reader
-from distill_lib.models import Network, student_of
-from distill_lib.worlds.datasets import WORLDS, Pictures, render_pictures
+from distill_lib.models import Network, build_unet, student_of
+from distill_lib.store import Run
+from distill_lib.training import TrainSettings, finish
+from distill_lib.worlds.datasets import WORLDS, DatasetSpec, Pictures, load, render_pictures
 
 N = 96
 
@@ -117,6 +123,44 @@ def test_a_distance_during_training_is_that_of_the_weights_of_then(runs, monkeyp
     assert [(row["update"], row["n"], row["seed"], row["steps"]) for row in rows] == [(5, 6, 2, 4), (9, 6, 2, 4)]
     assert rows[0]["value"] > 0 and rows[1]["value"] == 0
     assert all(torch.equal(value, before[name]) for name, value in student.module.state_dict().items())
+
+
+def cifar_folder(folder, n=40):
+    """CIFAR-10's binary files: a training batch five times, and a test batch, of n random pictures each."""
+    folder.mkdir()
+    for k, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
+        generator = torch.Generator().manual_seed(k)
+        rows = torch.randint(0, 256, (n, 3073), dtype=torch.uint8, generator=generator)
+        rows[:, 0] = torch.arange(n) % 10
+        (folder / f"{name}.bin").write_bytes(bytes(rows.flatten().tolist()))
+    return folder
+
+
+def test_real_data_are_compared_with_test_pictures_and_two_sets_share_none(tmp_path, runs, monkeypatch):
+    monkeypatch.setenv("DISTILL_FOLDER", str(cifar_folder(tmp_path / "cifar")))
+    one, two = evaluation.held_out("cifar10", 20), evaluation.held_out("cifar10", 20, part=1)
+    test = load(DatasetSpec(name="cifar10", split="test")).image
+    bytes_of = lambda images: {image.numpy().tobytes() for image in images}  # noqa: E731
+    assert bytes_of(one) | bytes_of(two) == bytes_of(test) and not bytes_of(one) & bytes_of(two)
+    with pytest.raises(ValueError, match="cifar10 has 40 test pictures; 2 sets of samples=30 need more"):
+        evaluation.held_out("cifar10", 30, part=1)
+
+
+def test_a_teacher_and_a_student_of_cifar10_go_through_the_same_code(tmp_path, runs, monkeypatch):
+    monkeypatch.setenv("DISTILL_FOLDER", str(cifar_folder(tmp_path / "cifar")))
+    pictures = load(DatasetSpec(name="cifar10"))
+    teacher = Network(build_unet(resolution=32, n_classes=10, channels=(16, 32)))
+    how = TrainSettings(steps=2, batch_size=8, lr=1e-3, warmup=1)
+    run = Run("test", {"name": "cifar"}, "distill_lib.noise")
+    finish(teacher, train_teacher(teacher, pictures, how, run), run, "teacher")
+    student = Network(student_of(teacher.module))
+    run = Run("test", {"name": "stage one"}, "distill_lib.noise")
+    finish(student, distill_guidance(student, teacher, pictures, how, run), run, "stage one")
+    chain = halve_down(student, run.key, 4, pictures, how.with_seed)
+    reader = Reader(Extractor(10, 4).eval())
+    rows = Measured(reader, teacher, "cifar10", 20, 4).rows("ours-D", chain[2].net, 2, 1.0)
+    assert {row["metric"] for row in rows} > {"fid", "fid_teacher", "accuracy"}
+    assert all(row["nfe"] == 2 and row["n"] == 20 for row in rows)
 
 
 def test_stage_one_errors_are_0_for_the_pair_itself_and_1_for_its_conditional_half(runs):

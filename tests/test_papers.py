@@ -280,6 +280,27 @@ def test_a_missing_w_leaves_the_seed_out_and_says_so(tmp_path: Path) -> None:
     assert only["verdict"] is None and "not each w" in only["not_judged"]
 
 
+def at_equal_evaluations(seed: int, worse: float) -> list[Row]:
+    """Students of 2 to 16 evaluations at distance 1; DDIM at 4, but `worse` with 8 evaluations at w = 2."""
+    table = []
+    for w in (0, 0.3, 1, 2, 4):
+        about = {"w": w, "seed": seed, "metric": "fid_teacher"}
+        pair = 1 if w == 0 else 2
+        table += [about | {"method": "ours-D", "steps": n, "nfe": n, "value": 1.0} for n in (1, 2, 4, 8, 16)]
+        ddim = {n * pair: 4.0 for n in (1, 2, 4, 8, 16)} | ({8: worse} if w == 2 else {})
+        table += [about | {"method": "ddim", "steps": n // pair, "nfe": n, "value": ddim[n]} for n in ddim]
+    return table
+
+
+def test_methods_are_compared_at_equal_evaluations_and_the_worst_of_all_steps_and_w_decides(tmp_path: Path) -> None:
+    table = [row for seed in range(3) for row in at_equal_evaluations(seed, worse=1.0)]
+    assert judged(tmp_path, "g-T1b", "g-tab1", table)["effect"] == pytest.approx(2)  # 1 / 1.0, of the half allowed
+    table = [row for seed in range(3) for row in at_equal_evaluations(seed, worse=4.0)]
+    assert judged(tmp_path, "g-T1b", "g-tab1", table)["effect"] == pytest.approx(0.5)
+    table = [row for row in table if (row["method"], row["steps"], row["w"]) != ("ours-D", 16, 0.3)]
+    assert "not each steps and w" in judged(tmp_path, "g-T1b", "g-tab1", table)["not_judged"]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_number_that_is_none_is_not_judged(tmp_path: Path, value: float) -> None:
     table = [row | ({"value": value} if row["metric"] == "relative_error" else {}) for row in stage_one([0], 0.1, 0.1)]

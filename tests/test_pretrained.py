@@ -10,12 +10,13 @@ from distill_lib import pretrained
 from distill_lib.pretrained import PRETRAINED, RECIPES, made
 from distill_lib.reach import ROOT
 
-NAMES = [f"{kind[:-1]}-{name}" for kind in ("extractors", "teachers", "students") for name in RECIPES[kind]]
+KINDS = {"extractor": "extractors", "geometry": "geometries", "teacher": "teachers", "student": "students"}
+NAMES = [f"{kind}-{name}" for kind, recipes in KINDS.items() for name in RECIPES[recipes]]
 
 
 def recipe_of(name):
     kind, _, rest = name.partition("-")
-    return RECIPES[f"{kind}s"][rest]
+    return RECIPES[KINDS[kind]][rest]
 
 
 @pytest.mark.parametrize("name", NAMES)

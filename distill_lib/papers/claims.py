@@ -14,6 +14,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -82,9 +83,10 @@ def part_value(part: Part, table: Rows, seed: int) -> float:
     what = f"{part.artefact}: {_words(part.value.pins())}, seed {seed}"
     if len(set(keys)) < len(keys):
         raise ValueError(f"{what} has several rows; draw {part.artefact} again")
-    wanted = part.value.w if isinstance(part.value.w, list) else []
-    if not chosen or set(wanted) - {row["w"] for row in chosen if "w" in row}:
-        raise MissingRows(f"{what} has no row, or not each w")
+    lists = part.value.lists()
+    wanted = set(product(*lists.values()))
+    if not chosen or wanted - {tuple(row.get(field) for field in lists) for row in chosen}:
+        raise MissingRows(f"{what} has no row, or not each {' and '.join(lists)}")
     try:
         points = [_point(part, row, of_seed) for row in chosen]
     except ZeroDivisionError as error:

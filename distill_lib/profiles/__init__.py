@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from distill_lib.schedules import OURS
 from distill_lib.training import TrainSettings
+from distill_lib.worlds.datasets import REAL
 
 __all__ = ["Profile", "load", "names"]
 
@@ -41,6 +42,30 @@ class Hardness(_Strict):
     training: TrainSettings
 
 
+class Transfer(_Strict):
+    """Style transfer: what is encoded and decoded, and how its networks are halved."""
+
+    worlds: tuple[str, str] = Field(description="two looks of one world: from the first to the second")
+    samples: int = Field(description="pictures behind each metric")
+    steps: list[int] = Field(description="of the encoder and of the decoder")
+    ws: list[float] = Field(description="guidance strengths of the decoder; 1 is the one of the figures")
+    halving: TrainSettings = Field(description="of the encoders and of the decoders of the second look")
+
+
+class Ablations(_Strict):
+    """The choices of the method, each varied alone."""
+
+    samples: int = Field(description="pictures behind each metric")
+    ranges: list[float] = Field(description="ends of the range of w; the paper tries several, see the notebook")
+    start: int = Field(description="steps of the network that is halved first")
+    until: int = Field(description="steps of the student that is measured")
+    stage_one: TrainSettings
+    halving: TrainSettings
+    heads_world: str
+    heads_channels: tuple[int, ...] = Field(description="channels of the networks of g-abl-weighting")
+    heads: TrainSettings
+
+
 class Profile(_Strict):
     """All settings of the guided-distillation notebooks."""
 
@@ -60,10 +85,22 @@ class Profile(_Strict):
     hardness: Hardness
     single_w: list[float] = Field(description="strengths that get a chain of students of their own")
     sensitivity: TrainSettings = Field(description="one halving, repeated with one setting changed at a time")
+    ablations: Ablations
+    transfer: Transfer
 
     def halving_settings(self, n_steps: int, seed: int) -> TrainSettings:
         """Settings of the halving to n_steps, with a seed of its own."""
         return (self.halving if n_steps > 2 else self.halving_last).with_seed(1000 * seed + n_steps)
+
+    @property
+    def extractor(self) -> str:
+        """The shipped network behind the metrics."""
+        return self.world if self.world in REAL else "scenes"
+
+    @property
+    def suffix(self) -> str:
+        """What the names of artefacts of real data end in."""
+        return f"-{self.world.replace('_', '-')}" if self.world in REAL else ""
 
     @model_validator(mode="after")
     def _steps_halve(self) -> "Profile":
@@ -83,17 +120,22 @@ def names() -> list[str]:
     return sorted(p.stem for p in _FOLDER.glob("*.yaml") if p.stem != "pretrained")
 
 
-def load(name: str) -> Profile:
-    """A profile by name; DISTILL_PROFILE overrides it.
+def load(name: str, dataset: str = "") -> Profile:
+    """A profile by name, DISTILL_PROFILE overrides it; for real data (a name of REAL) instead of its world, if named.
 
     Raises:
-        ValueError: there is no such profile, or its file is not valid.
+        ValueError: there is no such profile or dataset, or the profile's file is not valid.
     """
+    if dataset and dataset not in REAL:
+        raise ValueError(f"dataset={dataset!r} is unknown; choose one of {', '.join(REAL)}, or leave it empty")
     name = os.environ.get("DISTILL_PROFILE") or name
     if name not in names():
         raise ValueError(f"profile={name!r} is unknown; choose one of {', '.join(names())}")
     try:
-        return Profile(name=name, **yaml.safe_load((_FOLDER / f"{name}.yaml").read_text()))
+        settings = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text())
+        if dataset:
+            settings |= {"world": dataset, "hardness": settings["hardness"] | {"worlds": [dataset]}}
+        return Profile(name=name, **settings)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "settings"

@@ -1,9 +1,11 @@
 """Pictures with classes, from the embedded world or from a folder, by one door: `load(DatasetSpec(...))`.
 
-The world is rendered once and kept in `runs/cache`, so that a training step only looks pictures up.
+The world is rendered once and kept in `runs/cache`, so that a training step only looks pictures up. Real data is read
+from the folder that the specification names, or else the environment variable DISTILL_FOLDER.
 """
 
 import gzip
+import os
 import struct
 import zlib
 from dataclasses import asdict, dataclass, field
@@ -19,7 +21,7 @@ from distill_lib.models import to_patches
 from distill_lib.store import cached
 from distill_lib.worlds.scenes import Scenes, SceneSpec, class_names, draw_scenes, render
 
-__all__ = ["WORLDS", "DatasetSpec", "Pictures", "load", "render_pictures"]
+__all__ = ["REAL", "WORLDS", "DatasetSpec", "Pictures", "load", "render_pictures"]
 
 WORLDS = {
     "plain": SceneSpec(texture=0, tiles=0, clutter=0),
@@ -30,6 +32,9 @@ WORLDS = {
 }
 """The named settings of the world, easiest first; `sketch` is `textured` drawn by hand, `captioned` has two objects."""
 
+REAL = ("fashion_mnist", "cifar10", "folder")
+"""The kinds of real data."""
+
 _FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CHUNK = 32  # scenes rendered at a time: small enough that the rays stay in the processor's cache
@@ -37,12 +42,16 @@ _CHUNK = 32  # scenes rendered at a time: small enough that the rays stay in the
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """Which pictures: a name of WORLDS, or fashion_mnist, cifar10, folder (these read from `folder`)."""
+    """Which pictures: a name of WORLDS, or one of REAL, read from `folder`.
+
+    seed is that of the scenes of a world; split, train or test, is of real data alone: a world never repeats itself.
+    """
 
     name: str = "cluttered"
     count: int = 65_536
     seed: int = 0
     folder: str = ""
+    split: str = "train"
 
 
 @dataclass(frozen=True)
@@ -70,15 +79,18 @@ def load(spec: DatasetSpec) -> Pictures:
         ValueError: unknown name, or files missing; the sentence says what is allowed and what to do.
     """
     if spec.name in WORLDS:
-        tensors = cached("pictures", asdict(spec) | asdict(WORLDS[spec.name]), lambda: _render_all(spec), __name__)
+        key = {"name": spec.name, "count": spec.count, "seed": spec.seed} | asdict(WORLDS[spec.name])
+        tensors = cached("pictures", key, lambda: _render_all(spec), __name__)
         return Pictures(tensors["image"], tensors["label"], tuple(class_names(WORLDS[spec.name])), spec)
-    readers = {"fashion_mnist": _fashion_mnist, "cifar10": _cifar10, "folder": _image_folder}
-    if spec.name not in readers:
-        raise ValueError(f"dataset={spec.name!r} is unknown; choose one of {', '.join([*WORLDS, *readers])}")
-    folder = Path(spec.folder)
-    if not spec.folder or not folder.is_dir():
-        raise ValueError(f"dataset={spec.name!r} needs a folder of its files; {spec.folder!r} is not a folder")
-    image, label, names = readers[spec.name](folder)
+    if spec.name not in REAL:
+        raise ValueError(f"dataset={spec.name!r} is unknown; choose one of {', '.join([*WORLDS, *REAL])}")
+    if spec.split not in ("train", "test"):
+        raise ValueError(f"split={spec.split!r} is unknown; choose train or test")
+    where = spec.folder or os.environ.get("DISTILL_FOLDER", "")
+    if not where or not Path(where).is_dir():
+        raise ValueError(f"dataset={spec.name!r} needs a folder of its files; {where!r} is not a folder")
+    read = dict(zip(REAL, (_fashion_mnist, _cifar10, _image_folder), strict=True))[spec.name]
+    image, label, names = read(Path(where), spec.split)
     return Pictures(image[: spec.count], label[: spec.count], tuple(names), spec)
 
 
@@ -104,37 +116,40 @@ def _find(folder: Path, stem: str, what: str) -> bytes:
     raise ValueError(f"{what} is incomplete: {stem} (or {stem}.gz) is missing below {folder}")
 
 
-def _fashion_mnist(folder: Path) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-    """The IDX files of Fashion-MNIST's training set, 28 x 28 grey, padded to 32 x 32 and repeated to three channels."""
+def _fashion_mnist(folder: Path, split: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """The IDX files of Fashion-MNIST, 28 x 28 grey, padded to 32 x 32 and repeated to three channels."""
+    stem = {"train": "train", "test": "t10k"}[split]
     hint = "Fashion-MNIST (Debian: apt install dataset-fashion-mnist; elsewhere: torchvision.datasets.FashionMNIST)"
-    raw = _find(folder, "train-images-idx3-ubyte", hint)
-    labels = _find(folder, "train-labels-idx1-ubyte", hint)
+    raw = _find(folder, f"{stem}-images-idx3-ubyte", hint)
+    labels = _find(folder, f"{stem}-labels-idx1-ubyte", hint)
     magic, count, rows, columns = struct.unpack(">4I", raw[:16])
     if magic != 2051 or len(raw) != 16 + count * rows * columns:
-        raise ValueError(f"train-images-idx3-ubyte below {folder} is truncated or not an IDX file; fetch it again")
+        raise ValueError(f"{stem}-images-idx3-ubyte below {folder} is truncated or not an IDX file; fetch it again")
     if len(labels) != 8 + count:
-        raise ValueError(f"train-labels-idx1-ubyte below {folder} does not hold {count} labels; fetch it again")
+        raise ValueError(f"{stem}-labels-idx1-ubyte below {folder} does not hold {count} labels; fetch it again")
     image = torch.frombuffer(bytearray(raw[16:]), dtype=torch.uint8).reshape(count, 1, rows, columns)
     image = pad(image, (2, 2, 2, 2)).expand(-1, 3, -1, -1).contiguous()
     return image, torch.frombuffer(bytearray(labels[8:]), dtype=torch.uint8).long(), _FASHION
 
 
-def _cifar10(folder: Path) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-    """CIFAR-10's binary version (data_batch_1.bin ... data_batch_5.bin): a label byte, then 3 x 32 x 32 bytes."""
-    raw = b"".join(_find(folder, f"data_batch_{i}.bin", "CIFAR-10, binary version") for i in range(1, 6))
+def _cifar10(folder: Path, split: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """CIFAR-10's binary version (data_batch_1.bin .., test_batch.bin): a label byte, then 3 x 32 x 32 bytes."""
+    names = {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_batch.bin"]}[split]
+    raw = b"".join(_find(folder, name, "CIFAR-10, binary version") for name in names)
     if len(raw) % 3073:
         raise ValueError(f"CIFAR-10 below {folder} is truncated: {len(raw)} bytes are no multiple of 3073")
     rows = torch.frombuffer(bytearray(raw), dtype=torch.uint8).reshape(-1, 3073)
     return rows[:, 1:].reshape(-1, 3, 32, 32).contiguous(), rows[:, 0].long(), _CIFAR10
 
 
-def _image_folder(folder: Path, resolution: int = 32) -> tuple[Tensor, Tensor, list[str]]:
-    """One sub-folder a class; pictures are cropped to a square and scaled to 32 x 32."""
+def _image_folder(folder: Path, split: str, resolution: int = 32) -> tuple[Tensor, Tensor, list[str]]:
+    """One sub-folder a class; pictures are cropped to a square and scaled to 32 x 32. Every tenth is a test picture."""
     names = sorted(p.name for p in folder.iterdir() if p.is_dir())
     images, labels = [], []
     for label, name in enumerate(names):
-        for path in sorted((folder / name).iterdir()):
-            if path.suffix.lower() not in {".png", ".jpg", ".jpeg", ".webp"}:
+        paths = [p for p in (folder / name).iterdir() if p.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp"}]
+        for number, path in enumerate(sorted(paths)):
+            if (number % 10 == 9) != (split == "test"):
                 continue
             try:
                 picture = Image.open(path).convert("RGB")
@@ -146,5 +161,6 @@ def _image_folder(folder: Path, resolution: int = 32) -> tuple[Tensor, Tensor, l
             images.append(torch.from_numpy(np.array(picture)).movedim(2, 0))
             labels.append(label)
     if not images:
-        raise ValueError(f"no pictures in {folder}: it should hold one sub-folder of .png or .jpg files a class")
+        few = " (every tenth of a class is for testing)" if split == "test" else ""
+        raise ValueError(f"no pictures in {folder}{few}: it should hold one sub-folder of .png or .jpg files a class")
     return torch.stack(images), torch.tensor(labels), names

@@ -1,0 +1,104 @@
+"""The network that reads shape off a picture: where the main solid is, and how far away it is.
+
+Trained on pictures whose masks and depths are known, of several looks, so that a picture can be compared with a scene
+whatever it was drawn with. No loss of any method uses it.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
+
+from distill_lib.extractor import degrade
+from distill_lib.store import Run
+from distill_lib.training import Loop, Progress, Trainable, TrainSettings
+from distill_lib.worlds.scenes import Scenes, SceneSpec, draw_scenes, render
+
+__all__ = ["Geometry", "depth_error", "geometry_loss", "mask_iou", "rendered", "train_geometry"]
+
+_FAR = 12.0  # the scenes' largest depth
+_CHUNK = 32  # scenes rendered at a time
+
+
+class Geometry(nn.Module):
+    """Pictures (B, 3, R, R) in [-1, 1] -> mask logits (B, R, R) of the main solid, depth (B, R, R) in scene units."""
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+
+        def block(a: int, b: int, stride: int = 1) -> nn.Sequential:
+            return nn.Sequential(nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.GroupNorm(8, b), nn.SiLU())
+
+        sizes = (width, 2 * width, 4 * width, 4 * width)
+        self.first = block(3, width)
+        self.down = nn.ModuleList(nn.Sequential(block(a, b, 2), block(b, b)) for a, b in pairwise(sizes))
+        self.up = nn.ModuleList(block(a + b, b) for a, b in pairwise(sizes[::-1]))
+        self.read = nn.Conv2d(width, 2, 1)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        seen = [self.first(image)]
+        for down in self.down:
+            seen.append(down(seen[-1]))
+        found = seen.pop()
+        for up in self.up:
+            below = seen.pop()
+            found = up(torch.cat([interpolate(found, size=below.shape[-2:], mode="nearest"), below], 1))
+        mask, depth = self.read(found).unbind(1)
+        return mask, _FAR * depth.sigmoid()
+
+
+def rendered(spec: SceneSpec, seed: int, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Scenes]:
+    """Pictures uint8 (N, 3, R, R), depth and coverage of the main solid (N, R, R) in half precision, and the scenes."""
+    images, depths, masks = [], [], []
+    for part in index.split(_CHUNK):
+        found = render(draw_scenes(spec, seed, part), spec)
+        images.append((found.image * 127.5 + 127.5).round().to(torch.uint8))
+        depths.append(found.depth[:, 0].half())
+        masks.append(found.masks[:, 0].half())
+    return torch.cat(images), torch.cat(depths), torch.cat(masks), draw_scenes(spec, seed, index)
+
+
+def geometry_loss(logits: Tensor, depth: Tensor, mask: Tensor, true_depth: Tensor) -> Tensor:
+    """Cross-entropy of the mask plus absolute error of the depth, five times on the solid, (B,); all are (B, R, R)."""
+    shape = binary_cross_entropy_with_logits(logits, mask, reduction="none").flatten(1).mean(1)
+    error = (depth - true_depth).abs()
+    return shape + 0.1 * (error * (1 + 4 * mask)).flatten(1).mean(1)
+
+
+def train_geometry(
+    net: Trainable, worlds: list[SceneSpec], count: int, settings: TrainSettings, run: Run
+) -> Iterator[Progress]:
+    """Train net.module on `count` pictures of each world, mixed; half of them blurred, half overlaid with noise."""
+    parts = [rendered(world, settings.seed, torch.arange(count))[:3] for world in worlds]
+    image, depth, mask = (torch.cat(column) for column in zip(*parts, strict=True))
+    loop = Loop(net, settings, run)
+    for _, draws in loop:
+        index = draws.integer("picture", len(image)).cpu()
+        shown, true_depth, true_mask = (part[index].to(loop.device) for part in (image, depth, mask))
+        blur, grain = ((2 * draws.uniform(stream) - 1).clamp(min=0) for stream in ("blur", "grain"))
+        shown = degrade(shown.float() / 127.5 - 1, 1.2 * blur, 0.15 * grain, draws.normal("eps", shown.shape[1:]))
+        with torch.autocast(loop.device.type, torch.bfloat16, enabled=settings.bf16):
+            logits, found = net.forward(shown)
+        yield loop.update(geometry_loss(logits.float(), found.float(), true_mask.float(), true_depth.float()))
+
+
+@torch.no_grad()
+def _read(net: Geometry, image: Tensor) -> tuple[Tensor, Tensor]:
+    found = [net(part.float() / 127.5 - 1) for part in image.split(256)]
+    return torch.cat([mask for mask, _ in found]), torch.cat([depth for _, depth in found])
+
+
+def mask_iou(net: Geometry, image: Tensor, mask: Tensor) -> Tensor:
+    """Intersection over union of the solid as read off pictures uint8 (N, 3, R, R) and as it is (N, R, R), (N,)."""
+    found, true = _read(net, image)[0] > 0, mask > 0.5
+    both, either = (found & true).flatten(1).sum(1), (found | true).flatten(1).sum(1)
+    return both / either.clamp(min=1)
+
+
+def depth_error(net: Geometry, image: Tensor, mask: Tensor, depth: Tensor) -> Tensor:
+    """Mean absolute error of the depth read off pictures, over the pixels of the true solid, in scene units, (N,)."""
+    true = (mask > 0.5).float()
+    error = (_read(net, image)[1] - depth.float()).abs() * true
+    return error.flatten(1).sum(1) / true.flatten(1).sum(1).clamp(min=1)

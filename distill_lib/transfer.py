@@ -1,0 +1,156 @@
+"""Style transfer: encode a picture with the network of one look, decode the noise with that of another, and measure.
+
+Meng et al. 2023 (arXiv 2210.03142), section on style transfer, after dual diffusion implicit bridges (Su et al. 2023,
+arXiv 2203.08382). Both looks are drawn from the same scenes, so that the true answer exists and is compared with:
+
+    iou             where the solid is, read off the result, against the scene's own mask
+    depth_error     how far away it is, likewise, in scene units
+    style           share of the results that a linear probe calls pictures of the wanted look
+    fid_target      Frechet distance to the true pictures of the same scenes in the wanted look
+    paired_target   mean square difference to them
+    accuracy        share named as the class that was asked for
+    margin          by how much its log probability exceeds that of any other class
+    sharpness       variance of the Laplacian
+"""
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill_lib.encoding import encode
+from distill_lib.evaluation import BATCH
+from distill_lib.extractor import weights_name
+from distill_lib.geometry import Geometry, depth_error, mask_iou, rendered
+from distill_lib.metrics import Reader, fid, laplacian_variance, paired, to_bytes
+from distill_lib.models import Network, denoise_pair, denoise_student, from_patches, to_patches
+from distill_lib.noise import normal
+from distill_lib.samplers import Denoise, nfe, sample
+from distill_lib.store import cached
+from distill_lib.worlds.datasets import WORLDS
+from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES
+
+__all__ = ["Twins", "evaluations", "other_shape", "probe", "transfer", "unrelated"]
+
+Row = dict[str, Any]
+Leg = tuple[Network, int]
+"""One way of a transfer: a network (a student, or a guided pair) and its number of steps."""
+
+
+def _denoiser(net: Network, label: Tensor, w: float) -> Denoise:
+    strength = torch.full((len(label),), w, device=label.device)
+    return denoise_student(net, label, strength) if net.takes_w else denoise_pair(net, label, w)
+
+
+def _digest(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()[:12]
+
+
+def transfer(up: Leg, down: Leg, image: Tensor, label: Tensor, w: float = 0.0, target: Tensor | None = None) -> Tensor:
+    """Pictures uint8 (N, 3, R, R) encoded by `up` without guidance, decoded by `down` with strength w; kept in a cache.
+
+    Args:
+        up, down: network and steps of the encoder and of the decoder.
+        image: uint8 (N, 3, R, R).
+        label: what the encoder is told, (N,).
+        w: guidance strength of the decoder.
+        target: what the decoder is told, (N,); the same unless given.
+    """
+    target = label if target is None else target
+    legs = [{"net": weights_name(net.module, "net"), "steps": steps, "bf16": net.bf16} for net, steps in (up, down)]
+    spec = {"up": legs[0], "down": legs[1], "w": w}
+    spec |= {"image": _digest(image), "label": _digest(label), "target": _digest(target)}
+
+    def make() -> dict[str, Tensor]:
+        parts = []
+        for index in torch.arange(len(image)).split(BATCH):
+            x = to_patches(image[index].to(up[0].device).float() / 127.5 - 1)
+            told, wanted = label[index].to(x.device), target[index].to(x.device)
+            z_T = encode(_denoiser(up[0], told, 0.0), x, up[1])
+            parts.append(to_bytes(from_patches(sample(_denoiser(down[0], wanted, w), z_T, down[1]))).cpu())
+        return {"image": torch.cat(parts)}
+
+    return cached("transfer", spec, make, __name__)["image"]
+
+
+def unrelated(down: Leg, label: Tensor, w: float, seed: int = 0) -> Tensor:
+    """Pictures of the same classes from fresh noise: what a transfer that keeps nothing would give."""
+    net, steps = down
+    side, parts = net.module.config.sample_size, []
+    for index in torch.arange(len(label)).split(BATCH):
+        z_T = normal(seed, "unrelated", 0, index.to(net.device), (12, side, side))
+        denoise = _denoiser(net, label[index].to(net.device), w)
+        parts.append(to_bytes(from_patches(sample(denoise, z_T, steps))).cpu())
+    return torch.cat(parts)
+
+
+def evaluations(up: Leg, down: Leg, w: float) -> int:
+    """Network evaluations of one transferred picture."""
+    return nfe(up[1], 0.0, not up[0].takes_w) + nfe(down[1], w, not down[0].takes_w)
+
+
+def probe(reader: Reader, here: Tensor, there: Tensor) -> tuple[Tensor, float]:
+    """Fisher's linear discriminant between the features of two sets of pictures: direction (64,) and threshold."""
+    a, b = (reader.read(image)["64"] for image in (here, there))
+    spread = a.T.cov() + b.T.cov()
+    direction = torch.linalg.solve(spread + 1e-6 * spread.trace() * torch.eye(len(spread)), b.mean(0) - a.mean(0))
+    return direction, ((a.mean(0) + b.mean(0)) / 2 @ direction).item()
+
+
+def other_shape(label: Tensor) -> Tensor:
+    """The class of the next shape with the same colour and texture: sphere to cube, .., cone to sphere."""
+    colors = len(COLORS) * len(TEXTURES)
+    return (label + colors) % (colors * len(SHAPES))
+
+
+class Twins:
+    """Held-out scenes drawn in two looks, and what a transfer from the one to the other is compared with.
+
+    Args:
+        here, there: names of WORLDS that differ in nothing but the look.
+        n: scenes.
+        reader: metrics that know both looks.
+        geometry: reads masks and depth off pictures of both.
+        seed: of the scenes.
+
+    Raises:
+        ValueError: the two worlds show different scenes.
+    """
+
+    def __init__(self, here: str, there: str, n: int, reader: Reader, geometry: Geometry, seed: int = 0) -> None:
+        index = torch.arange(n)
+        self.image, self.depth, self.mask, scenes = rendered(WORLDS[here], 2000 + seed, index)
+        self.truth, depth, _, _ = rendered(WORLDS[there], 2000 + seed, index)
+        if not torch.equal(self.depth, depth):
+            raise ValueError(f"{here} and {there} show different scenes; take two looks of one world")
+        self.label = scenes.labels(WORLDS[here])
+        self.reader, self.geometry, self.seed = reader, geometry, seed
+        known = [rendered(WORLDS[world], 3000 + seed, index)[0] for world in (here, there)]
+        self._probe = probe(reader, *known)
+
+    def rows(self, image: Tensor, about: Row, wanted: Tensor | None = None) -> list[Row]:
+        """The metrics of this module for transferred pictures, one row each.
+
+        Args:
+            image: uint8 (N, 3, R, R).
+            about: columns that say what was done.
+            wanted: classes that were asked for, (N,); those of the scenes unless given.
+        """
+        read = self.reader.read(image)
+        direction, threshold = self._probe
+        asked = (self.label if wanted is None else wanted)[:, None]
+        log_p = read["logits"].log_softmax(1)
+        margin = log_p.gather(1, asked)[:, 0] - log_p.scatter(1, asked, -torch.inf).amax(1)
+        values = {
+            "iou": mask_iou(self.geometry, image, self.mask).mean().item(),
+            "depth_error": depth_error(self.geometry, image, self.mask, self.depth).mean().item(),
+            "style": (read["64"] @ direction > threshold).double().mean().item(),
+            "fid_target": fid(self.reader, image, self.truth),
+            "paired_target": paired(image, self.truth).mean().item(),
+            "accuracy": (margin > 0).double().mean().item(),
+            "margin": margin.mean().item(),
+            "sharpness": laplacian_variance(image),
+        }
+        about = about | {"n": len(image), "seed": self.seed}
+        return [about | {"metric": metric, "value": value} for metric, value in values.items()]

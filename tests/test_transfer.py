@@ -1,0 +1,106 @@
+"""Style transfer: with one network it is a round trip, and what is measured is what its name says."""
+
+import pytest
+import torch
+from closed_forms import tiny_unet
+
+from distill_lib import pretrained, transfer
+from distill_lib.metrics import Reader
+from distill_lib.models import Network, student_of
+from distill_lib.transfer import Twins, evaluations, other_shape, probe
+from distill_lib.worlds.datasets import WORLDS
+from distill_lib.worlds.scenes import class_names
+
+
+@pytest.fixture
+def pair(runs):
+    return Network(tiny_unet().requires_grad_(False), bf16=False)
+
+
+def pictures(n=6):
+    return torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8), torch.arange(n) % 3
+
+
+def test_with_many_steps_a_picture_comes_back_and_with_few_less_so(pair):
+    image, label = pictures()
+    back = {n: transfer.transfer((pair, n), (pair, n), image, label) for n in (4, 128)}
+    error = {n: (x.float() - image.float()).square().mean().item() for n, x in back.items()}
+    assert error[128] < 0.2 * error[4]
+
+
+def test_the_encoder_is_told_the_class_of_the_picture_and_the_decoder_the_wanted_one(pair):
+    told = []
+    pair.module.register_forward_pre_hook(lambda _, __, kwargs: told.append(kwargs["class_labels"]), with_kwargs=True)
+    image, label = pictures(3)
+    transfer.transfer((pair, 2), (pair, 2), image, label, w=1.0, target=torch.tensor([1, 2, 0]))
+    assert [k.tolist() for k in told[:2]] == [[0, 1, 2]] * 2  # alone: w = 0
+    assert [k.tolist() for k in told[2:]] == [[1, 2, 0, 3, 3, 3]] * 2  # and the null class
+
+
+def test_a_transfer_is_kept_and_another_one_is_not_taken_for_it(pair, monkeypatch):
+    image, label = pictures()
+    first = transfer.transfer((pair, 2), (pair, 2), image, label)
+    others = [
+        transfer.transfer((pair, 4), (pair, 2), image, label),
+        transfer.transfer((pair, 2), (pair, 2), image, label, w=1.0),
+        transfer.transfer((pair, 2), (pair, 2), image, label, target=label.flip(0)),
+        transfer.transfer((pair, 2), (pair, 2), image.flip(0), label),
+    ]
+    assert not any(torch.equal(first, other) for other in others)
+    monkeypatch.setattr(transfer, "encode", None)
+    assert torch.equal(transfer.transfer((pair, 2), (pair, 2), image, label), first)
+
+
+@pytest.mark.parametrize("w, count", [(0.0, 4 + 4), (1.0, 4 + 8)])
+def test_a_pair_pays_twice_for_guided_steps_and_a_student_never(pair, w, count):
+    student = Network(student_of(pair.module), bf16=False)
+    assert evaluations((pair, 4), (pair, 4), w) == count
+    assert evaluations((student, 4), (student, 4), w) == 8
+
+
+def test_the_next_shape_keeps_colour_and_texture():
+    names = class_names(WORLDS["textured"])
+    for label in range(96):
+        words, other = names[label].split(), names[other_shape(torch.tensor(label))].split()
+        assert words[:2] == other[:2] and words[2] != other[2]
+
+
+@pytest.fixture(scope="module")
+def twins():
+    return Twins("textured", "sketch", 96, Reader(pretrained.extractor("looks")), pretrained.geometry(), seed=1)
+
+
+def values(rows):
+    return {row["metric"]: row["value"] for row in rows}
+
+
+def test_the_true_sketch_is_a_perfect_transfer_and_the_photo_is_none(twins):
+    truth, source = (values(twins.rows(image, {})) for image in (twins.truth, twins.image))
+    assert truth["fid_target"] == pytest.approx(0, abs=1e-6) and truth["paired_target"] == 0
+    assert truth["style"] > 0.95 and source["style"] < 0.05
+    assert source["fid_target"] > 10 and source["paired_target"] > 0.05
+    for found in (truth, source):
+        assert found["iou"] > 0.85 and found["depth_error"] < 0.25
+
+
+def test_another_scene_keeps_no_shape(twins):
+    moved = values(twins.rows(twins.truth.roll(1, 0), {}))
+    assert moved["iou"] < 0.5 and moved["fid_target"] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_class_asked_for_decides_the_accuracy(twins):
+    named = values(twins.rows(twins.image, {}))["accuracy"]
+    other = values(twins.rows(twins.image, {}, other_shape(twins.label)))["accuracy"]
+    assert named > 0.9 and other < 0.05
+
+
+def test_two_worlds_of_different_scenes_are_refused():
+    with pytest.raises(ValueError, match="textured and cluttered show different scenes"):
+        Twins("textured", "cluttered", 8, Reader(pretrained.extractor("looks")), None)
+
+
+def test_the_probe_tells_pictures_that_it_has_not_seen(twins):
+    direction, threshold = probe(twins.reader, twins.image[:48], twins.truth[:48])
+    unseen = twins.image[48:].clone(), twins.truth[48:].clone()
+    called = [(twins.reader.read(image)["64"] @ direction > threshold).float().mean() for image in unseen]
+    assert called[0] < 0.1 and called[1] > 0.9
