@@ -33,7 +33,7 @@ CLAIMS = {
     "guided": [
         f"g-{name}"
         for name in (
-            "A1 A2 A3 S1 S2 S3 S4 S5 S6 S7 S8 S9 S10 T1a T1b T1c T1d T1e T2 F2 F6a F6b F6c F10 F11 F12"
+            "A1 A2 A3 P1 S1 S2 S3 S4 S5 S6 S7 S8 S9 S10 T1a T1b T1c T1d T1e T2 F2 F6a F6b F6c F10 F11 F12"
         ).split()
     ],
     "sdxs": [
@@ -42,7 +42,7 @@ CLAIMS = {
     ],
 }
 RECALLED = {"g-T1a", "g-T1d", "g-T1e", "g-T2", "g-F6c"}
-JUDGED = {"g-A1", "g-S1", "g-S2", "g-S3", "g-S4", "g-S5", "g-S7"}
+JUDGED = {"g-A1", "g-P1", "g-F12", *(f"g-S{i}" for i in range(1, 11))}
 JUDGED |= {"g-T1a", "g-T1b", "g-T1c", "g-T1d", "g-T1e", "g-F2", "g-F6a", "g-F6b", "g-F6c"}
 ANSWERED = [item for name in PAPERS for item in [*load_paper(name).items, *load_paper(name).ours] if item.artefacts]
 
@@ -237,6 +237,18 @@ def test_an_interval_across_the_margin_is_inconclusive(tmp_path: Path) -> None:
     entry = judged(tmp_path, "g-A1", "g-tab1", table)
     assert entry["effect"] == pytest.approx(0.9)
     assert entry["verdict"] == "inconclusive" and "holds the margin" in entry["note"]
+
+
+def test_a_note_names_where_a_claim_fails_the_worst_first_and_no_other_place(tmp_path: Path) -> None:
+    table = tab1([0, 1, 2], GOOD)
+    for row in table:
+        if row["method"] == "ours-D" and row["metric"] == "fid" and row["w"] in (0.3, 1):
+            row["value"] = {0.3: 12.0, 1: 13.0}[row["w"]]
+    entry = judged(tmp_path, "g-A1", "g-tab1", table)
+    assert entry["note"] == "fails at fid of ours-D, steps 4, w 1: 3; fid of ours-D, steps 4, w 0.3: 2"
+    entry = judged(tmp_path, "g-S1", "g-stage-one", stage_one([0, 1, 2], 0.1, 0.1))
+    assert entry["note"] == "fails at median relative_error: 2"
+    assert "fails" not in judged(tmp_path, "g-A1", "g-tab1", tab1([0, 1, 2], GOOD))["note"]
 
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1]])
