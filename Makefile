@@ -1,6 +1,6 @@
 # Everything a reader runs. POSIX make and sh; needs Python 3.11 to 3.13 and git. `make` alone lists the targets.
 .POSIX:
-.PHONY: help figures test teachers bench verify publish readme lab lint lock
+.PHONY: help figures ablations test teachers bench verify publish readme lab lint lock
 
 PYTHON ?= python3
 PROFILE ?= quick
@@ -14,6 +14,9 @@ help: ## this list
 figures: .venv/.installed ## draw every figure and table [PROFILE=quick] [ID=g-tab1] [SEED=1] [DATASET=fashion_mnist FOLDER=..]
 	@DISTILL_FOLDER="$${FOLDER:-$$DISTILL_FOLDER}" $(run) distill_lib.run figures --profile "$(PROFILE)" $${ID:+--id "$$ID"} \
 	    $${SEED:+--seed "$$SEED"} $${DATASET:+--dataset "$$DATASET"}
+
+ablations: .venv/.installed ## draw the ablations at the committed size, an hour and a half [PROFILE=laptop] [SEED=1]
+	@$(MAKE) figures PROFILE="$${PROFILE:-laptop}" ID=g-abl-range
 
 test: .venv/.installed ## all tests, as CI runs them
 	$(run) pytest -q tests

@@ -178,23 +178,27 @@ class Trials:
         """The student of stage one under a choice."""
         return stage_one(self.teacher, self.parent, choice, self.pictures, self.plan.stage_one.with_seed(self.seed))
 
-    def halved(self, first: Network | FoldedPair, parent: str, w_max: float, fresh: bool = False) -> Network:
+    def halved(self, first: Network | FoldedPair, parent: str, w_max: float, fresh: bool = False) -> Halved:
         """The student of plan.until steps, from one of plan.start steps; raises as `steps_of`."""
         how = self.plan.halving.with_seed(self.seed)
         span = self.plan.start, self.plan.until
-        return steps_of(first, parent, *span, self.pictures, how, w_max, fresh, self.reuse).net
+        return steps_of(first, parent, *span, self.pictures, how, w_max, fresh, self.reuse)
 
-    def without_stage_one(self, w_max: float) -> Network:
+    def without_stage_one(self, w_max: float) -> Halved:
         """As `halved` from the pair itself, with the updates of stage one added to the first halving."""
         how, plan = self.plan.halving.with_seed(self.seed), self.plan
         long, half = replace(how, steps=how.steps + plan.stage_one.steps), plan.start // 2
         pair = FoldedPair(self.teacher)
         first = steps_of(pair, self.parent, plan.start, half, self.pictures, long, w_max, reuse=self.reuse)
-        return steps_of(first.net, first.key, half, plan.until, self.pictures, how, w_max, reuse=self.reuse).net
+        return steps_of(first.net, first.key, half, plan.until, self.pictures, how, w_max, reuse=self.reuse)
 
-    def rows(self, method: str, net: Network, n_steps: int, ws: Iterable[float]) -> list[dict[str, Any]]:
-        """All metrics of a student under the name of its choice."""
-        return [row | {"method": method} for row in measure(self.measured, "ours-D", {n_steps: net}, ws)]
+    def rows(self, students: dict[str, Halved], n_steps: int, ws: Iterable[float]) -> list[dict[str, Any]]:
+        """All metrics of students by the names of their choices."""
+        return [
+            row | {"method": name}
+            for name, student in students.items()
+            for row in measure(self.measured, "ours-D", {n_steps: student.net}, ws)
+        ]
 
 
 def head_teachers(

@@ -88,7 +88,7 @@ def factors(scenes: Scenes, spec: SceneSpec) -> tuple[Tensor, Tensor]:
         (4 * (scenes.albedo[:, 0] - 0.5), one),
         (1.5 * scenes.light, one),
         (8 * (scenes.floor - 0.62), one),
-        (6 * (scenes.background - 0.75), one),
+        (6 * (scenes.background - 0.75), one * (spec.look == "photo")),  # a drawing leaves the paper white
         ((2 * scenes.tile_rotation).sin(), tiled),
         ((2 * scenes.tile_rotation).cos(), tiled),
         (scenes.tile_scale - 4, tiled),

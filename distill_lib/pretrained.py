@@ -8,6 +8,7 @@ with settings, seed, data, commit, training curve and the command.
 import argparse
 import hashlib
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,7 @@ from distill_lib.methods.teacher import train_teacher
 from distill_lib.models import Network, build_unet, home, load_unet, student_of
 from distill_lib.reach import ROOT
 from distill_lib.training import TrainSettings, follow
-from distill_lib.worlds.datasets import WORLDS, DatasetSpec, Pictures, load
+from distill_lib.worlds.datasets import REAL, WORLDS, DatasetSpec, Pictures, load
 from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES
 
 __all__ = [
@@ -61,8 +62,15 @@ def student(name: str) -> UNet2DConditionModel:
 
 
 def made(name: str) -> dict[str, Any]:
-    """How a shipped folder was made; `weights` is the checksum of its weights, under which others name it as parent."""
-    return json.loads((PRETRAINED / name / "made.json").read_text())
+    """How a shipped folder was made; `weights` is the checksum of its weights, under which others name it as parent.
+
+    Raises:
+        ValueError: nothing of this name is shipped.
+    """
+    path = PRETRAINED / name / "made.json"
+    if not path.exists():
+        raise ValueError(f"{name} is not shipped; train it with `make teachers NAMES={name}` if it has a recipe")
+    return json.loads(path.read_text())
 
 
 def key(name: str) -> str:
@@ -219,6 +227,13 @@ def geometry(name: str = "scenes") -> Geometry:
     return net.eval().requires_grad_(False)
 
 
+def _needs_files(name: str) -> bool:
+    """Whether a recipe rests on real data, which is not here unless DISTILL_FOLDER says where."""
+    kind, _, rest = name.partition("-")
+    (recipes,) = [found for found, singular in _KINDS.items() if singular == kind]
+    return RECIPES[recipes][rest].get("world") in REAL and not os.environ.get("DISTILL_FOLDER")
+
+
 def make(name: str) -> None:
     """Make one shipped folder."""
     kind, _, rest = name.partition("-")
@@ -234,8 +249,12 @@ def main() -> None:
     names = parser.parse_args().names
     if unknown := set(names) - set(everything):
         parser.error(f"{', '.join(sorted(unknown))} is unknown; choose of {', '.join(everything)}")
-    for name in names or [n for n in everything if not (PRETRAINED / n / "made.json").exists()]:
-        make(name)
+    missing = [name for name in everything if not (PRETRAINED / name / "made.json").exists() and not _needs_files(name)]
+    try:
+        for name in names or missing:
+            make(name)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 if __name__ == "__main__":

@@ -132,6 +132,8 @@ def figures(profile: str, artefact: str | None, seed: int, extra: dict[str, Any]
         ValueError: unknown profile, artefact or parameter, or a folder that cannot be written to.
     """
     _check_profile(profile)
+    if os.environ.get("DISTILL_FOLDER"):  # notebooks run in a folder of their own
+        os.environ["DISTILL_FOLDER"] = str(Path(os.environ["DISTILL_FOLDER"]).resolve())
     notebooks = [name for name in notebook_names() if not dataset or "dataset" in _parameters(name)]
     suffix = f"-{dataset.replace('_', '-')}" if dataset else ""
     written = {name: [found + suffix for found in artefacts_of(name)] for name in notebooks}

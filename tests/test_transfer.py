@@ -94,9 +94,18 @@ def test_the_class_asked_for_decides_the_accuracy(twins):
     assert named > 0.9 and other < 0.05
 
 
-def test_two_worlds_of_different_scenes_are_refused():
-    with pytest.raises(ValueError, match="textured and cluttered show different scenes"):
-        Twins("textured", "cluttered", 8, Reader(pretrained.extractor("looks")), None)
+@pytest.mark.parametrize("there", ["cluttered", "plain"])
+def test_two_worlds_that_differ_in_more_than_their_look_are_refused(there):
+    with pytest.raises(ValueError, match=f"textured and {there} differ in more than their look"):
+        Twins("textured", there, 8, Reader(pretrained.extractor("looks")), None)
+
+
+def test_unrelated_pictures_are_of_the_class_and_of_other_noise(pair):
+    label = torch.tensor([0, 1, 2, 0])
+    first = transfer.unrelated((pair, 2), label, 1.0, seed=0)
+    assert torch.equal(first, transfer.unrelated((pair, 2), label, 1.0, seed=0))
+    assert not torch.equal(first, transfer.unrelated((pair, 2), label, 1.0, seed=1))
+    assert not torch.equal(first[0], first[3]) and first.dtype == torch.uint8
 
 
 def test_the_probe_tells_pictures_that_it_has_not_seen(twins):

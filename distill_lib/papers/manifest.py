@@ -31,7 +31,7 @@ class Select(Strict):
     """
 
     metric: str
-    method: str | None = None
+    method: str | list[str] | None = None
     steps: int | list[int] | Literal["most"] | None = None
     w: float | list[float] | None = None
     read: Literal["value", "nfe", "value_per_nfe"] = "value"
@@ -64,6 +64,8 @@ class Part(Strict):
             raise ValueError("`each` and `reduce` go together")
         if "w" in self.value.lists() and "w" not in self.each:
             raise ValueError("a list of w needs `each: [w]`")
+        if "method" in self.value.lists() and "method" not in self.each:
+            raise ValueError("a list of methods needs `each: [method]`")
         if "steps" in self.value.lists() and not {"steps", "nfe"} & set(self.each):
             raise ValueError("a list of steps needs steps or nfe in `each`")
         return self

@@ -49,7 +49,7 @@ class Transfer(_Strict):
     samples: int = Field(description="pictures behind each metric")
     steps: list[int] = Field(description="of the encoder and of the decoder")
     ws: list[float] = Field(description="guidance strengths of the decoder; 1 is the one of the figures")
-    halving: TrainSettings = Field(description="of the encoders and of the decoders of the second look")
+    halving: TrainSettings = Field(description="of the encoders; decoders are halved as everywhere")
 
 
 class Ablations(_Strict):
@@ -135,6 +135,8 @@ def load(name: str, dataset: str = "") -> Profile:
         settings = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text())
         if dataset:
             settings |= {"world": dataset, "hardness": settings["hardness"] | {"worlds": [dataset]}}
+            for sizes in (settings["sizes"], settings["hardness"]):  # two sets of test pictures, of 10,000 in all
+                sizes["samples"] = min(sizes["samples"], 5000)
         return Profile(name=name, **settings)
     except ValidationError as error:
         first = error.errors()[0]
