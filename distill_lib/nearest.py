@@ -1,10 +1,10 @@
 """Memorisation and diversity: how close samples come to training pictures, and to one another.
 
-    nearest     median over samples of  d(sample, its nearest training picture) / d(unseen picture, its nearest one)
-    pairwise    mean distance between the features of samples of one class, as a share of that between real pictures
+    nearest     Euclidean distance of pixels from each sample to the nearest of a set of pictures, and which that is
+    pairwise    mean distance between the features of samples of one class
 
-d is the Euclidean distance of pixels. A network that repeats its training set has `nearest` near 0, one that draws new
-pictures of the same world near 1; a network that draws one picture a class has `pairwise` 0.
+The ratio of `nearest` among training pictures to `nearest` among as many that were never trained on is 1 for a network
+that draws new pictures, and near 0 for one that repeats its training set; blur changes both alike.
 """
 
 import torch

@@ -20,7 +20,9 @@ FAULTS = {
     "01_guided_teacher": ("guidance.py", "v_cond, v_uncond = both.chunk(2)", "v_uncond, v_cond = both.chunk(2)"),
     "02_guidance_distillation": ("models.py", "nn.init.zeros_(student", "nn.init.ones_(student"),
     "03_step_halving": ("losses/halving.py", "z_m, m.clamp(min=1), s,", "z_m, s.clamp(min=1), m,"),
-    "04_ablations": ("losses/denoising.py", ".clamp(1.0, clamp)", ".clamp(0.5, clamp)"),
+    "04_ablations": ("ablations.py", "t, label, self.null), w)", "t, label, self.null), 0 * w)"),
+    "05_style_transfer": ("transfer.py", "nfe(down[1], w, not down[0].takes_w)", "nfe(down[1], w, False)"),
+    "15_claims": ("losses/denoising.py", ".clamp(1.0, clamp)", ".clamp(0.5, clamp)"),
 }
 
 
