@@ -239,6 +239,18 @@ def test_an_interval_across_the_margin_is_inconclusive(tmp_path: Path) -> None:
     assert entry["verdict"] == "inconclusive" and "holds the margin" in entry["note"]
 
 
+def test_a_note_names_where_a_claim_fails_the_worst_first_and_no_other_place(tmp_path: Path) -> None:
+    table = tab1([0, 1, 2], GOOD)
+    for row in table:
+        if row["method"] == "ours-D" and row["metric"] == "fid" and row["w"] in (0.3, 1):
+            row["value"] = {0.3: 12.0, 1: 13.0}[row["w"]]
+    entry = judged(tmp_path, "g-A1", "g-tab1", table)
+    assert entry["note"] == "fails at fid of ours-D, steps 4, w 1: 3; fid of ours-D, steps 4, w 0.3: 2"
+    entry = judged(tmp_path, "g-S1", "g-stage-one", stage_one([0, 1, 2], 0.1, 0.1))
+    assert entry["note"] == "fails at median relative_error: 2"
+    assert "fails" not in judged(tmp_path, "g-A1", "g-tab1", tab1([0, 1, 2], GOOD))["note"]
+
+
 @pytest.mark.parametrize("seeds", [[0], [0, 1]])
 def test_fewer_than_three_seeds_are_inconclusive(tmp_path: Path, seeds: list[int]) -> None:
     entry = judged(tmp_path, "g-S2", "g-tab1", tab1(seeds, GOOD))
@@ -278,6 +290,27 @@ def test_a_missing_w_leaves_the_seed_out_and_says_so(tmp_path: Path) -> None:
     assert entry["seeds"] == [0, 1] and "seed 2 left out" in entry["note"]
     only = judged(tmp_path, "g-A1", "g-tab1", [row for row in table if row["seed"] == 2])
     assert only["verdict"] is None and "not each w" in only["not_judged"]
+
+
+def at_equal_evaluations(seed: int, worse: float) -> list[Row]:
+    """Students of 2 to 16 evaluations at distance 1; DDIM at 4, but `worse` with 8 evaluations at w = 2."""
+    table = []
+    for w in (0, 0.3, 1, 2, 4):
+        about = {"w": w, "seed": seed, "metric": "fid_teacher"}
+        pair = 1 if w == 0 else 2
+        table += [about | {"method": "ours-D", "steps": n, "nfe": n, "value": 1.0} for n in (1, 2, 4, 8, 16)]
+        ddim = {n * pair: 4.0 for n in (1, 2, 4, 8, 16)} | ({8: worse} if w == 2 else {})
+        table += [about | {"method": "ddim", "steps": n // pair, "nfe": n, "value": ddim[n]} for n in ddim]
+    return table
+
+
+def test_methods_are_compared_at_equal_evaluations_and_the_worst_of_all_steps_and_w_decides(tmp_path: Path) -> None:
+    table = [row for seed in range(3) for row in at_equal_evaluations(seed, worse=1.0)]
+    assert judged(tmp_path, "g-T1b", "g-tab1", table)["effect"] == pytest.approx(2)  # 1 / 1.0, of the half allowed
+    table = [row for seed in range(3) for row in at_equal_evaluations(seed, worse=4.0)]
+    assert judged(tmp_path, "g-T1b", "g-tab1", table)["effect"] == pytest.approx(0.5)
+    table = [row for row in table if (row["method"], row["steps"], row["w"]) != ("ours-D", 16, 0.3)]
+    assert "not each steps and w" in judged(tmp_path, "g-T1b", "g-tab1", table)["not_judged"]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -14,6 +14,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -23,7 +24,17 @@ from distill_lib.metrics import interval
 from distill_lib.papers.manifest import PAPERS, Claim, Part, Select, load_paper
 from distill_lib.store import atomic
 
-__all__ = ["MissingRows", "effect", "judge", "judge_claim", "load_paper", "part_value", "rows", "write_claims"]
+__all__ = [
+    "MissingRows",
+    "effect",
+    "judge",
+    "judge_claim",
+    "load_paper",
+    "part_points",
+    "part_value",
+    "rows",
+    "write_claims",
+]
 
 Rows = list[dict[str, Any]]
 
@@ -34,6 +45,7 @@ COMPARE: dict[str, Callable[[float, float], float]] = {
     "change": lambda value, reference: (value - reference) / abs(reference),
     "departure": lambda value, reference: abs(value - reference) / abs(reference),
 }
+_SHOWN = 3  # failing points that a note names
 REDUCE: dict[str, Callable[[list[float]], float]] = {"max": max, "median": median, "min": min}
 
 
@@ -70,7 +82,13 @@ def effect(claim: Claim, tables: dict[str, Rows], seed: int) -> float:
 
 
 def part_value(part: Part, table: Rows, seed: int) -> float:
-    """Formula (2) for one seed.
+    """Formula (2) for one seed; raises as `part_points`."""
+    points = list(part_points(part, table, seed).values())
+    return REDUCE[part.reduce](points) if part.reduce else points[0]
+
+
+def part_points(part: Part, table: Rows, seed: int) -> dict[str, float]:
+    """The points (1) that (2) reduces, for one seed, by a name that says which they are.
 
     Raises:
         MissingRows: a row is absent, or the number that comes out is not finite.
@@ -82,16 +100,24 @@ def part_value(part: Part, table: Rows, seed: int) -> float:
     what = f"{part.artefact}: {_words(part.value.pins())}, seed {seed}"
     if len(set(keys)) < len(keys):
         raise ValueError(f"{what} has several rows; draw {part.artefact} again")
-    wanted = part.value.w if isinstance(part.value.w, list) else []
-    if not chosen or set(wanted) - {row["w"] for row in chosen if "w" in row}:
-        raise MissingRows(f"{what} has no row, or not each w")
+    lists = part.value.lists()
+    wanted = set(product(*lists.values()))
+    if not chosen or wanted - {tuple(row.get(field) for field in lists) for row in chosen}:
+        raise MissingRows(f"{what} has no row, or not each {' and '.join(lists)}")
     try:
         points = [_point(part, row, of_seed) for row in chosen]
     except ZeroDivisionError as error:
         raise MissingRows(f"{what} would be divided by 0") from error
     if not all(map(math.isfinite, points)):
         raise MissingRows(f"{what} is not finite")
-    return REDUCE[part.reduce](points) if part.reduce else points[0]
+    return dict(zip((_name(part, row) for row in chosen), points, strict=True))
+
+
+def _name(part: Part, row: dict[str, Any]) -> str:
+    """Which point a row gives: "fid of ours-D, steps 8, w 4"."""
+    at = {field: row[field] for field in ("steps", "t", "w") if field in row}
+    method = f" of {row['method']}" if "method" in row else ""
+    return f"{part.value.metric}{method}" + (f", {_words(at)}" if at else "")
 
 
 def _point(part: Part, row: dict[str, Any], of_seed: Rows) -> float:
@@ -191,7 +217,7 @@ def judge_claim(claim: Claim, paper: str, profile: str, figures: Path | None = N
         return entry | {"not_judged": claim.not_judged or why}
     word, note = _verdict(list(effects.values()), str(claim.direction), float(claim.margin or 0), profile)
     low, high = (x if math.isfinite(x) else None for x in interval(list(effects.values())))
-    notes = [note, *left_out, *_also(claim, tables, list(effects))]
+    notes = [note, *left_out, *_misses(claim, tables, list(effects)), *_also(claim, tables, list(effects))]
     return entry | {
         "verdict": word,
         "effect": fmean(effects.values()),
@@ -205,6 +231,21 @@ def _seeds(claim: Claim, tables: dict[str, Rows]) -> list[int]:
     return sorted(
         {row["seed"] for part in claim.effect for row in _fitting(tables[part.artefact], part.value) if "seed" in row}
     )
+
+
+def _misses(claim: Claim, tables: dict[str, Rows], seeds: list[int]) -> list[str]:
+    """Where a claim fails: the points whose mean over seeds lies beyond the margin, the worst first."""
+    margin, found = float(claim.margin or 0), {}
+    for part in claim.effect:
+        of_seed = [part_points(part, tables[part.artefact], seed) for seed in seeds]
+        if part.reduce == "median":  # no single point of it decides
+            of_seed = [{f"median {part.value.metric}": median(points.values())} for points in of_seed]
+        means = {name: fmean(points[name] for points in of_seed) for name in of_seed[0]}
+        found |= {n: x for n, x in means.items() if (x > margin if claim.direction == "at_most" else x < margin)}
+    worst = sorted(found, key=lambda name: abs(found[name] - margin), reverse=True)
+    shown = [f"{name}: {found[name]:.3g}" for name in worst[:_SHOWN]]
+    rest = [f"and {len(worst) - _SHOWN} more"] if len(worst) > _SHOWN else []
+    return [f"fails at {'; '.join(shown + rest)}"] if worst else []
 
 
 def _also(claim: Claim, tables: dict[str, Rows], seeds: list[int]) -> list[str]:

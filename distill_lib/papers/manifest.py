@@ -25,15 +25,20 @@ class Strict(BaseModel):
 class Select(Strict):
     """The rows whose fields have these values, all that a list names, and which number of theirs is read.
 
-    steps: a number, or `most`, the largest among the rows that fit otherwise (the many-step teacher of a profile).
+    steps: a number, a list of them, or `most`, the largest among the rows that fit otherwise (the many-step teacher of
+        a profile).
     read: `value`, `nfe`, or `value_per_nfe` (of a row in seconds: seconds a network evaluation).
     """
 
     metric: str
     method: str | None = None
-    steps: int | Literal["most"] | None = None
+    steps: int | list[int] | Literal["most"] | None = None
     w: float | list[float] | None = None
     read: Literal["value", "nfe", "value_per_nfe"] = "value"
+
+    def lists(self) -> dict[str, list[float]]:
+        """The fields of which several values are named."""
+        return {field: value for field, value in self.pins().items() if isinstance(value, list)}
 
     def pins(self) -> dict[str, Any]:
         """The fields that are fixed."""
@@ -48,7 +53,7 @@ class Part(Strict):
     reference: Select | None = None
     compare: Literal["ratio", "difference", "distance", "change", "departure"] | None = None
     limit: float | Select = 1.0
-    each: list[Literal["t", "w", "steps", "method"]] = []
+    each: list[Literal["t", "w", "steps", "nfe", "method"]] = []
     reduce: Literal["max", "median", "min"] | None = None
 
     @model_validator(mode="after")
@@ -57,8 +62,10 @@ class Part(Strict):
             raise ValueError("a reference and how to compare with it go together")
         if bool(self.each) != (self.reduce is not None):
             raise ValueError("`each` and `reduce` go together")
-        if isinstance(self.value.w, list) and "w" not in self.each:
+        if "w" in self.value.lists() and "w" not in self.each:
             raise ValueError("a list of w needs `each: [w]`")
+        if "steps" in self.value.lists() and not {"steps", "nfe"} & set(self.each):
+            raise ValueError("a list of steps needs steps or nfe in `each`")
         return self
 
 
