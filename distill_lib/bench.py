@@ -1,9 +1,9 @@
 """`make bench`: our loops and samplers against the plain way with diffusers and torch, each pair in one run.
 
 Plain means: float32, two calls for a guided pair, noise by torch.randn, a DataLoader with a worker, diffusers' EMAModel
-and DDIMScheduler. A target of our halving serves as many updates as in the committed runs. `peak_share` is the arithmetic
-of our way (FLOPs counted by torch) as a share of the fastest 3 x 3 convolution that this machine shows, forward and
-backward in bfloat16, in the same run.
+and DDIMScheduler. A target of our halving serves as many updates as in the committed runs. `peak_share` is the
+arithmetic of our way (FLOPs counted by torch) as a share of the fastest 3 x 3 convolution that this machine shows,
+forward and backward in bfloat16, in the same run.
 """
 
 import argparse
