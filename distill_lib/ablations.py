@@ -38,8 +38,8 @@ __all__ = [
 ]
 
 
-def one_at_a_time(base: TrainSettings) -> dict[str, tuple[TrainSettings, float]]:
-    """Label -> (settings, clamp) of one halving: as it is, and with one thing changed."""
+def one_at_a_time(base: TrainSettings, reuse: int) -> dict[str, tuple[TrainSettings, dict[str, Any]]]:
+    """Label -> (settings, clamp and reuse) of one halving: as it is, and with one thing changed."""
     half = max(1, base.steps // 2)
     varied = {
         "as in the profile": {},
@@ -51,8 +51,10 @@ def one_at_a_time(base: TrainSettings) -> dict[str, tuple[TrainSettings, float]]
         "half the batch, twice the updates": {"batch_size": base.batch_size // 2, "steps": 2 * base.steps},
         "no average of weights": {"ema": 0.0},
     }
-    found = {label: (replace(base, **changed), 100.0) for label, changed in varied.items()}
-    return found | {"weight 1 at all times": (base, 1.0)}
+    as_it_is = {"clamp": 100.0, "reuse": reuse}
+    found = {label: (replace(base, **changed), as_it_is) for label, changed in varied.items()}
+    found["each target once" if reuse > 1 else "each target twice"] = (base, as_it_is | {"reuse": 3 - min(reuse, 2)})
+    return found | {"weight 1 at all times": (base, as_it_is | {"clamp": 1.0})}
 
 
 def resampled(

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from distill_lib.reach import COMMITTED, ROOT
 from distill_lib.store import atomic
 
-__all__ = ["Recorder", "curve_rows", "figures_folder", "load_rows", "origin", "select"]
+__all__ = ["Recorder", "curve_rows", "figures_folder", "load_record", "load_rows", "origin", "select"]
 
 Row = dict[str, Any]
 _PACKAGES = ("torch", "diffusers", "torch-fidelity", "accelerate", "papermill")
@@ -32,10 +32,15 @@ def figures_folder(profile: str) -> Path:
     return Path(os.environ.get("DISTILL_FIGURES", ROOT / "figures")) / profile
 
 
+def load_record(profile: str, artefact: str) -> dict[str, Any]:
+    """The file of an artefact: its rows and where they came from, last and by seed; empty if it has not been made."""
+    path = figures_folder(profile) / f"{artefact}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def load_rows(profile: str, artefact: str) -> list[Row]:
     """The rows of an artefact; none if it has not been made."""
-    path = figures_folder(profile) / f"{artefact}.json"
-    return json.loads(path.read_text())["rows"] if path.exists() else []
+    return load_record(profile, artefact).get("rows", [])
 
 
 def select(rows: list[Row], **wanted: Any) -> list[Row]:
@@ -91,14 +96,23 @@ class Recorder:
         return json.loads(path.read_text())["rows"] if path.exists() else []
 
     def rows(self, artefact: str, rows: list[Row]) -> list[Row]:
-        """Write rows as JSON and CSV; returns them with the kept rows of other seeds."""
+        """Write rows as JSON and CSV; returns them with the kept rows of other seeds, which keep their own origin.
+
+        Nothing is written where there is nothing to add.
+        """
         artefact += self.suffix
+        if not rows:
+            return load_rows(self.profile, artefact)
         seeds = {row.get("seed") for row in rows}
         kept = [row for row in load_rows(self.profile, artefact) if row.get("seed") not in seeds]
         rows = sorted(kept + rows, key=lambda row: row.get("seed", 0))
         paper = {"g": "guided", "s": "sdxs"}[artefact[0]]
         record = {"artefact": artefact, "paper": paper, "profile": self.profile, "dataset": self.dataset, "rows": rows}
-        record |= origin() | {"seconds": round(time.perf_counter() - self.start, 1), "parents": self.parents}
+        made = origin() | {"seconds": round(time.perf_counter() - self.start, 1), "parents": self.parents}
+        before = load_record(self.profile, artefact).get("made", {})
+        known = {str(row.get("seed")) for row in kept}
+        by_seed = {seed: one for seed, one in before.items() if seed in known} | {str(seed): made for seed in seeds}
+        record |= made | {"made": dict(sorted(by_seed.items()))}
         self._write(artefact, "json", json.dumps(record, indent=1))
         table = io.StringIO()
         writer = csv.DictWriter(table, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")

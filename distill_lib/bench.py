@@ -1,8 +1,9 @@
 """`make bench`: our loops and samplers against the plain way with diffusers and torch, each pair in one run.
 
 Plain means: float32, two calls for a guided pair, noise by torch.randn, a DataLoader with a worker, diffusers' EMAModel
-and DDIMScheduler. `peak_share` is the arithmetic of our way (FLOPs counted by torch) as a share of the fastest 3 x 3
-convolution that this machine shows, forward and backward in bfloat16, in the same run.
+and DDIMScheduler. A target of our halving serves as many updates as in the committed runs. `peak_share` is the
+arithmetic of our way (FLOPs counted by torch) as a share of the fastest 3 x 3 convolution that this machine shows,
+forward and backward in bfloat16, in the same run.
 """
 
 import argparse
@@ -21,15 +22,16 @@ from torch.nn.functional import conv2d
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from distill_lib import pretrained
+from distill_lib import pretrained, profiles
 from distill_lib.artefacts import figures_folder, origin
 from distill_lib.evaluation import BATCH, classes, sample_pictures
 from distill_lib.guidance import guidance_embedding
 from distill_lib.methods.guidance_distillation import distill_guidance
-from distill_lib.methods.step_halving import halve_steps
+from distill_lib.methods.step_halving import BANK, halve_steps
 from distill_lib.methods.teacher import train_teacher
 from distill_lib.metrics import median_seconds
 from distill_lib.models import Network, student_of, to_patches
+from distill_lib.reach import COMMITTED
 from distill_lib.schedules import OURS, add_noise, v_from
 from distill_lib.store import Run, atomic
 from distill_lib.training import Progress, TrainSettings
@@ -134,14 +136,14 @@ def _conv_peak() -> float:
     return 3 * 2 * 64 * 128 * 128 * 9 * 32 * 32 / seconds
 
 
-def _rate_of_loop(training: Iterator[Progress]) -> float:
-    """Images a second of a training generator after its first steps, which compile."""
+def _rate_of_loop(training: Iterator[Progress], steps: int = _STEPS) -> float:
+    """Images a second of a training generator over `steps` after its first ones, which compile."""
     for _ in range(3):
         next(training)
     start = time.perf_counter()
-    for _ in range(_STEPS):
+    for _ in range(steps):
         next(training)
-    return _STEPS * _SIZE / (time.perf_counter() - start)
+    return steps * _SIZE / (time.perf_counter() - start)
 
 
 def _rate_of_step(step: Callable[[], None]) -> float:
@@ -198,9 +200,11 @@ def main() -> None:
 
     frozen = Network(student_of(teacher()).requires_grad_(False), compiled=compiled)
     student = Network(student_of(frozen.module), compiled=compiled)
-    ours = _rate_of_loop(halve_steps(student, frozen, 8, pictures, settings, run("halving")))
+    reuse = profiles.load(COMMITTED).reuse
+    training = halve_steps(student, frozen, 8, pictures, settings, run("halving"), reuse=reuse)
+    ours = _rate_of_loop(training, BANK * reuse)  # as many steps with new targets as in any such span
     plain = _rate_of_step(_plain_step(student_of(teacher()), pictures, _halving_loss(student_of(teacher()))))
-    add("halving", ours, plain, _flops_a_picture(student.module, 2, True))
+    add("halving", ours, plain, _flops_a_picture(student.module, 2 / reuse, True))
 
     label = classes(BATCH, pair.null)
     for what, net, plain_unet, n, calls in (

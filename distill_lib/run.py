@@ -163,7 +163,10 @@ def figures(profile: str, artefact: str | None, seed: int, extra: dict[str, Any]
             "--config", *(f"{key}={value}" for key, value in config.items()),
         ]  # fmt: skip
         targets = [f"notebooks/{profile}{suffix}/seed{seed}/{name}.ipynb" for name in names]
-        forced = [t for t in targets if Path(t).stem in missing]
+        published = {name: _RUNS / f"notebooks/{profile}{suffix}/seed0/{name}.ipynb" for name in names}
+        files = {name: [folder / f"{artefact}.json" for artefact in written[name]] for name in names}
+        outdone = [] if seed or extra else [name for name in names if _outdone(published[name], files[name])]
+        forced = [t for t in targets if Path(t).stem in {*missing, *outdone}]
         command += ["--forcerun", *forced] if forced else []
         environment = os.environ | {"PYTHONPATH": str(ROOT), "DISTILL_FIGURES": str(folder.parent)}
         code = subprocess.run([*command, "--", *targets], cwd=ROOT, env=environment, check=False).returncode
@@ -198,6 +201,11 @@ def verify() -> None:
     print("\n".join(moved))
     print(f"{len(moved)} values moved by more than the tolerance of their metric; remove {folder} to draw anew")
     raise SystemExit(bool(moved))
+
+
+def _outdone(executed: Path, files: list[Path]) -> bool:
+    """Whether rows of other seeds came after seed 0's notebook, the one that is published and shows them all."""
+    return executed.exists() and any(f.exists() and f.stat().st_mtime > executed.stat().st_mtime for f in files)
 
 
 def _complete(folder: Path, artefact: str, seed: int) -> bool:

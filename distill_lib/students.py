@@ -1,5 +1,6 @@
 """The students of a profile: which halvings notebooks 03 and 04 ask for, so that both find the same runs."""
 
+from dataclasses import replace
 from typing import Any
 
 from distill_lib import pretrained
@@ -39,5 +40,6 @@ def for_one_strength(settings: Profile, w: float, pictures: Pictures, seed: int)
     """Students for a single w by their steps, halved from the guided pair itself."""
     name = f"teacher-{settings.world}"
     pair = Network(pretrained.teacher(settings.world).requires_grad_(False))
-    how = _how(settings, pictures, seed) | {"name": f"single-{w:g}", "w_range": (w, w)}
+    settings_of = lambda n_steps: replace(settings.halving_settings(n_steps, seed), snapshots=0)  # noqa: E731
+    how = _how(settings, pictures, seed) | {"name": f"single-{w:g}", "w_range": (w, w), "settings_of": settings_of}
     return halve_down(pair, pretrained.made(name)["weights"], settings.halving_start, **how)

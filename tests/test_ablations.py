@@ -27,17 +27,20 @@ BASE = TrainSettings(steps=40, batch_size=32, lr=3e-4)
 
 
 def test_each_variant_differs_from_the_profile_in_what_its_label_says_and_no_two_are_the_same():
-    found = one_at_a_time(BASE)
-    assert found.pop("as in the profile") == (BASE, 100.0)
+    found = one_at_a_time(BASE, 2)
+    as_it_is = {"clamp": 100.0, "reuse": 2}
+    assert found.pop("as in the profile") == (BASE, as_it_is)
     changed = {
-        label: {k: v for k, v in asdict(how).items() if v != asdict(BASE)[k]} | ({"clamp": c} if c != 100 else {})
-        for label, (how, c) in found.items()
+        label: {k: v for k, v in (asdict(how) | more).items() if v != (asdict(BASE) | as_it_is)[k]}
+        for label, (how, more) in found.items()
     }
     both = changed.pop("half the batch, twice the updates")
     assert both == {"batch_size": 16, "steps": 80}  # as many pictures as in the profile
     assert all(len(change) == 1 for change in changed.values())
     assert len({str(change) for change in changed.values()}) == len(changed)
     assert changed["lr x 3"] == {"lr": pytest.approx(9e-4)} and changed["no average of weights"] == {"ema": 0.0}
+    assert changed["each target once"] == {"reuse": 1}
+    assert one_at_a_time(BASE, 1)["each target twice"] == (BASE, {"clamp": 100.0, "reuse": 2})
 
 
 def test_resampling_changes_the_noise_and_keeps_the_seed_of_the_training():

@@ -36,3 +36,27 @@ def test_artefacts_of_real_data_say_so_in_their_names_and_keep_rows_of_their_own
 def test_a_long_curve_is_thinned_to_some_fifty_points_from_its_first_on():
     rows = curve_rows("ours-D", {1: [(k, 1.0 / k) for k in range(1, 201)]}, 0)
     assert len(rows) == 50 and rows[0]["update"] == 1 and {row["steps"] for row in rows} == {1}
+
+
+def test_rows_of_another_seed_keep_the_origin_that_they_had(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_FIGURES", str(tmp_path))
+    row = {"metric": "fid", "value": 1.0}
+    Recorder("smoke", "textured", ["first"]).rows("g-tab1", [row | {"seed": 0}])
+    second = Recorder("smoke", "textured", ["second"])
+    assert second.rows("g-tab1", [row | {"seed": 1}]) == [row | {"seed": 0}, row | {"seed": 1}]
+    found = artefacts.load_record("smoke", "g-tab1")
+    assert {seed: made["parents"] for seed, made in found["made"].items()} == {"0": ["first"], "1": ["second"]}
+    assert found["parents"] == ["second"] and found["made"]["0"]["commit"]
+    Recorder("smoke", "textured", ["third"]).rows("g-tab1", [row | {"seed": 0}])
+    again = artefacts.load_record("smoke", "g-tab1")["made"]
+    assert {seed: made["parents"] for seed, made in again.items()} == {"0": ["third"], "1": ["second"]}
+
+
+def test_no_rows_leave_a_file_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_FIGURES", str(tmp_path))
+    row = {"metric": "fid", "value": 1.0, "seed": 0}
+    Recorder("smoke", "textured", ["first"]).rows("g-tab1", [row])
+    before = (tmp_path / "smoke" / "g-tab1.json").read_bytes()
+    assert Recorder("smoke", "textured", ["second"]).rows("g-tab1", []) == [row]
+    assert (tmp_path / "smoke" / "g-tab1.json").read_bytes() == before
+    assert Recorder("smoke", "textured", []).rows("g-none", []) == []

@@ -247,7 +247,7 @@ def test_a_note_names_where_a_claim_fails_the_worst_first_and_no_other_place(tmp
     entry = judged(tmp_path, "g-A1", "g-tab1", table)
     assert entry["note"] == "fails at fid of ours-D, steps 4, w 1: 3; fid of ours-D, steps 4, w 0.3: 2"
     entry = judged(tmp_path, "g-S1", "g-stage-one", stage_one([0, 1, 2], 0.1, 0.1))
-    assert entry["note"] == "fails at median relative_error: 2"
+    assert entry["note"].endswith("fails at median relative_error: 2")
     assert "fails" not in judged(tmp_path, "g-A1", "g-tab1", tab1([0, 1, 2], GOOD))["note"]
 
 
@@ -263,13 +263,12 @@ def test_smoke_never_gives_a_verdict(tmp_path: Path) -> None:
     assert entry["verdict"] == "inconclusive" and "plumbing only" in entry["note"]
 
 
-@pytest.mark.parametrize(
-    ("error", "worst", "expected"),
-    [(0.02, 0.1, "supported"), (0.06, 0.1, "contradicted"), (0.02, 0.2, "contradicted")],
-)
-def test_stage_one_is_judged_by_median_and_worst(tmp_path: Path, error: float, worst: float, expected: str) -> None:
+@pytest.mark.parametrize(("error", "worst"), [(0.02, 0.1), (0.06, 0.1), (0.02, 0.2)])
+def test_stage_one_is_measured_by_median_and_worst_and_one_training_decides_nothing(
+    tmp_path: Path, error: float, worst: float
+) -> None:
     entry = judged(tmp_path, "g-S1", "g-stage-one", stage_one([0, 1, 2], error, worst))
-    assert entry["verdict"] == expected
+    assert entry["verdict"] == "inconclusive" and entry["note"].startswith("one training")
     assert entry["effect"] == pytest.approx(max(error / 0.05, worst / 0.15, 0.5), rel=0.02)
 
 

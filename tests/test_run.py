@@ -67,6 +67,18 @@ def test_figures_are_drawn_once_and_again_when_a_figure_is_missing(tmp_path):
     done, _ = command(tmp_path, *wanted)
     assert done.returncode == 0 and result.exists()
 
+    done, _ = command(tmp_path, *wanted, "--seed", "1")
+    stamp = result.stat().st_mtime_ns
+    assert {row["seed"] for row in json.loads(result.read_text())["rows"]} == {0, 1}
+    done, _ = command(tmp_path, *wanted, "--seed", "1")
+    assert done.returncode == 0 and result.stat().st_mtime_ns == stamp
+    # the notebook that is published is that of seed 0: it shows the rows of the others when it is asked for again
+    done, _ = command(tmp_path, *wanted)
+    later = result.stat().st_mtime_ns
+    assert done.returncode == 0 and later > stamp
+    done, _ = command(tmp_path, *wanted)
+    assert done.returncode == 0 and result.stat().st_mtime_ns == later
+
 
 def weights_of_last_toy_student(runs):
     (done,) = runs.glob("toy-1-*/done")

@@ -7,7 +7,8 @@ What a claim measures is data. For each seed, from the tidy rows of an artefact:
     effect = max(parts)  if direction is at_most,  min(parts)  if it is at_least: the worst part decides           (3)
 
 The 95 % t interval of (3) over seeds gives the verdict: `supported` if all of it lies on the right side of `margin`,
-`contradicted` if all of it lies on the wrong side, else `inconclusive`; always the last with fewer than three seeds.
+`contradicted` if all of it lies on the wrong side, else `inconclusive`; always the last with fewer than three seeds, or
+where all seeds share one training (`one_training`).
 """
 
 import json
@@ -103,7 +104,7 @@ def part_points(part: Part, table: Rows, seed: int) -> dict[str, float]:
     lists = part.value.lists()
     wanted = set(product(*lists.values()))
     if not chosen or wanted - {tuple(row.get(field) for field in lists) for row in chosen}:
-        raise MissingRows(f"{what} has no row, or not each {' and '.join(lists)}")
+        raise MissingRows(f"{what} has no row" + (f", or not each {' and '.join(lists)}" if lists else ""))
     try:
         points = [_point(part, row, of_seed) for row in chosen]
     except ZeroDivisionError as error:
@@ -164,13 +165,15 @@ def _words(fields: dict[str, Any]) -> str:
     return ", ".join(f"{field} {value}" for field, value in fields.items())
 
 
-def _verdict(effects: list[float], direction: str, margin: float, profile: str) -> tuple[str, str]:
+def _verdict(effects: list[float], claim: Claim, profile: str) -> tuple[str, str]:
     """The verdict on an effect measured once a seed, and a note that says why it is no stronger (or nothing)."""
     if profile == "smoke":
         return "inconclusive", "smoke: plumbing only"
+    if claim.one_training:
+        return "inconclusive", "one training, whatever the seed of the noise"
     if len(effects) < 3:
         return "inconclusive", f"{len(effects)} of the 3 seeds that a verdict needs"
-    low, high = interval(effects)
+    low, high, margin, direction = *interval(effects), float(claim.margin or 0), claim.direction
     if (high <= margin) if direction == "at_most" else (low >= margin):
         return "supported", ""
     if (low > margin) if direction == "at_most" else (high < margin):
@@ -215,7 +218,7 @@ def judge_claim(claim: Claim, paper: str, profile: str, figures: Path | None = N
     if not effects:
         why = "; ".join(left_out) or f"no rows yet at profile {profile} in {', '.join(claim.artefacts)}"
         return entry | {"not_judged": claim.not_judged or why}
-    word, note = _verdict(list(effects.values()), str(claim.direction), float(claim.margin or 0), profile)
+    word, note = _verdict(list(effects.values()), claim, profile)
     low, high = (x if math.isfinite(x) else None for x in interval(list(effects.values())))
     notes = [note, *left_out, *_misses(claim, tables, list(effects)), *_also(claim, tables, list(effects))]
     return entry | {

@@ -75,6 +75,7 @@ class Claim(Strict):
     """One sentence that a paper holds true, and how it is judged or why it is not.
 
     confidence: V read in the work, S in a secondary source, D derived by arithmetic, M recalled only: our hypothesis.
+    one_training: the effect is of shipped weights, trained once, so that its seeds are those of noise alone.
     also: numbers told beside the verdict, which do not decide it.
     """
 
@@ -87,6 +88,7 @@ class Claim(Strict):
     effect: list[Part] = []
     direction: Literal["at_most", "at_least"] | None = None
     margin: float | None = None
+    one_training: bool = False
     also: dict[str, Part] = {}
     not_judged: str | None = None
 
