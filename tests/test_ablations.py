@@ -1,15 +1,19 @@
 """Ablations: one thing changes at a time, and noise drawn again keeps the training's seed."""
 
+import itertools
+import json
 from dataclasses import asdict
 
 import pytest
 import torch
 from closed_forms import tiny_unet
 
+from distill_lib import store
 from distill_lib.ablations import (
     EMBEDDINGS,
     Choice,
     FoldedPair,
+    Trials,
     head_pictures,
     head_teachers,
     one_at_a_time,
@@ -20,6 +24,7 @@ from distill_lib.ablations import (
 from distill_lib.guidance import combine, guidance_embedding, guided_pair
 from distill_lib.methods.step_halving import halve_down
 from distill_lib.models import Network, student_of
+from distill_lib.profiles import Ablations
 from distill_lib.training import TrainSettings
 from distill_lib.worlds.datasets import Pictures
 
@@ -147,4 +152,36 @@ def test_every_head_is_trained_under_every_weighting_and_can_be_sampled(runs, pi
         if weighting == "SNR + 1":
             image = head_pictures(trained.net, head, 5, 4)
             assert image.shape == (5, 3, 8, 8) and image.dtype == torch.uint8
-    assert len({trained.key for _, _, trained in found}) == 12
+    ends = {(head, weighting): trained.net.module.conv_in.weight for head, weighting, trained in found}
+    for head in {head for head, _ in ends}:  # equal starts and draws, another loss
+        of_head = [weight for (one, _), weight in ends.items() if one == head]
+        assert not any(torch.equal(a, b) for a, b in itertools.combinations(of_head, 2))
+
+
+def test_the_range_of_a_choice_is_that_of_the_strengths_that_its_student_is_told(pair, pictures, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        "distill_lib.models.guidance_embedding", lambda w, dim: told.append(w) or guidance_embedding(w, dim)
+    )
+    first = stage_one(pair, "parent", Choice(w_max=0.5), pictures, SHORT)
+    steps_of(first.net, first.key, 8, 4, pictures, SHORT, 0.5)
+    assert 0 < torch.cat(told).max() < 0.5
+
+
+def plan():
+    how = {"stage_one": SHORT, "halving": TrainSettings(**asdict(SHORT) | {"steps": 3})}
+    sizes = {"samples": 4, "ranges": [1.0, 4.0], "start": 16, "until": 4}
+    return Ablations(**how, **sizes, heads_world="plain", heads_channels=(16, 32), heads=SHORT)
+
+
+def test_trials_share_seed_and_lengths_and_without_stage_one_the_first_halving_has_its_updates(pair, pictures):
+    trials = Trials(pair, "parent", pictures, None, plan(), seed=5, reuse=1)
+    first = trials.first(Choice(w_max=1.0))
+    assert first.run.config["settings"].seed == 5 and first.run.config["choice"].w_max == 1.0
+    last = trials.halved(first.net, first.key, 1.0)
+    assert last.run.config["settings"].steps == 3 and last.run.config["settings"].seed == 5004
+    alone = trials.without_stage_one(1.0)
+    assert alone.run.config["settings"].steps == 3
+    configs = [json.loads((run / "config.json").read_text()) for run in store.RUNS.glob("ablation-8-*")]
+    updates = sorted("steps=5" in config["settings"] for config in configs)
+    assert updates == [False, True]  # 2 of stage one and 3 of its own, once

@@ -8,6 +8,7 @@ from closed_forms import Gaussian, fake_network, tiny_unet
 
 from distill_lib import store
 from distill_lib.encoding import above_zero, encode
+from distill_lib.guidance import guidance_embedding
 from distill_lib.losses.encoding import encoding_loss, encoding_target
 from distill_lib.losses.halving import halving_loss, halving_target
 from distill_lib.methods.encoder_halving import halve_encoder, halve_encoder_down
@@ -149,9 +150,18 @@ def test_encoders_train_on_the_times_that_they_will_visit_and_without_guidance(r
     asked = {"pair": set(), "student": set()}
     pair.module.register_forward_pre_hook(lambda _, inputs: asked["pair"].update((inputs[1] + 1).tolist()))
     student.module.register_forward_pre_hook(lambda _, inputs: asked["student"].update((inputs[1] + 1).tolist()))
+    told = {"classes": set(), "features": []}
+    pair.module.register_forward_pre_hook(
+        lambda _, __, kwargs: told["classes"].update(kwargs["class_labels"].tolist()), with_kwargs=True
+    )
+    student.module.register_forward_pre_hook(
+        lambda _, __, kwargs: told["features"].append(kwargs["timestep_cond"]), with_kwargs=True
+    )
     list(halve_encoder(student, pair, 4, pictures, SHORT, run_named("times")))
     assert asked["student"] == {1, 256, 512, 768}
     assert asked["pair"] == {1, 128, 256, 384, 512, 640, 768, 896}
+    assert told["classes"] <= {0, 1, 2}  # never the null class: no second answer to guide with
+    assert all(torch.equal(features, guidance_embedding(torch.zeros(8), 64)) for features in told["features"])
 
 
 def test_a_chain_of_encoders_halves_down_to_where_it_is_told_and_is_found_again(runs, pictures):
