@@ -71,17 +71,25 @@ def test_no_network_is_asked_at_time_0():
 def test_one_step_with_the_target_lands_where_two_steps_of_the_teacher_land(t, m, s):
     t, m, s = at(t, m, s)
     z_t = double()
-    v = encoding_target(fake_network, z_t, t, m, s)
+    v = encoding_target(fake_network, z_t, [t, m, s])
     ask = above_zero(fake_network)
     two = ddim_step(ask, ddim_step(ask, z_t, t, m), m, s)
     assert torch.allclose(ddim_step(lambda z, _: v, z_t, t, s), two, atol=1e-10)
+
+
+def test_a_target_of_many_steps_lands_where_all_of_them_land():
+    times = at(0, 32, 64, 96, 128)
+    x = double()
+    v = encoding_target(fake_network, x, times)
+    many = trajectory(above_zero(fake_network), x, [0, 32, 64, 96, 128])[-1]
+    assert torch.allclose(ddim_step(lambda z, _: v, x, times[0], times[-1]), many, atol=1e-10)
 
 
 @pytest.mark.parametrize("t, s", [(1024, 512), (512, 256), (256, 0)])
 def test_downward_the_target_and_the_loss_are_those_of_the_decoder(t, s):
     t, m, s = at(t, (t + s) // 2, s)
     z_t = double()
-    v = encoding_target(fake_network, z_t, t, m, s)
+    v = encoding_target(fake_network, z_t, [t, m, s])
     alpha, sigma = OURS(t, z_t)
     x_target = halving_target(fake_network, z_t, t, m, s)
     assert torch.allclose(alpha * z_t - sigma * v, x_target, atol=1e-9)
@@ -92,7 +100,7 @@ def test_downward_the_target_and_the_loss_are_those_of_the_decoder(t, s):
 def test_the_loss_is_zero_for_the_student_that_meets_the_target_and_its_gradient_is_that_of_the_formula():
     t, m, s = (torch.tensor(times) for times in ([0, 256, 512], [128, 384, 640], [256, 512, 768]))
     z_t = double(3)
-    v = encoding_target(fake_network, z_t, t, m, s)
+    v = encoding_target(fake_network, z_t, [t, m, s])
     assert torch.equal(encoding_loss(lambda z, _: v, v, z_t, t), torch.zeros(3, dtype=torch.float64))
     answer = double(3).requires_grad_()
     encoding_loss(lambda z, _: answer, v, z_t, t).sum().backward()
@@ -104,7 +112,7 @@ def test_the_loss_is_zero_for_the_student_that_meets_the_target_and_its_gradient
 
 def test_an_encoder_that_answers_with_the_target_encodes_as_its_teacher_with_twice_the_steps():
     def student(z_t, t):
-        return encoding_target(fake_network, z_t, t, t + 128, t + 256)
+        return encoding_target(fake_network, z_t, [t, t + 128, t + 256])
 
     x = double()
     folded = trajectory(student, x, step_grid(4)[::-1])[-1]  # told t = 0 too, which the target handles
@@ -166,10 +174,11 @@ def test_encoders_train_on_the_times_that_they_will_visit_and_without_guidance(r
 
 def test_a_chain_of_encoders_halves_down_to_where_it_is_told_and_is_found_again(runs, pictures):
     pair = Network(tiny_unet().requires_grad_(False), bf16=False)
-    chain = halve_encoder_down(pair, "parent", 16, 2, pictures, SHORT.with_seed)
+    chain = halve_encoder_down(pair, "parent", 64, 8, 2, pictures, SHORT.with_seed)
     assert list(chain) == [8, 4, 2]
+    assert [one.run.config["inner"] for one in chain.values()] == [8, 2, 2]
     assert [one.run.config["parent"] for one in chain.values()] == ["parent", chain[8].key, chain[4].key]
-    again = halve_encoder_down(pair, "parent", 16, 2, pictures, SHORT.with_seed)
+    again = halve_encoder_down(pair, "parent", 64, 8, 2, pictures, SHORT.with_seed)
     assert {n: one.key for n, one in again.items()} == {n: one.key for n, one in chain.items()}
     z = add_noise(torch.zeros(2, 12, 4, 4), torch.ones(2, 12, 4, 4), torch.tensor([512, 512]))
     told = torch.tensor([512, 512]), torch.tensor([0, 1]), torch.zeros(2)

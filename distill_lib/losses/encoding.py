@@ -1,10 +1,10 @@
-"""Halving the encoder: the student's one step up learns to land where two steps of its teacher land.
+"""Distilling the encoder: the student's one step up learns to land where several steps of its teacher land.
 
 With alpha = cos(phi) and sigma = sin(phi), a deterministic step in any direction is a rotation towards v,
 
     z_s = cos(phi_s - phi_t) z_t + sin(phi_s - phi_t) v_hat(z_t)                                               (1)
 
-so that the teacher's two steps t -> m -> s are made in one by
+so that the teacher's steps t -> .. -> s, two or more, are made in one by
 
     v_target = (z_s - cos(phi_s - phi_t) z_t) / sin(phi_s - phi_t)                                             (2)
     loss     = max(alpha_t^2, sigma_t^2) | v_target - v_hat_student(z_t) |^2                                   (3)
@@ -15,6 +15,9 @@ error of x divided by sigma_t. Upward the x of (2) is of no use: at t = 0, where
 Meng et al. 2023 (arXiv 2210.03142) distil the encoder by the same halving with time reversed; the sources at hand give
 no formula for it.
 """
+
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -28,18 +31,18 @@ __all__ = ["encoding_loss", "encoding_target"]
 
 
 @torch.no_grad()
-def encoding_target(
-    teacher: Denoise, z_t: Tensor, t: Tensor, m: Tensor, s: Tensor, schedule: Schedule = OURS
-) -> Tensor:
-    """v_target of (2), (B, *D); two calls of the teacher.
+def encoding_target(teacher: Denoise, z_t: Tensor, times: Sequence[Tensor], schedule: Schedule = OURS) -> Tensor:
+    """v_target of (2), (B, *D); one call of the teacher for each of its steps.
 
     Args:
         teacher: denoiser with condition and w bound.
-        z_t: noisy data, (B, *D); data itself where t = 0.
-        t, m, s: start, middle and end of the student's step up as grid indices, (B,), t < m < s.
+        z_t: noisy data at the first of the times, (B, *D); data itself where that is 0.
+        times: grid indices (B,) that the teacher visits, from the start t to the end s of the student's step.
     """
-    ask = above_zero(teacher)
-    z_s = ddim_step(ask, ddim_step(ask, z_t, t, m, schedule), m, s, schedule)
+    ask, z_s = above_zero(teacher), z_t
+    for here, there in pairwise(times):
+        z_s = ddim_step(ask, z_s, here, there, schedule)
+    t, s = times[0], times[-1]
     (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t, z_t), schedule(s, z_t)
     return (z_s - (alpha_s * alpha_t + sigma_s * sigma_t) * z_t) / (sigma_s * alpha_t - alpha_s * sigma_t)
 

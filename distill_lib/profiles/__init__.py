@@ -47,7 +47,8 @@ class Transfer(_Strict):
 
     worlds: tuple[str, str] = Field(description="two looks of one world: from the first to the second")
     samples: int = Field(description="pictures behind each metric")
-    steps: list[int] = Field(description="of the encoder and of the decoder")
+    steps: list[int] = Field(description="of the encoder and of the decoder, powers of two")
+    start: int = Field(description="steps up of the teacher that the first encoder learns from")
     ws: list[float] = Field(description="guidance strengths of the decoder; 1 is the one of the figures")
     halving: TrainSettings = Field(description="of the encoders; decoders are halved as everywhere")
 
