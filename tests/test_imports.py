@@ -10,10 +10,10 @@ ROOT = Path(__file__).resolve().parent.parent / "distill_lib"
 READING_ORDER = """
     reach noise store schedules samplers guidance models
     worlds.sketch worlds.scenes worlds.captions worlds.datasets
-    losses.denoising losses.guided losses.halving
+    losses.denoising losses.guided losses.halving losses.heads encoding losses.encoding
     training
-    methods.teacher methods.guidance_distillation methods.step_halving
-    toy extractor metrics evaluation export artefacts profiles pretrained students hardness ablations
+    methods.teacher methods.guidance_distillation methods.step_halving methods.encoder_halving methods.head_teacher
+    toy extractor metrics nearest evaluation export artefacts profiles pretrained students hardness ablations
     figures papers.manifest papers.claims readme bench run
 """.split()
 

@@ -1,0 +1,44 @@
+"""Neighbours and diversity, against the plain double loop and on sets made by hand."""
+
+import pytest
+import torch
+
+from distill_lib import nearest as module
+from distill_lib.nearest import nearest, pairwise
+
+
+def draw(n, seed=0):
+    return torch.randint(0, 256, (n, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_nearest_is_that_of_the_double_loop_whatever_the_chunk(monkeypatch):
+    image, among = draw(7), draw(50, 1)
+    all_of_them = torch.cdist(image.flatten(1).double() / 127.5, among.flatten(1).double() / 127.5)
+    for chunk in (1000, 8):
+        monkeypatch.setattr(module, "_CHUNK", chunk)
+        distance, number = nearest(image, among)
+        assert torch.allclose(distance.double(), all_of_them.amin(1), rtol=1e-4)
+        assert torch.equal(number, all_of_them.argmin(1))
+
+
+def test_a_copied_picture_is_found_at_distance_0():
+    among = draw(50, 1)
+    distance, number = nearest(among[[13, 2]], among)
+    assert distance.max() < 0.02 and number.tolist() == [13, 2]
+
+
+class Fixed:
+    """A reader that takes the first pixels of a picture for its features."""
+
+    def read(self, image):
+        return {"64": image.flatten(1)[:, :2].double()}
+
+
+def test_diversity_is_the_mean_distance_within_classes():
+    image = torch.zeros(5, 3, 4, 4, dtype=torch.uint8)
+    image[:, 0, 0, 0] = torch.tensor([0, 3, 100, 100, 7], dtype=torch.uint8)
+    image[1, 0, 0, 1] = 4
+    label = torch.tensor([0, 0, 1, 1, 2])  # 5 apart, 0 apart, alone
+    assert pairwise(Fixed(), image, label) == pytest.approx(2.5)
+    with pytest.raises(ValueError, match="5 pictures hold no two of one class"):
+        pairwise(Fixed(), image, torch.arange(5))
