@@ -53,7 +53,8 @@ def one_at_a_time(base: TrainSettings, reuse: int) -> dict[str, tuple[TrainSetti
     }
     as_it_is = {"clamp": 100.0, "reuse": reuse}
     found = {label: (replace(base, **changed), as_it_is) for label, changed in varied.items()}
-    found["each target once" if reuse > 1 else "each target twice"] = (base, as_it_is | {"reuse": 3 - min(reuse, 2)})
+    label, other = ("each target once", 1) if reuse > 1 else ("each target twice", 2)
+    found[label] = (base, as_it_is | {"reuse": other})
     return found | {"weight 1 at all times": (base, as_it_is | {"clamp": 1.0})}
 
 

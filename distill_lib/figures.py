@@ -267,7 +267,7 @@ def training_panels(rows: list[Row], committed: list[Row], title: str) -> Figure
     panels = list(dict.fromkeys((row["metric"], row["method"]) for row in rows))
     steps = sorted({row["steps"] for row in rows}, reverse=True)
     shades = dict(zip(steps, mpl.colormaps["viridis"](np.linspace(0.1, 0.85, len(steps))), strict=True))
-    figure, axes = _new(3.4 * len(panels) + 0.4, 3.0, 1, len(panels))
+    figure, axes = _new(3.4 * len(panels) + 0.4, 3.3, 1, len(panels))
     for ax, (metric, method) in zip(axes[0], panels, strict=True):
         for n in steps:
             about = {"metric": metric, "method": method, "steps": n}
@@ -279,9 +279,11 @@ def training_panels(rows: list[Row], committed: list[Row], title: str) -> Figure
                 x, mean, _, _ = _mean_and_range(live, "update")
                 marker = "o" if metric == "fid_teacher" else None
                 ax.plot(x, mean, color=shades[n], lw=1.2, marker=marker, ms=3, label=f"{n} step" + "s" * (n > 1))
-        ax.set(xlabel="training step", xscale="log", yscale="log", ylabel=LABELS.get(metric, metric))
+        ax.set(xlabel="training step", yscale="log", ylabel=LABELS.get(metric, metric))
+        ax.set_xscale("log" if metric == "loss" else "linear")  # distances are few and evenly spaced
         ax.set_title(LABELS[method], fontsize=9)
-    axes[0, 0].legend(fontsize=8)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(steps))
     figure.suptitle(title)
     return figure
 

@@ -252,6 +252,9 @@ def publish(profile: str) -> None:
         by_id = {cell.id: cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])}
         notebook = nbformat.read(_NOTEBOOKS / f"{name}.ipynb", as_version=4)
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        if not all(cell.id in by_id for cell in code):
+            print(f"{name}: its run at {profile} is of an older notebook; run `make figures PROFILE={profile}` again")
+            continue
         for number, cell in enumerate(code, 1):
             cell.outputs = [o for o in by_id[cell.id].outputs if o.get("name") != "stderr"]
             cell.execution_count = number  # nbval takes a cell without one as never run

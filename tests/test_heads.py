@@ -47,8 +47,10 @@ def test_weightings_are_the_snr_its_larger_with_1_and_its_sum_with_1(head):
 
 
 def test_the_v_head_with_snr_plus_1_is_the_loss_of_our_teachers():
+    def net(z_t, t, _):
+        return fake_network(z_t, t)
+
     x, eps = draw()
-    net = lambda z, t, _: fake_network(z, t)  # noqa: E731
     ours = head_loss(net, "v", "SNR + 1", x, eps, T, None)
     assert torch.allclose(ours, v_loss(net, x, eps, T, None), rtol=1e-6)
 
