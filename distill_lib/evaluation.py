@@ -161,7 +161,7 @@ class Measured:
         label = classes(n, teacher.null)
         # a world without textures has one class where the extractor knows three
         self.joint = label * len(TEXTURES) if world in WORLDS and not WORLDS[world].texture else label
-        self._truth: dict[float, Tensor] = {}
+        self._truth: dict[tuple[float, int], Tensor] = {}
 
     def with_noise(self, seed: int) -> "Measured":
         """The same real pictures and floor, for samples from the noise of another seed."""
@@ -169,11 +169,12 @@ class Measured:
         again.seed, again._truth = seed, {}
         return again
 
-    def truth(self, w: float) -> Tensor:
-        """The teacher's own pictures at w, always the same tensor, so that the reader reads it once."""
-        if w not in self._truth:
-            self._truth[w] = samples_of(self.teacher, self.teacher_steps, w, self.n, self.seed)
-        return self._truth[w]
+    def truth(self, w: float, n: int | None = None) -> Tensor:
+        """The teacher's own pictures at w, the first n of them; always the same tensor, so that it is read once."""
+        if (w, self.n) not in self._truth:
+            self._truth[w, self.n] = samples_of(self.teacher, self.teacher_steps, w, self.n, self.seed)
+        n = self.n if n is None else min(n, self.n)
+        return self._truth.setdefault((w, n), self._truth[w, self.n][:n])
 
     def rows(self, method: str, net: Network, n_steps: int, w: float) -> list[Row]:
         """All metrics of a network's pictures, one row each."""
@@ -211,7 +212,7 @@ def distance_rows(
         n_steps, w: how it is sampled, by the deterministic sampler.
         n: pictures behind a distance, at most those of `measured`. Few will do: the noise is shared.
     """
-    truth, then = measured.truth(w)[:n], Network(copy.deepcopy(net.module), bf16=net.bf16)
+    truth, then = measured.truth(w, n), Network(copy.deepcopy(net.module), bf16=net.bf16)
     about = {"method": "ours-D", "metric": "fid_teacher", "steps": n_steps, "w": w, "n": len(truth)}
     rows = []
     for update, weights in snapshots.items():

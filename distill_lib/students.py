@@ -18,8 +18,8 @@ def range_of(settings: Profile) -> tuple[float, float]:
 
 
 def _how(settings: Profile, pictures: Pictures, seed: int) -> dict[str, Any]:
-    """What every halving of a profile shares."""
-    settings_of = lambda n_steps: settings.halving_settings(n_steps, seed)  # noqa: E731
+    """What every halving of a profile shares; only the deterministic chain is watched on its way."""
+    settings_of = lambda n_steps: replace(settings.halving_settings(n_steps, seed), snapshots=0)  # noqa: E731
     return {"pictures": pictures, "settings_of": settings_of, "reuse": settings.reuse}
 
 
@@ -27,7 +27,8 @@ def deterministic(settings: Profile, pictures: Pictures, seed: int) -> dict[int,
     """Students of all w for the deterministic sampler by their steps, from the shipped student of stage one."""
     name = f"student-{settings.world}"
     first = Network(pretrained.student(settings.world).requires_grad_(False))
-    how = _how(settings, pictures, seed) | {"w_range": range_of(settings)}
+    watched = lambda n_steps: settings.halving_settings(n_steps, seed)  # noqa: E731
+    how = _how(settings, pictures, seed) | {"w_range": range_of(settings), "settings_of": watched}
     return halve_down(first, pretrained.made(name)["weights"], settings.halving_start, **how)
 
 
@@ -40,6 +41,5 @@ def for_one_strength(settings: Profile, w: float, pictures: Pictures, seed: int)
     """Students for a single w by their steps, halved from the guided pair itself."""
     name = f"teacher-{settings.world}"
     pair = Network(pretrained.teacher(settings.world).requires_grad_(False))
-    settings_of = lambda n_steps: replace(settings.halving_settings(n_steps, seed), snapshots=0)  # noqa: E731
-    how = _how(settings, pictures, seed) | {"name": f"single-{w:g}", "w_range": (w, w), "settings_of": settings_of}
+    how = _how(settings, pictures, seed) | {"name": f"single-{w:g}", "w_range": (w, w)}
     return halve_down(pair, pretrained.made(name)["weights"], settings.halving_start, **how)

@@ -80,6 +80,8 @@ def test_the_truth_is_the_teacher_at_the_same_strength_seed_and_its_most_steps(m
     same = values(measured.rows("ours-S", student, 4, 2.0))
     assert measured.asked == [(student, 4, 2.0, N, 3, "ours-S"), (measured.teacher, 64, 2.0, N, 3, "ours-D")]
     assert same["paired"] == 0 and abs(same["fid_teacher"]) < 1e-3
+    few = measured.truth(2.0, 3)
+    assert torch.equal(few, one_of_each[:3]) and measured.truth(2.0, 3) is few  # so that the reader reads it once
     measured.hand[student, 4, 2.0] = one_of_each.flip(0)  # the same set, other pairs
     flipped = values(measured.rows("ours-D", student, 4, 2.0))
     assert abs(flipped["fid_teacher"]) < 1e-3 and flipped["paired"] > 0.05
@@ -116,7 +118,7 @@ def test_a_distance_during_training_is_that_of_the_weights_of_then(runs, monkeyp
     teacher = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
     student = Network(student_of(tiny_unet(1)).requires_grad_(False), bf16=False)
     truth = evaluation.samples_of(teacher, 4, 1.0, 8, seed=2)
-    measured = SimpleNamespace(reader=None, seed=2, truth=lambda w: truth)
+    measured = SimpleNamespace(reader=None, seed=2, truth=lambda w, n: truth[:n])
     before = {name: value.clone() for name, value in student.module.state_dict().items()}
     snapshots = {5: before, 9: teacher.module.state_dict()}
     rows = evaluation.distance_rows(measured, student, snapshots, 4, 1.0, n=6)

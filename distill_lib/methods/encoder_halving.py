@@ -17,11 +17,11 @@ from collections.abc import Iterator
 import torch
 
 from distill_lib.losses.encoding import encoding_loss, encoding_target
-from distill_lib.methods.step_halving import Halved, SettingsOf
-from distill_lib.models import Network, denoise_pair, denoise_student, student_of
+from distill_lib.methods.step_halving import Halved, SettingsOf, halve_once
+from distill_lib.models import Network, denoise_pair, denoise_student
 from distill_lib.schedules import OURS, add_noise, step_grid
 from distill_lib.store import Run
-from distill_lib.training import Loop, Progress, TrainSettings, finish, place
+from distill_lib.training import Loop, Progress, TrainSettings, place
 from distill_lib.worlds.datasets import Pictures
 
 __all__ = ["halve_encoder", "halve_encoder_down"]
@@ -82,10 +82,6 @@ def halve_encoder_down(
     last, key, n_steps, inner = first, parent, most, start // most
     while n_steps >= until:
         settings = settings_of(n_steps)
-        student = Network(student_of(last.module), bf16=last.bf16)
-        config = {"steps": n_steps, "inner": inner, "settings": settings, "pictures": len(pictures), "parent": key}
-        run = Run(f"encoder-{n_steps}", config, __name__)
-        training = halve_encoder(student, last, n_steps, pictures, settings, run, inner)
-        chain[n_steps] = Halved(student, finish(student, training, run, f"encoder: {n_steps} steps"), run)
-        last, key, n_steps, inner = student, run.key, n_steps // 2, 2
+        chain[n_steps] = halve_once(last, key, n_steps, pictures, settings, "encoder", halve_encoder, inner=inner)
+        last, key, n_steps, inner = chain[n_steps].net, chain[n_steps].key, n_steps // 2, 2
     return chain

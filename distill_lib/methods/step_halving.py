@@ -75,7 +75,7 @@ def halve_steps(
         w_range: strengths are drawn evenly from it; a range of one point makes a student for a single w.
         stochastic: train for the stochastic sampler of N steps instead, from the deterministic student of N steps.
         clamp: upper bound of the weight on the loss.
-        reuse: updates that a batch and its target serve, `BANK` batches in turn.
+        reuse: updates that a batch and its target serve; of more than one, `BANK` batches are gone through in turn.
 
     Raises:
         ValueError: the steps of student or teacher fall between grid points, or a guided pair is given a range of w.
@@ -96,10 +96,11 @@ def halve_steps(
         known = denoise_student(teacher, label, w) if teacher.takes_w else denoise_pair(teacher, label, w_range[0])
         return z_t, t, label, w, halving_target(known, z_t, t, m, s)
 
+    bank = BANK if reuse > 1 else 1
     kept: dict[int, tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = {}
     for step, draws in loop:
-        start = step - step % (BANK * reuse)
-        first = start + step % BANK  # the step that this batch was drawn for
+        start = step - step % (bank * reuse)
+        first = start + step % bank  # the step that this batch was drawn for
         if first not in kept:
             kept = {drawn: batch for drawn, batch in kept.items() if drawn >= start}
             kept[first] = lesson(replace(draws, step=first))
@@ -114,6 +115,7 @@ def halve_once(
     pictures: Pictures,
     settings: TrainSettings,
     name: str = "halving",
+    train: Callable[..., Iterator[Progress]] = halve_steps,
     **how: Any,
 ) -> Halved:
     """The finished student of n_steps, started from its teacher's weights; loaded if its run is done.
@@ -122,12 +124,13 @@ def halve_once(
         teacher, n_steps, pictures, settings: as in `halve_steps`.
         parent: key or checksum of the teacher's weights.
         name: of the run folder, followed by the steps.
-        how: w_range, stochastic, clamp or reuse, as in `halve_steps`.
+        train: the training, called as `halve_steps` is.
+        how: what it takes besides: w_range, stochastic, clamp or reuse for `halve_steps`.
     """
     student = Network(student_of(teacher.module), bf16=teacher.bf16)
     config = {"steps": n_steps, "settings": settings, "pictures": len(pictures), "parent": parent} | how
-    run = Run(f"{name}-{n_steps}", config, __name__)
-    training = halve_steps(student, teacher, n_steps, pictures, settings, run, **how)
+    run = Run(f"{name}-{n_steps}", config, train.__module__)
+    training = train(student, teacher, n_steps, pictures, settings, run, **how)
     curve = finish(student, training, run, f"{name}: {n_steps} steps")
     return Halved(student, curve, run)
 
