@@ -13,9 +13,14 @@ SHIPPED = sorted((ROOT / "pretrained").glob("*/made.json"))
 PROFILE = ROOT / "distill_lib" / "profiles" / f"{config['profile']}.yaml"
 
 
+PAPERS = sorted((ROOT / "distill_lib" / "papers").glob("*.yaml"))
+
+
 def sources(name):
     notebook = ROOT / "notebooks" / f"{name}.ipynb"
-    return list(map(str, [notebook, *notebook_files(notebook), PROFILE, ROOT / "requirements.lock", *SHIPPED]))
+    library = notebook_files(notebook)
+    claims = PAPERS if any("papers" in path.parts for path in library) else []  # it shows verdicts
+    return list(map(str, [notebook, *library, *claims, PROFILE, ROOT / "requirements.lock", *SHIPPED]))
 
 
 def command(name, wildcards, output):

@@ -138,7 +138,10 @@ Lessons = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def scene_lessons(worlds: list[SceneSpec], count: int, seed: int) -> Lessons:
-    """`count` pictures of each world with the factors of their scenes."""
+    """`count` pictures of each world with the factors of their scenes; worlds of several looks add theirs as one more.
+
+    Without that factor photos and drawings of the same scenes share their features, and no distance tells them apart.
+    """
     images, labels, values, weights = [], [], [], []
     for world in worlds:
         image, scenes = render_pictures(world, seed, torch.arange(count))
@@ -146,6 +149,9 @@ def scene_lessons(worlds: list[SceneSpec], count: int, seed: int) -> Lessons:
         plain = torch.zeros_like(scenes.texture) if not world.texture else scenes.texture
         images.append(image)
         labels.append(joint_label(replace(scenes, texture=plain)))
+        if len({one.look for one in worlds}) > 1:
+            look = torch.full((count, 1), 3.0 if world.look == "photo" else -3.0)
+            value, weight = torch.cat([value, look], 1), torch.cat([weight, torch.ones_like(look)], 1)
         values.append(value)
         weights.append(weight)
     return torch.cat(images), torch.cat(labels), torch.cat(values), torch.cat(weights)

@@ -25,6 +25,7 @@ __all__ = [
     "hardness",
     "loss_curve",
     "markdown_table",
+    "metric_table",
     "over_seeds",
     "panels",
     "sampler_diagram",
@@ -39,8 +40,9 @@ __all__ = [
 Row = dict[str, Any]
 
 COLORS = {"ours-D": "#0072B2", "ddim": "#D55E00", "teacher": "#000000", "real": "#777777"}
-COLORS |= {"ours-S": "#009E73", "single-w": "#CC79A7", "ancestral": "#E69F00"}
+COLORS |= {"ours-S": "#009E73", "single-w": "#CC79A7", "ancestral": "#E69F00", "stage-one": "#56B4E9"}
 MARKERS = {"ours-D": "o", "ddim": "s", "teacher": "*", "ours-S": "^", "single-w": "D", "ancestral": "v"}
+MARKERS |= {"stage-one": "P"}
 _LEVELS = {"truth": "--", "source": ":", "unrelated": "-."}  # lines of what bounds a transfer
 LABELS = {
     "ours-D": "distilled student (D)",
@@ -49,6 +51,7 @@ LABELS = {
     "ddim": "guided pair, DDIM",
     "ancestral": "guided pair, ancestral",
     "teacher": "teacher, many steps",
+    "stage-one": "student of stage one, not halved",
     "fid": "FID",
     "loss": "loss, smoothed",
     "fid_teacher": "distance to teacher",
@@ -177,13 +180,16 @@ def curves(
 
 
 def panels(rows: list[Row], metrics: Sequence[str], title: str, x: str = "nfe") -> Figure:
-    """A panel a metric, a line with its range over seeds a method; a method without the column x is a level line."""
+    """A panel a metric, a line with its range over seeds a method.
+
+    A method without the column x is a level line, and so is the teacher where x counts evaluations.
+    """
     figure, axes = _new(3.1 * len(metrics) + 0.3, 3.2, 1, len(metrics))
     for ax, metric in zip(axes[0], metrics, strict=True):
         here = select(rows, metric=metric)
         for method in dict.fromkeys(row["method"] for row in here):
             of_method = select(here, method=method)
-            if x not in of_method[0]:
+            if x not in of_method[0] or (method == "teacher" and x == "nfe"):
                 level = sum(row["value"] for row in of_method) / len(of_method)
                 ax.axhline(level, color="black", ls=_LEVELS.get(method, "-"), lw=1, label=LABELS.get(method, method))
                 continue
@@ -201,6 +207,19 @@ def panels(rows: list[Row], metrics: Sequence[str], title: str, x: str = "nfe") 
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
     figure.suptitle(title)
     return figure
+
+
+def metric_table(rows: list[Row], about: Sequence[str], metrics: Sequence[str]) -> tuple[list[str], list[list[object]]]:
+    """Header and lines of a table: one line for each combination of the columns `about`, one column a metric.
+
+    A column that a row lacks stays empty; more than one seed gives mean and half-width as in `over_seeds`.
+    """
+    lines = []
+    for values in dict.fromkeys(tuple(row.get(column) for column in about) for row in rows):
+        here = [row for row in rows if tuple(row.get(column) for column in about) == values]
+        cells = [over_seeds(select(here, metric=metric)) for metric in metrics]
+        lines.append([*("" if value is None else LABELS.get(value, value) for value in values), *cells])
+    return [LABELS.get(column, column) for column in (*about, *metrics)], lines
 
 
 def dots(rows: list[Row], panels: Sequence[tuple[str, float]], title: str) -> Figure:

@@ -49,15 +49,15 @@ class Geometry(nn.Module):
         return mask, _FAR * depth.sigmoid()
 
 
-def rendered(spec: SceneSpec, seed: int, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Scenes]:
-    """Pictures uint8 (N, 3, R, R), depth and coverage of the main solid (N, R, R) in half precision, and the scenes."""
+def rendered(spec: SceneSpec, scenes: Scenes) -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures uint8 (N, 3, R, R) of scenes, depth and coverage of the main solid (N, R, R) in half precision."""
     images, depths, masks = [], [], []
-    for part in index.split(_CHUNK):
-        found = render(draw_scenes(spec, seed, part), spec)
+    for part in torch.arange(len(scenes)).split(_CHUNK):
+        found = render(Scenes(**{name: column[part] for name, column in vars(scenes).items()}), spec)
         images.append((found.image * 127.5 + 127.5).round().to(torch.uint8))
         depths.append(found.depth[:, 0].half())
         masks.append(found.masks[:, 0].half())
-    return torch.cat(images), torch.cat(depths), torch.cat(masks), draw_scenes(spec, seed, index)
+    return torch.cat(images), torch.cat(depths), torch.cat(masks)
 
 
 def geometry_loss(logits: Tensor, depth: Tensor, mask: Tensor, true_depth: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def train_geometry(
     net: Trainable, worlds: list[SceneSpec], count: int, settings: TrainSettings, run: Run
 ) -> Iterator[Progress]:
     """Train net.module on `count` pictures of each world, mixed; half of them blurred, half overlaid with noise."""
-    parts = [rendered(world, settings.seed, torch.arange(count))[:3] for world in worlds]
+    parts = [rendered(world, draw_scenes(world, settings.seed, torch.arange(count))) for world in worlds]
     image, depth, mask = (torch.cat(column) for column in zip(*parts, strict=True))
     loop = Loop(net, settings, run)
     for _, draws in loop:

@@ -33,6 +33,7 @@ _PROFILES = ROOT / "distill_lib" / "profiles"
 _RUNS = Path(os.environ.get("DISTILL_RUNS", ROOT / "runs")).resolve()
 _ARTEFACT = re.compile(r'recorder\.rows\(\s*"([gs]-[\w-]+)"')
 _TOLERANCE = {"fid": 0.1, "fid_teacher": 0.1, "kid": 0.2, "is": 0.03, "seconds": 1.0, "images_per_second": 1.0}
+_TOLERANCE |= {"fid_target": 0.1, "training_seconds": 1.0}
 
 
 def notebook_names() -> list[str]:
@@ -125,6 +126,27 @@ def _check_profile(profile: str) -> None:
         raise ValueError(f"PROFILE={profile} is unknown; choose one of {', '.join(profiles)}")
 
 
+def _real() -> tuple[str, ...]:
+    """The kinds of real data."""
+    from distill_lib.worlds.datasets import REAL  # loads torch
+
+    return REAL
+
+
+def _suffix(dataset: str) -> str:
+    """What the names of artefacts of real data end in."""
+    return f"-{dataset.replace('_', '-')}"
+
+
+def _check_dataset(dataset: str) -> None:
+    """Refuse real data that is unknown or has no folder, before a notebook runs into it."""
+    if dataset not in _real():
+        raise ValueError(f"DATASET={dataset} is unknown; choose one of {', '.join(_real())}")
+    folder = os.environ.get("DISTILL_FOLDER", "")
+    if not folder or not Path(folder).is_dir():
+        raise ValueError(f"DATASET={dataset} needs FOLDER=, the folder of its files; {folder!r} is not a folder")
+
+
 def figures(profile: str, artefact: str | None, seed: int, extra: dict[str, Any], dataset: str = "") -> None:
     """Bring the artefacts of a profile up to date; for real data, those of the notebooks that take it.
 
@@ -132,10 +154,13 @@ def figures(profile: str, artefact: str | None, seed: int, extra: dict[str, Any]
         ValueError: unknown profile, artefact or parameter, or a folder that cannot be written to.
     """
     _check_profile(profile)
+    if dataset:
+        _check_dataset(dataset)
+        artefact = artefact and artefact.removesuffix(_suffix(dataset)) + _suffix(dataset)
     if os.environ.get("DISTILL_FOLDER"):  # notebooks run in a folder of their own
         os.environ["DISTILL_FOLDER"] = str(Path(os.environ["DISTILL_FOLDER"]).resolve())
     notebooks = [name for name in notebook_names() if not dataset or "dataset" in _parameters(name)]
-    suffix = f"-{dataset.replace('_', '-')}" if dataset else ""
+    suffix = _suffix(dataset) if dataset else ""
     written = {name: [found + suffix for found in artefacts_of(name)] for name in notebooks}
     real = {"dataset": dataset} if dataset else {}
     names = [name for name in written if artefact is None or artefact in written[name]]
@@ -187,8 +212,9 @@ def verify() -> None:
     Every committed seed is drawn; a row that is gone or new counts as moved. A run that was cut off is resumed. Real
     data is left aside: its files are not here.
     """
-    ours = {artefact for name in notebook_names() for artefact in artefacts_of(name)}
-    committed = {name: _rows(ROOT / "figures" / COMMITTED / f"{name}.json") for name in sorted(ours)}
+    real = tuple(_suffix(name) for name in _real())
+    files = sorted((ROOT / "figures" / COMMITTED).glob("[gs]-*.json"))
+    committed = {path.stem: _rows(path) for path in files if not path.stem.endswith(real)}
     seeds = sorted({row.get("seed", 0) for rows in committed.values() for row in rows})
     folder = _RUNS / "verify"
     environment = os.environ | {"DISTILL_RUNS": str(folder / "runs"), "DISTILL_FIGURES": str(folder / "figures")}

@@ -13,6 +13,7 @@ arXiv 2203.08382). Both looks are drawn from the same scenes, so that the true a
     sharpness       variance of the Laplacian
 """
 
+import copy
 import hashlib
 from dataclasses import replace
 from typing import Any
@@ -30,9 +31,9 @@ from distill_lib.noise import normal
 from distill_lib.samplers import Denoise, nfe, sample
 from distill_lib.store import cached
 from distill_lib.worlds.datasets import WORLDS
-from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES
+from distill_lib.worlds.scenes import SHAPES, draw_scenes
 
-__all__ = ["Twins", "evaluations", "other_shape", "probe", "transfer", "unrelated"]
+__all__ = ["Twins", "evaluations", "probe", "transfer", "unrelated"]
 
 Row = dict[str, Any]
 Leg = tuple[Network, int]
@@ -99,12 +100,6 @@ def probe(reader: Reader, here: Tensor, there: Tensor) -> tuple[Tensor, float]:
     return direction, ((a.mean(0) + b.mean(0)) / 2 @ direction).item()
 
 
-def other_shape(label: Tensor) -> Tensor:
-    """The class of the next shape with the same colour and texture: sphere to cube, .., cone to sphere."""
-    colors = len(COLORS) * len(TEXTURES)
-    return (label + colors) % (colors * len(SHAPES))
-
-
 class Twins:
     """Held-out scenes drawn in two looks, and what a transfer from the one to the other is compared with.
 
@@ -122,25 +117,30 @@ class Twins:
     def __init__(self, here: str, there: str, n: int, reader: Reader, geometry: Geometry, seed: int = 0) -> None:
         if replace(WORLDS[here], look="") != replace(WORLDS[there], look=""):
             raise ValueError(f"{here} and {there} differ in more than their look; take two looks of one world")
-        index = torch.arange(n)
-        self.image, self.depth, self.mask, scenes = rendered(WORLDS[here], 2000 + seed, index)
-        self.truth = rendered(WORLDS[there], 2000 + seed, index)[0]
-        self.label = scenes.labels(WORLDS[here])
+        self._here, index = WORLDS[here], torch.arange(n)
+        self._scenes = draw_scenes(self._here, 2000 + seed, index)
+        self.image, self.depth, self.mask = rendered(self._here, self._scenes)
+        self.truth = rendered(WORLDS[there], self._scenes)[0]
+        self.label = self._scenes.labels(self._here)
         self.reader, self.geometry, self.seed = reader, geometry, seed
-        known = [rendered(WORLDS[world], 3000 + seed, index)[0] for world in (here, there)]
-        self._probe = probe(reader, *known)
+        known = draw_scenes(self._here, 3000 + seed, index)
+        self._probe = probe(reader, *(rendered(WORLDS[world], known)[0] for world in (here, there)))
 
-    def rows(self, image: Tensor, about: Row, wanted: Tensor | None = None) -> list[Row]:
-        """The metrics of this module for transferred pictures, one row each.
+    def as_next_shape(self) -> "Twins":
+        """The same pictures, wanted in their own look with the main solid as the next shape: sphere to cube, .., cone
+        to sphere. Truth, mask, depth and class are those of the scene with the other solid in the same place."""
+        shape = self._scenes.shape.clone()
+        shape[:, 0] = (shape[:, 0] + 1) % len(SHAPES)
+        again, scenes = copy.copy(self), replace(self._scenes, shape=shape)
+        again.truth, again.depth, again.mask = rendered(self._here, scenes)
+        again.label = scenes.labels(self._here)
+        return again
 
-        Args:
-            image: uint8 (N, 3, R, R).
-            about: columns that say what was done.
-            wanted: classes that were asked for, (N,); those of the scenes unless given.
-        """
+    def rows(self, image: Tensor, about: Row) -> list[Row]:
+        """The metrics of this module for transferred pictures uint8 (N, 3, R, R), one row each; `about` is added."""
         read = self.reader.read(image)
         direction, threshold = self._probe
-        asked = (self.label if wanted is None else wanted)[:, None]
+        asked = self.label[:, None]
         log_p = read["logits"].log_softmax(1)
         margin = log_p.gather(1, asked)[:, 0] - log_p.scatter(1, asked, -torch.inf).amax(1)
         values = {

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from distill_lib.extractor import degrade, extractor_loss, factors, joint_label
-from distill_lib.worlds.datasets import WORLDS
+from distill_lib.extractor import degrade, extractor_loss, factors, joint_label, picture_lessons, scene_lessons
+from distill_lib.worlds.datasets import WORLDS, Pictures
 from distill_lib.worlds.scenes import draw_scenes
 
 SINGLE = ("plain", "textured", "cluttered")
@@ -86,3 +86,21 @@ def test_the_loss_takes_factors_by_their_weight():
     assert torch.allclose(unseen, torch.nn.functional.cross_entropy(logits, label, reduction="none"))
     seen = extractor_loss(logits, read, label, values, torch.ones(4, 3))
     assert torch.allclose(seen - unseen, 0.5 * (read - values).square().sum(1) / 3**0.5, atol=1e-5)
+
+
+def test_worlds_of_two_looks_teach_the_look_as_one_more_factor():
+    spec = WORLDS["textured"]
+    image, label, values, weights = scene_lessons([spec, WORLDS["sketch"]], 6, 3)
+    assert image.shape == (12, 3, 32, 32) and torch.equal(label[:6], label[6:])  # the same scenes
+    assert (values[:6, -1] == -values[6:, -1]).all() and (weights[:, -1] == 1).all()
+    alone = scene_lessons([spec, WORLDS["plain"]], 6, 3)[2]
+    assert alone.shape[1] == values.shape[1] - 1 and torch.equal(alone[:6], values[:6, :-1])
+
+
+def test_real_pictures_teach_their_own_grey_squares():
+    image = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    image[1, :, :4, 4:8] = 255
+    pictures = Pictures(image, torch.tensor([3, 5]), tuple("abcdef"))
+    shown, label, values, weights = picture_lessons(pictures)
+    assert shown is image and label.tolist() == [3, 5] and (weights == 1).all()
+    assert (values[0] == -2).all() and values[1, 1] == 2 and values[1].sum() == 2 - 2 * 63

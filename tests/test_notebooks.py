@@ -21,7 +21,11 @@ FAULTS = {
     "02_guidance_distillation": ("models.py", "nn.init.zeros_(student", "nn.init.ones_(student"),
     "03_step_halving": ("losses/halving.py", "z_m, m.clamp(min=1), s,", "z_m, s.clamp(min=1), m,"),
     "04_ablations": ("ablations.py", "t, label, self.null), w)", "t, label, self.null), 0 * w)"),
-    "05_style_transfer": ("transfer.py", "nfe(down[1], w, not down[0].takes_w)", "nfe(down[1], w, False)"),
+    "05_style_transfer": (
+        "losses/encoding.py",
+        "(sigma_s * alpha_t - alpha_s * sigma_t)",
+        "(sigma_s * alpha_t + alpha_s * sigma_t)",
+    ),
     "15_claims": ("losses/denoising.py", ".clamp(1.0, clamp)", ".clamp(0.5, clamp)"),
 }
 
@@ -91,7 +95,7 @@ def test_a_notebook_reaches_the_library_files_that_make_it_stale():
 
 
 def test_an_unknown_parameter_is_named_with_those_that_exist():
-    with pytest.raises(ValueError, match=r"no parameter 'setps'; it has profile, seed, ws, steps"):
+    with pytest.raises(ValueError, match=r"no parameter 'setps'; it has profile, seed, dataset, ws, steps"):
         check_parameters("03_step_halving", {"setps": [4]})
 
 

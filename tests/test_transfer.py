@@ -7,7 +7,7 @@ from closed_forms import tiny_unet
 from distill_lib import pretrained, transfer
 from distill_lib.metrics import Reader
 from distill_lib.models import Network, student_of
-from distill_lib.transfer import Twins, evaluations, other_shape, probe
+from distill_lib.transfer import Twins, evaluations, probe
 from distill_lib.worlds.datasets import WORLDS
 from distill_lib.worlds.scenes import class_names
 
@@ -58,13 +58,6 @@ def test_a_pair_pays_twice_for_guided_steps_and_a_student_never(pair, w, count):
     assert evaluations((student, 4), (student, 4), w) == 8
 
 
-def test_the_next_shape_keeps_colour_and_texture():
-    names = class_names(WORLDS["textured"])
-    for label in range(96):
-        words, other = names[label].split(), names[other_shape(torch.tensor(label))].split()
-        assert words[:2] == other[:2] and words[2] != other[2]
-
-
 @pytest.fixture(scope="module")
 def twins():
     return Twins("textured", "sketch", 96, Reader(pretrained.extractor("looks")), pretrained.geometry(), seed=1)
@@ -89,9 +82,28 @@ def test_another_scene_keeps_no_shape(twins):
 
 
 def test_the_class_asked_for_decides_the_accuracy(twins):
-    named = values(twins.rows(twins.image, {}))["accuracy"]
-    other = values(twins.rows(twins.image, {}, other_shape(twins.label)))["accuracy"]
-    assert named > 0.9 and other < 0.05
+    wanted = twins.as_next_shape()
+    named, other, done = (
+        values(found.rows(image, {}))["accuracy"]
+        for found, image in (
+            (twins, twins.image),
+            (wanted, twins.image),
+            (wanted, wanted.truth),
+        )
+    )
+    assert named > 0.9 and other < 0.05 and done > 0.9
+
+
+def test_the_next_shape_stands_where_the_old_one_stood_with_its_colour_and_texture(twins):
+    wanted, names = twins.as_next_shape(), class_names(WORLDS["textured"])
+    for label, other in zip(twins.label.tolist(), wanted.label.tolist(), strict=True):
+        assert names[label].split()[:2] == names[other].split()[:2] and names[label] != names[other]
+    assert torch.equal(wanted.image, twins.image) and not torch.equal(wanted.truth, twins.image)
+    both = ((wanted.mask > 0.5) & (twins.mask > 0.5)).flatten(1).sum(1)
+    assert (both > 0.5 * (twins.mask > 0.5).flatten(1).sum(1)).all()
+    outside = (wanted.mask == 0) & (twins.mask == 0)
+    same = (wanted.depth == twins.depth) & outside
+    assert same.sum() > 0.95 * outside.sum()
 
 
 @pytest.mark.parametrize("there", ["cluttered", "plain"])

@@ -113,6 +113,16 @@ class Profile(_Strict):
             raise ValueError(f"hardness.steps={self.hardness.steps} should hold 8, by which the worlds are compared")
         if any(n >= self.halving_start or n & (n - 1) or n < 1 for n in self.steps):
             raise ValueError(f"steps={self.steps}: students have powers of two below {self.halving_start}")
+        way = self.transfer
+        if any(n >= self.halving_start or n & (n - 1) or n < 2 for n in way.steps):
+            raise ValueError(f"transfer.steps={way.steps}: powers of two from 2, below {self.halving_start}")
+        if way.start & (way.start - 1) or way.start < 2 * max(way.steps) or way.start > OURS.T:
+            raise ValueError(f"transfer.start={way.start} should be a power of two, at least twice {max(way.steps)}")
+        plan = self.ablations
+        if any(n & (n - 1) or n < 1 for n in (plan.start, plan.until)) or not plan.until < plan.start // 2 < OURS.T:
+            raise ValueError(f"ablations: from start={plan.start} to until={plan.until} takes two halvings or more")
+        if not plan.ranges or min(plan.ranges) > 4:
+            raise ValueError(f"ablations.ranges={plan.ranges} should hold one of at most 4")
         return self
 
 
