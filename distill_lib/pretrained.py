@@ -8,7 +8,6 @@ with settings, seed, data, commit, training curve and the command.
 import argparse
 import hashlib
 import json
-import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -228,10 +227,10 @@ def geometry(name: str = "scenes") -> Geometry:
 
 
 def _needs_files(name: str) -> bool:
-    """Whether a recipe rests on real data, which is not here unless DISTILL_FOLDER says where."""
+    """Whether a recipe rests on real data, which is not here: it is made only when it is named."""
     kind, _, rest = name.partition("-")
     (recipes,) = [found for found, singular in _KINDS.items() if singular == kind]
-    return RECIPES[recipes][rest].get("world") in REAL and not os.environ.get("DISTILL_FOLDER")
+    return RECIPES[recipes][rest].get("world") in REAL
 
 
 def make(name: str) -> None:

@@ -82,3 +82,32 @@ def test_committed_trainings_lie_behind_the_live_one_in_its_colour_with_their_ra
 def test_a_table_prints_rounding_as_zero_and_three_digits_of_the_rest():
     text = figures.markdown_table(["a", "b"], [[-9.3e-12, 0.00012345], [1234.5, 7]])
     assert text.splitlines()[2:] == ["| 0 | 0.000123 |", "| 1.23e+03 | 7 |"]
+
+
+def test_a_table_of_metrics_has_a_line_for_each_combination_of_its_columns_and_blanks_for_what_is_absent():
+    some = rows(metric="iou", values=(0.5, 0.7)) + rows(method="truth", metric="iou", values=(0.9,))
+    for row in some[2:]:
+        del row["w"]
+    header, lines = figures.metric_table(some, ("method", "w"), ("iou", "style"))
+    assert header == ["method", "w", figures.LABELS["iou"], figures.LABELS["style"]]
+    assert lines == [
+        [figures.LABELS["ours-D"], 1.0, "0.6 ± 0.14", ""],
+        [figures.LABELS["truth"], "", "0.9", ""],
+    ]
+
+
+def test_panels_draw_a_line_against_evaluations_and_a_level_for_what_has_none_and_for_the_teacher():
+    some = [row for n, value in ((2, 1.0), (8, 3.0)) for row in rows(steps=n, metric="iou", values=(value, value + 1))]
+    some += rows(method="teacher", steps=128, metric="iou", values=(6.0, 8.0))
+    some += [{"method": "truth", "metric": "iou", "value": 9.0}]
+    (ax,) = figures.panels(some, ["iou"], "title").axes
+    line, *levels = ax.lines
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([2, 8], [1.5, 3.5])
+    assert sorted(level.get_ydata()[0] for level in levels) == [7.0, 9.0]
+
+
+def test_dots_show_the_mean_over_seeds_and_the_range():
+    some = rows(method="a", metric="fid", values=(1.0, 2.0, 6.0)) + rows(method="b", metric="fid", values=(4.0,))
+    (ax,) = figures.dots(some, [("fid", 1.0)], "title").axes
+    assert [list(line.get_xdata()) for line in ax.lines] == [[1, 6], [3], [4, 4], [4]]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a", "b"]

@@ -48,6 +48,34 @@ def test_steps_that_halving_does_not_pass_are_refused(tmp_path, monkeypatch, rig
         profiles.load("smoke")
 
 
+@pytest.mark.parametrize(
+    "right, wrong, said",
+    [
+        ("steps: [2, 4]\n  start: 16", "steps: [2, 32]\n  start: 64", "transfer.steps="),
+        ("steps: [2, 4]\n  start: 16", "steps: [2, 4]\n  start: 4", "transfer.start=4"),
+        ("start: 16\n  until: 4", "start: 16\n  until: 8", "from start=16 to until=8"),
+        ("ranges: [1.0, 4.0]", "ranges: [8.0]", "ablations.ranges="),
+    ],
+)
+def test_a_transfer_or_an_ablation_that_has_no_student_is_refused(tmp_path, monkeypatch, right, wrong, said):
+    text = (profiles._FOLDER / "smoke.yaml").read_text()
+    assert right in text
+    (tmp_path / "smoke.yaml").write_text(text.replace(right, wrong))
+    monkeypatch.setattr(profiles, "_FOLDER", tmp_path)
+    with pytest.raises(ValueError, match=f"smoke.yaml: settings: .*{said}"):
+        profiles.load("smoke")
+
+
+def test_real_data_takes_the_place_of_the_world_and_has_names_and_networks_of_its_own():
+    settings = profiles.load("laptop", "fashion_mnist")
+    assert (settings.world, settings.hardness.worlds) == ("fashion_mnist", ["fashion_mnist"])
+    assert (settings.suffix, settings.extractor) == ("-fashion-mnist", "fashion_mnist")
+    assert (profiles.load("laptop").suffix, profiles.load("laptop").extractor) == ("", "scenes")
+    assert profiles.load("paper", "fashion_mnist").sizes.samples == 5000  # two sets of test pictures, of 10,000 in all
+    with pytest.raises(ValueError, match="dataset='mnist' is unknown; choose one of fashion_mnist"):
+        profiles.load("laptop", "mnist")
+
+
 def test_a_strength_outside_the_range_is_refused():
     with pytest.raises(ValueError, match=r"w=5.0 lies outside \[0, 4.0\]"):
         check_strengths([0.0, 5.0], 4.0)

@@ -31,6 +31,8 @@ def command(tmp_path, *arguments):
         (["--profile", "quik"], "PROFILE=quik is unknown; choose one of gpu, laptop, paper, quick, smoke"),
         (["--id", "g-fig99"], "ID=g-fig99 is unknown; choose one of g-"),
         (["--id", "g-start", "--set", "width=3"], "00_start_here has no parameter 'width'; it has profile, seed"),
+        (["--dataset", "mnist"], "DATASET=mnist is unknown; choose one of fashion_mnist"),
+        (["--dataset", "fashion_mnist"], "DATASET=fashion_mnist needs FOLDER=, the folder of its files; '' is not"),
     ],
 )
 def test_bad_input_ends_in_one_sentence_and_writes_nothing(tmp_path, arguments, said):
