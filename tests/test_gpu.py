@@ -11,13 +11,18 @@ from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError
 
 from distill_lib import noise
+from distill_lib.ablations import FoldedPair
+from distill_lib.encoding import encode
 from distill_lib.evaluation import classes, sample_pictures
 from distill_lib.extractor import Extractor, extractor_loss
+from distill_lib.geometry import Geometry, geometry_loss
 from distill_lib.guidance import combine, guidance_embedding, guided_pair
 from distill_lib.losses.denoising import truncated_snr, v_loss
+from distill_lib.losses.encoding import encoding_loss, encoding_target
 from distill_lib.losses.guided import relative_error, stage_one_loss
 from distill_lib.losses.halving import halving_loss, halving_target
-from distill_lib.methods import guidance_distillation, step_halving, teacher
+from distill_lib.losses.heads import HEADS, WEIGHTINGS, denoise_by_head, head_loss
+from distill_lib.methods import encoder_halving, guidance_distillation, head_teacher, step_halving, teacher
 from distill_lib.models import Network, denoise_pair, denoise_student, student_of
 from distill_lib.samplers import ddim_step, sample, trajectory
 from distill_lib.schedules import OURS, add_noise, eps_from_v, log_snr, v_from, x_from_v
@@ -123,12 +128,33 @@ def test_losses_run(cuda):
     assert on_cuda(relative_error(z_t, z_t, z_t), shape=())
 
 
+def test_encoders_heads_and_a_folded_pair_run(cuda):
+    teacher, student, _ = cuda[0]
+    teacher.module.to("cuda"), student.module.to("cuda")
+    z_t, t, label, w = inputs()
+    denoise = denoise_student(student, label, w)
+    assert on_cuda(encode(denoise, z_t, 2), shape=z_t.shape)
+    v_target = encoding_target(denoise, z_t, [t // 2, t])
+    assert on_cuda(v_target, shape=z_t.shape)
+    assert on_cuda(encoding_loss(denoise, v_target, z_t, t // 2), shape=(B,))
+    for head in HEADS:
+        answer = torch.cat([z_t, z_t], 1) if head == "(x, eps)" else z_t
+        for weighting in WEIGHTINGS:
+            loss = head_loss(lambda *_, answer=answer: answer, head, weighting, z_t, z_t, t, label)
+            assert on_cuda(loss, shape=(B,))
+        assert on_cuda(denoise_by_head(lambda *_, answer=answer: answer, head, label)(z_t, t), shape=z_t.shape)
+    assert on_cuda(FoldedPair(teacher)(z_t, t, label, w), shape=z_t.shape)
+
+
 def test_the_extractor_and_its_loss_run(cuda):
     with torch.device("cuda"):
         net = Extractor(4, 3, width=8)
         image, label, values = torch.zeros(B, 3, 64, 64), torch.zeros(B, dtype=torch.long), torch.zeros(B, 3)
     _, logits, read = net(image)
     assert on_cuda(extractor_loss(logits, read, label, values, values), shape=(B,))
+    with torch.device("cuda"):
+        mask, depth = Geometry(8)(torch.zeros(B, 3, 32, 32))
+    assert on_cuda(geometry_loss(mask, depth, torch.zeros_like(mask), depth), shape=(B,))
 
 
 class OneStep:
@@ -146,16 +172,20 @@ class OneStep:
         return loss
 
 
-@pytest.mark.parametrize("name", ["teacher", "stage one", "halving"])
+@pytest.mark.parametrize("name", ["teacher", "stage one", "halving", "encoder", "heads"])
 def test_methods_run_whatever_device_the_teacher_was_loaded_on(name, cuda, monkeypatch):
     (guide, student, student_of_more_steps), pictures = cuda
-    for module in (teacher, guidance_distillation, step_halving):
+    for module in (teacher, guidance_distillation, step_halving, encoder_halving, head_teacher):
         monkeypatch.setattr(module, "Loop", OneStep)
     settings = TrainSettings(steps=1, batch_size=B, lr=1e-3)
     if name == "teacher":
         training = teacher.train_teacher(guide, pictures, settings, None)
     elif name == "stage one":
         training = guidance_distillation.distill_guidance(student, guide, pictures, settings, None)
+    elif name == "encoder":
+        training = encoder_halving.halve_encoder(student, guide, 4, pictures, settings, None)
+    elif name == "heads":
+        training = head_teacher.train_head(guide, "eps", "SNR", pictures, settings, None)
     else:
         training = step_halving.halve_steps(student, student_of_more_steps, 4, pictures, settings, None)
     (loss,) = training
