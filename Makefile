@@ -7,13 +7,13 @@ PROFILE ?= quick
 UV ?= uv
 # glibc gives big blocks back to the system and faults them in again at every operator: a quarter of the time on 2 cores.
 run = MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 .venv/bin/python -m
+real = DISTILL_FOLDER="$${FOLDER:-$$DISTILL_FOLDER}"
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 figures: .venv/.installed ## draw every figure and table [PROFILE=quick] [ID=g-tab1] [SEED=1] [DATASET=fashion_mnist FOLDER=..]
-	@DISTILL_FOLDER="$${FOLDER:-$$DISTILL_FOLDER}" $(run) distill_lib.run figures --profile "$(PROFILE)" $${ID:+--id "$$ID"} \
-	    $${SEED:+--seed "$$SEED"} $${DATASET:+--dataset "$$DATASET"}
+	@$(real) $(run) distill_lib.run figures --profile "$(PROFILE)" $${ID:+--id "$$ID"} $${SEED:+--seed "$$SEED"} $${DATASET:+--dataset "$$DATASET"}
 
 ablations: .venv/.installed ## draw the ablations at the committed size, an hour and a half [PROFILE=laptop] [SEED=1]
 	@$(MAKE) figures PROFILE="$${PROFILE:-laptop}" ID=g-abl-range
@@ -22,7 +22,7 @@ test: .venv/.installed ## all tests, as CI runs them
 	$(run) pytest -q tests
 
 teachers: .venv/.installed ## train the shipped weights that are missing, or [NAMES="teacher-plain .."] [FOLDER=..]
-	DISTILL_FOLDER="$${FOLDER:-$$DISTILL_FOLDER}" $(run) distill_lib.pretrained $(NAMES)
+	$(real) $(run) distill_lib.pretrained $(NAMES)
 
 bench: .venv/.installed ## time our code against the plain way [PROFILE=quick]
 	$(run) distill_lib.bench --profile "$(PROFILE)"
