@@ -212,7 +212,7 @@ def panels(rows: list[Row], metrics: Sequence[str], title: str, x: str = "nfe") 
 def metric_table(rows: list[Row], about: Sequence[str], metrics: Sequence[str]) -> tuple[list[str], list[list[object]]]:
     """Header and lines of a table: one line for each combination of the columns `about`, one column a metric.
 
-    A column that a row lacks stays empty; more than one seed gives mean and half-width as in `over_seeds`.
+    A column that a row lacks stays empty; more than one seed gives mean and standard deviation as in `over_seeds`.
     """
     lines = []
     for values in dict.fromkeys(tuple(row.get(column) for column in about) for row in rows):

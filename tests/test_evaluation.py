@@ -142,8 +142,8 @@ def test_real_data_are_compared_with_test_pictures_and_two_sets_share_none(tmp_p
     monkeypatch.setenv("DISTILL_FOLDER", str(cifar_folder(tmp_path / "cifar")))
     one, two = evaluation.held_out("cifar10", 20), evaluation.held_out("cifar10", 20, part=1)
     test = load(DatasetSpec(name="cifar10", split="test")).image
-    bytes_of = lambda images: {image.numpy().tobytes() for image in images}  # noqa: E731
-    assert bytes_of(one) | bytes_of(two) == bytes_of(test) and not bytes_of(one) & bytes_of(two)
+    first, second, every = ({image.numpy().tobytes() for image in images} for images in (one, two, test))
+    assert first | second == every and not first & second
     with pytest.raises(ValueError, match="cifar10 has 40 test pictures; 2 sets of samples=30 need more"):
         evaluation.held_out("cifar10", 30, part=1)
 

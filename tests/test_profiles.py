@@ -35,15 +35,20 @@ def test_an_unknown_setting_is_refused(tmp_path, monkeypatch):
         profiles.load("smoke")
 
 
+def change_smoke(tmp_path, monkeypatch, right, wrong):
+    """Make `load` find a smoke profile with one piece of text exchanged."""
+    text = (profiles._FOLDER / "smoke.yaml").read_text()
+    assert right in text
+    (tmp_path / "smoke.yaml").write_text(text.replace(right, wrong))
+    monkeypatch.setattr(profiles, "_FOLDER", tmp_path)
+
+
 @pytest.mark.parametrize(
     "right, wrong",
     [("halving_start: 32", "halving_start: 24"), ("start: 8", "start: 1024"), ("steps: [1, 4]\n", "steps: [1, 3]\n")],
 )
 def test_steps_that_halving_does_not_pass_are_refused(tmp_path, monkeypatch, right, wrong):
-    text = (profiles._FOLDER / "smoke.yaml").read_text()
-    assert right in text
-    (tmp_path / "smoke.yaml").write_text(text.replace(right, wrong))
-    monkeypatch.setattr(profiles, "_FOLDER", tmp_path)
+    change_smoke(tmp_path, monkeypatch, right, wrong)
     with pytest.raises(ValueError, match=r"smoke.yaml: settings: .*power"):
         profiles.load("smoke")
 
@@ -58,10 +63,7 @@ def test_steps_that_halving_does_not_pass_are_refused(tmp_path, monkeypatch, rig
     ],
 )
 def test_a_transfer_or_an_ablation_that_has_no_student_is_refused(tmp_path, monkeypatch, right, wrong, said):
-    text = (profiles._FOLDER / "smoke.yaml").read_text()
-    assert right in text
-    (tmp_path / "smoke.yaml").write_text(text.replace(right, wrong))
-    monkeypatch.setattr(profiles, "_FOLDER", tmp_path)
+    change_smoke(tmp_path, monkeypatch, right, wrong)
     with pytest.raises(ValueError, match=f"smoke.yaml: settings: .*{said}"):
         profiles.load("smoke")
 
