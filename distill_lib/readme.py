@@ -5,6 +5,7 @@ Each stands between `<!-- begin:NAME -->` and `<!-- end:NAME -->`; the text arou
     reproduced    what of the two papers is shown here, by which artefact and notebook, and what is not
     claims        the verdicts of claims.json
     table-1       an excerpt of g-tab1: Frechet distance to the teacher, student beside DDIM at equal evaluations
+    real-data     the same excerpt and the claims on real data, beside those of the embedded world
 """
 
 import argparse
@@ -21,7 +22,7 @@ from distill_lib.papers.manifest import PAPERS, Item, load_paper
 from distill_lib.reach import COMMITTED, ROOT
 from distill_lib.store import atomic
 
-__all__ = ["claims_table", "headline_table", "main", "regenerate", "reproduced_table"]
+__all__ = ["claims_table", "headline_table", "main", "real_table", "regenerate", "reproduced_table"]
 
 FIGURES = ROOT / "figures"
 _KINDS = {"fig": "Fig.", "tab": "Table", "eq": "Eq.", "alg": "Algorithm"}
@@ -127,9 +128,10 @@ def _against(ours: list[float], theirs: list[float]) -> str:
     return f"**{_cell(ours)}** / {_cell(theirs)}" if better else f"{_cell(ours)} / **{_cell(theirs)}**"
 
 
-def headline_table(figures: Path = FIGURES) -> str:
+def headline_table(figures: Path = FIGURES, suffix: str = "") -> str:
     """Steps by w: fid_teacher of the student beside that of DDIM at as many evaluations."""
-    found = [row for row in rows(COMMITTED, "g-tab1", figures) if row["metric"] == "fid_teacher"]
+    table = rows(COMMITTED, f"g-tab1{suffix}", figures)
+    found = [row for row in table if row["metric"] == "fid_teacher"]
     ours = [row for row in found if row["method"] == "ours-D"]
     if not ours:
         return "Table 1 is not measured yet."
@@ -143,7 +145,7 @@ def headline_table(figures: Path = FIGURES) -> str:
         for nfe in sorted({row["nfe"] for row in ours})
     ]
     seeds, counts = (sorted({row[key] for row in ours}) for key in ("seed", "n"))
-    floor = [row["value"] for row in rows(COMMITTED, "g-tab1", figures) if row["metric"] == "floor_fid"][:1]  # no seed
+    floor = [row["value"] for row in table if row["metric"] == "floor_fid"][:1]  # no seed
     about = (
         "Fréchet distance to the many-step teacher at the same w: distilled student / the teacher by DDIM with as "
         "many network evaluations, the smaller in bold (-: a guided pair needs at least two). "
@@ -154,10 +156,50 @@ def headline_table(figures: Path = FIGURES) -> str:
     return about + "\n\n" + _table(["evaluations", *(f"w = {w:g}" for w in ws)], lines)
 
 
+def _holds(claim: dict[str, Any]) -> bool:
+    """Whether the mean effect of a claim lies on the right side of its margin, whatever its interval."""
+    return claim["effect"] <= claim["margin"] if claim["direction"] == "at_most" else claim["effect"] >= claim["margin"]
+
+
+def real_table(figures: Path = FIGURES) -> str:
+    """For each kind of real data: Table 1's excerpt, and which claims come out otherwise than in the embedded world."""
+    folder, texts = figures / COMMITTED, []
+    for path in sorted(folder.glob("claims-*.json")):
+        suffix = path.stem.removeprefix("claims")
+        here = {claim["id"]: claim for claim in json.loads((folder / "claims.json").read_text()) if claim["verdict"]}
+        pairs = [(here[claim["id"]], claim) for claim in json.loads(path.read_text()) if claim["id"] in here]
+        lines = [
+            [
+                there["id"],
+                f"{_SIGNS[there['direction']]} {there['margin']:g}",
+                f"{ours['effect']:.3g}",
+                f"{there['effect']:.3g}",
+                _conclusion(_holds(ours), _holds(there)),
+                there["note"],
+            ]
+            for ours, there in pairs
+        ]
+        other = sum(_holds(ours) != _holds(there) for ours, there in pairs)
+        seeds = max((len(there["seeds"]) for _, there in pairs), default=0)
+        head = ["claim", "supported if", "embedded world", "real data", "conclusion", "note"]
+        about = (
+            f"**{suffix[1:]}**: {other} of {len(pairs)} claims come out otherwise than in the embedded world, by the "
+            f"mean effect ({seeds} seed{'s' * (seeds > 1)}: no verdict). {headline_table(figures, suffix)}"
+        )
+        texts += [about, _table(head, lines)]
+    return "\n\n".join(texts) or "Real data is not measured yet."
+
+
+def _conclusion(ours: bool, theirs: bool) -> str:
+    words = {True: "holds", False: "fails"}
+    return "as here" if ours == theirs else f"**otherwise**: {words[ours]} here, {words[theirs]} there"
+
+
 SECTIONS: dict[str, Callable[[Path], str]] = {
     "reproduced": reproduced_table,
     "claims": claims_table,
     "table-1": headline_table,
+    "real-data": real_table,
 }
 
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from closed_forms import tiny_unet
+from real_folders import cifar_folder
 
 from distill_lib import evaluation, pretrained
 from distill_lib.evaluation import Measured, classes, sample_pictures, showcase, stage_one_errors, timed_rows
@@ -125,17 +126,6 @@ def test_a_distance_during_training_is_that_of_the_weights_of_then(runs, monkeyp
     assert [(row["update"], row["n"], row["seed"], row["steps"]) for row in rows] == [(5, 6, 2, 4), (9, 6, 2, 4)]
     assert rows[0]["value"] > 0 and rows[1]["value"] == 0
     assert all(torch.equal(value, before[name]) for name, value in student.module.state_dict().items())
-
-
-def cifar_folder(folder, n=40):
-    """CIFAR-10's binary files: a training batch five times, and a test batch, of n random pictures each."""
-    folder.mkdir()
-    for k, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
-        generator = torch.Generator().manual_seed(k)
-        rows = torch.randint(0, 256, (n, 3073), dtype=torch.uint8, generator=generator)
-        rows[:, 0] = torch.arange(n) % 10
-        (folder / f"{name}.bin").write_bytes(bytes(rows.flatten().tolist()))
-    return folder
 
 
 def test_real_data_are_compared_with_test_pictures_and_two_sets_share_none(tmp_path, runs, monkeypatch):

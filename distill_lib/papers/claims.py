@@ -9,6 +9,8 @@ What a claim measures is data. For each seed, from the tidy rows of an artefact:
 The 95 % t interval of (3) over seeds gives the verdict: `supported` if all of it lies on the right side of `margin`,
 `contradicted` if all of it lies on the wrong side, else `inconclusive`; always the last with fewer than three seeds, or
 where all seeds share one training (`one_training`).
+
+Results on real data, whose artefacts end in a suffix of their own, are judged apart, by the same margins.
 """
 
 import json
@@ -181,17 +183,19 @@ def _verdict(effects: list[float], claim: Claim, profile: str) -> tuple[str, str
     return "inconclusive", "the interval holds the margin"
 
 
-def judge(profile: str, figures: Path | None = None) -> list[dict[str, Any]]:
-    """All claims of both papers, in the form of claims.json.
+def judge(profile: str, figures: Path | None = None, suffix: str = "") -> list[dict[str, Any]]:
+    """All claims of both papers, in the form of claims.json; on the artefacts that end in `suffix`.
 
     A claim without a verdict (verdict, effect, low, high are None) says why in `not_judged`.
     """
-    return [judge_claim(claim, name, profile, figures) for name in PAPERS for claim in load_paper(name).claims]
+    return [judge_claim(claim, name, profile, figures, suffix) for name in PAPERS for claim in load_paper(name).claims]
 
 
-def judge_claim(claim: Claim, paper: str, profile: str, figures: Path | None = None) -> dict[str, Any]:
+def judge_claim(
+    claim: Claim, paper: str, profile: str, figures: Path | None = None, suffix: str = ""
+) -> dict[str, Any]:
     """One entry of claims.json."""
-    tables = {artefact: rows(profile, artefact, figures) for artefact in claim.artefacts}
+    tables = {artefact: rows(profile, artefact + suffix, figures) for artefact in claim.artefacts}
     effects, left_out = {}, []
     for seed in _seeds(claim, tables):
         try:
@@ -212,11 +216,11 @@ def judge_claim(claim: Claim, paper: str, profile: str, figures: Path | None = N
         "margin": claim.margin,
         "seeds": list(effects),
         "profile": profile,
-        "artefacts": claim.artefacts,
+        "artefacts": [artefact + suffix for artefact in claim.artefacts],
         "note": "",
     }
     if not effects:
-        why = "; ".join(left_out) or f"no rows yet at profile {profile} in {', '.join(claim.artefacts)}"
+        why = "; ".join(left_out) or f"no rows yet at profile {profile} in {', '.join(entry['artefacts'])}"
         return entry | {"not_judged": claim.not_judged or why}
     word, note = _verdict(list(effects.values()), claim, profile)
     low, high = (x if math.isfinite(x) else None for x in interval(list(effects.values())))
@@ -262,11 +266,17 @@ def _also(claim: Claim, tables: dict[str, Rows], seeds: list[int]) -> list[str]:
 
 
 def write_claims(profile: str, figures: Path | None = None) -> Path:
-    """Judge at a profile and write figures/<profile>/claims.json atomically; returns its path."""
-    path = _folder(profile, figures) / "claims.json"
-    with atomic(path) as part:
-        part.write_text(json.dumps(judge(profile, figures), indent=1, ensure_ascii=False) + "\n")
-    return path
+    """Judge at a profile and write figures/<profile>/claims.json atomically; returns its path.
+
+    Beside it, for each kind of real data that has a Table 1, claims-<kind>.json with what could be judged there.
+    """
+    folder = _folder(profile, figures)
+    kinds = {path.stem.removeprefix("g-tab1") for path in folder.glob("g-tab1-*.json")}
+    for suffix in ("", *sorted(kinds)):
+        found = [claim for claim in judge(profile, figures, suffix) if claim["verdict"] or not suffix]
+        with atomic(folder / f"claims{suffix}.json") as part:
+            part.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    return folder / "claims.json"
 
 
 if __name__ == "__main__":
