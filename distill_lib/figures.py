@@ -68,7 +68,9 @@ LABELS = {
     "paired_target": "square error to the true picture",
     "round_trip": "square error after the way back",
     "source": "not transferred",
-    "truth": "true picture of the new look",
+    "truth": "true picture",
+    "margin": "log-probability margin of the class",
+    "iou_kept": "share of the overlap kept",
     "unrelated": "fresh noise, same class",
 }
 _STYLE = {
@@ -191,12 +193,16 @@ def panels(rows: list[Row], metrics: Sequence[str], title: str, x: str = "nfe") 
             of_method = select(here, method=method)
             if x not in of_method[0] or (method == "teacher" and x == "nfe"):
                 level = sum(row["value"] for row in of_method) / len(of_method)
+                if metric.startswith("fid") and level <= 0:
+                    continue  # no logarithm shows it
                 ax.axhline(level, color="black", ls=_LEVELS.get(method, "-"), lw=1, label=LABELS.get(method, method))
                 continue
             places, mean, low, high = _mean_and_range(of_method, x)
             ax.plot(places, mean, color=COLORS[method], marker=MARKERS[method], ms=4, label=LABELS[method])
             ax.fill_between(places, low, high, color=COLORS[method], alpha=0.2, lw=0)
         ax.set(xlabel=LABELS.get(x, x), ylabel=LABELS.get(metric, metric))
+        if metric.startswith("fid"):
+            ax.set_yscale("log")
         if x == "nfe":
             ax.set_xscale("log", base=2)
             ax.xaxis.set_major_formatter("{x:g}")
