@@ -1,10 +1,11 @@
 """Memorisation and diversity: how close samples come to training pictures, and to one another.
 
     nearest     Euclidean distance of pixels from each sample to the nearest of a set of pictures, and which that is
+    novelty     `nearest` among training pictures over `nearest` among as many that were never trained on
     pairwise    mean distance between the features of samples of one class
 
-The ratio of `nearest` among training pictures to `nearest` among as many that were never trained on is 1 for a network
-that draws new pictures, and near 0 for one that repeats its training set; blur changes both alike.
+`novelty` is 1 for a network that draws new pictures, and near 0 for one that repeats its training set; blur changes
+both distances alike.
 """
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from distill_lib.metrics import Reader
 
-__all__ = ["nearest", "pairwise"]
+__all__ = ["nearest", "novelty", "pairwise", "with_counts"]
 
 _CHUNK = 4096  # training pictures compared at a time
 
@@ -29,6 +30,16 @@ def nearest(image: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
         number = torch.where(here < found, start + index, number)
         found = torch.minimum(here, found)
     return found.sqrt(), number
+
+
+def novelty(image: Tensor, training: Tensor, other: Tensor) -> Tensor:
+    """Distance to the nearest of `training` over that to the nearest of `other`, (N,), for uint8 (N, 3, R, R)."""
+    return nearest(image, training)[0] / nearest(image, other)[0]
+
+
+def with_counts(label: Tensor, wanted: Tensor) -> Tensor:
+    """Numbers of pictures of classes (M,) of which class c comes wanted[c] times, or as often as there are."""
+    return torch.cat([(label == c).nonzero()[:count, 0] for c, count in enumerate(wanted.tolist())])
 
 
 def pairwise(reader: Reader, image: Tensor, label: Tensor) -> float:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from distill_lib import nearest as module
-from distill_lib.nearest import nearest, pairwise
+from distill_lib.nearest import nearest, novelty, pairwise, with_counts
 
 
 def draw(n, seed=0):
@@ -25,6 +25,18 @@ def test_a_copied_picture_is_found_at_distance_0():
     among = draw(50, 1)
     distance, number = nearest(among[[13, 2]], among)
     assert distance.max() < 0.02 and number.tolist() == [13, 2]
+
+
+def test_a_copy_has_no_novelty_and_a_new_picture_has_that_of_its_neighbours():
+    training, other = draw(50, 1), draw(50, 2)
+    found = novelty(torch.cat([training[:2], draw(3, 3)]), training, other)
+    assert found[:2].max() < 0.01
+    assert torch.allclose(found[2:], nearest(draw(3, 3), training)[0] / nearest(draw(3, 3), other)[0])
+
+
+def test_as_many_of_each_class_as_wanted_and_no_more_than_there_are():
+    label = torch.tensor([2, 0, 2, 1, 2, 0])
+    assert with_counts(label, torch.tensor([1, 3, 2])).tolist() == [1, 3, 0, 2]
 
 
 class Fixed:
