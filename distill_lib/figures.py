@@ -176,7 +176,7 @@ def curves(
     handles, labels = axes[0, -1].get_legend_handles_labels()
     extra, names = axes[-1, 0].get_legend_handles_labels()
     unique = dict(zip(labels + names, handles + extra, strict=True))
-    figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=4)
+    figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=min(4, 2 * len(ws)))
     figure.suptitle(title)
     return figure
 
