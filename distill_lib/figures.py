@@ -69,6 +69,7 @@ LABELS = {
     "round_trip": "square error after the way back",
     "source": "not transferred",
     "truth": "true picture",
+    "relative_error": "relative error of stage one",
     "margin": "log-probability margin of the class",
     "iou_kept": "share of the overlap kept",
     "unrelated": "fresh noise, same class",
