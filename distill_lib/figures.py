@@ -189,20 +189,20 @@ def panels(rows: list[Row], metrics: Sequence[str], title: str, x: str = "nfe") 
     """
     figure, axes = _new(3.1 * len(metrics) + 0.3, 3.2, 1, len(metrics))
     for ax, metric in zip(axes[0], metrics, strict=True):
-        here = select(rows, metric=metric)
+        here, logarithmic = select(rows, metric=metric), metric.startswith("fid")
         for method in dict.fromkeys(row["method"] for row in here):
             of_method = select(here, method=method)
             if x not in of_method[0] or (method == "teacher" and x == "nfe"):
                 level = sum(row["value"] for row in of_method) / len(of_method)
-                if metric.startswith("fid") and level <= 0:
-                    continue  # no logarithm shows it
+                if logarithmic and level <= 0:
+                    continue
                 ax.axhline(level, color="black", ls=_LEVELS.get(method, "-"), lw=1, label=LABELS.get(method, method))
                 continue
             places, mean, low, high = _mean_and_range(of_method, x)
             ax.plot(places, mean, color=COLORS[method], marker=MARKERS[method], ms=4, label=LABELS[method])
             ax.fill_between(places, low, high, color=COLORS[method], alpha=0.2, lw=0)
         ax.set(xlabel=LABELS.get(x, x), ylabel=LABELS.get(metric, metric))
-        if metric.startswith("fid"):
+        if logarithmic:
             ax.set_yscale("log")
         if x == "nfe":
             ax.set_xscale("log", base=2)

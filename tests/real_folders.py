@@ -1,4 +1,4 @@
-"""Folders in the formats of real data, with random pictures."""
+"""The formats of real data, and folders of them with random pictures."""
 
 import gzip
 import struct
@@ -12,13 +12,23 @@ def noise(n, size, seed):
     return torch.randint(0, 256, (n, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
+def idx_bytes(image: torch.Tensor, label: torch.Tensor) -> tuple[bytes, bytes]:
+    """The two files of an IDX set: pictures uint8 (N, 28, 28) and classes uint8, of any number."""
+    head = struct.pack(">4I", 2051, len(image), 28, 28), struct.pack(">2I", 2049, len(image))
+    return head[0] + image.numpy().tobytes(), head[1] + label.numpy().tobytes()
+
+
+def cifar_bytes(image: torch.Tensor, label: torch.Tensor) -> bytes:
+    """A binary file of CIFAR-10: pictures uint8 (N, 3072) and classes uint8 (N,)."""
+    return torch.cat([label[:, None], image], 1).numpy().tobytes()
+
+
 def cifar_folder(folder: Path, n=40) -> Path:
     """CIFAR-10's binary files: a training batch five times, and a test batch, of n random pictures each."""
     folder.mkdir()
     for k, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
-        rows = noise(n, 3073, k)
-        rows[:, 0] = torch.arange(n) % 10
-        (folder / f"{name}.bin").write_bytes(rows.numpy().tobytes())
+        label = torch.arange(n, dtype=torch.uint8) % 10
+        (folder / f"{name}.bin").write_bytes(cifar_bytes(noise(n, 3072, k), label))
     return folder
 
 
@@ -26,11 +36,8 @@ def fashion_folder(folder: Path, n: int, n_test: int) -> Path:
     """Fashion-MNIST's compressed IDX files."""
     folder.mkdir()
     for k, (stem, count) in enumerate({"train": n, "t10k": n_test}.items()):
-        label = torch.arange(count, dtype=torch.uint8) % 10
-        files = {
-            "images-idx3": struct.pack(">4I", 2051, count, 28, 28) + noise(count, 784, k).numpy().tobytes(),
-            "labels-idx1": struct.pack(">2I", 2049, count) + label.numpy().tobytes(),
-        }
-        for name, data in files.items():
+        label = torch.arange(count).to(torch.uint8) % 10
+        files = idx_bytes(noise(count, 784, k).reshape(-1, 28, 28), label)
+        for name, data in zip(("images-idx3", "labels-idx1"), files, strict=True):
             (folder / f"{stem}-{name}-ubyte.gz").write_bytes(gzip.compress(data, 1))
     return folder

@@ -1,13 +1,13 @@
 """Pictures by one door: the world's cache, and readers that say what is wrong with a folder."""
 
 import gzip
-import struct
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from real_folders import cifar_bytes, idx_bytes
 
 from distill_lib.models import from_patches
 from distill_lib.worlds import datasets
@@ -67,9 +67,8 @@ def test_a_batch_is_the_pictures_in_patches_between_minus_1_and_1():
 def write_idx(folder, n=6, compress=True, cut=0, labels=None):
     """Files of Fashion-MNIST's form: picture i has the grey i everywhere and the class i."""
     folder.mkdir(exist_ok=True)
-    grey = b"".join(bytes([i]) * 28 * 28 for i in range(n))
-    image = struct.pack(">4I", 2051, n, 28, 28) + grey
-    label = struct.pack(">2I", 2049, n) + bytes(range(n if labels is None else labels))
+    grey = torch.arange(n, dtype=torch.uint8)[:, None, None].repeat(1, 28, 28)
+    image, label = idx_bytes(grey, torch.arange(n if labels is None else labels, dtype=torch.uint8))
     for name, data in ((IMAGES, image[: len(image) - cut]), (LABELS, label)):
         if compress:
             (folder / f"{name}.gz").write_bytes(gzip.compress(data))
@@ -156,9 +155,9 @@ def test_a_missing_file_is_named(tmp_path):
 def write_cifar(folder, cut=0):
     """Five files of three pictures; picture i has class i % 10, and red, green and blue planes i, i + 1, i + 2."""
     for k in range(5):
-        rows = b""
-        for i in range(3 * k, 3 * k + 3):
-            rows += bytes([i % 10]) + b"".join(bytes([i + c]) * 1024 for c in range(3))
+        i = torch.arange(3 * k, 3 * k + 3, dtype=torch.uint8)
+        planes = (i[:, None] + torch.arange(3, dtype=torch.uint8)).repeat_interleave(1024, 1)
+        rows = cifar_bytes(planes, i % 10)
         (folder / f"data_batch_{k + 1}.bin").write_bytes(rows[: len(rows) - cut])
     return DatasetSpec(name="cifar10", folder=str(folder))
 
