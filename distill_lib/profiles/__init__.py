@@ -56,13 +56,13 @@ class Transfer(_Strict):
 class Ablations(_Strict):
     """The choices of the method, each varied alone."""
 
+    world: str = Field(description="of all of them; an easy one lets many networks be trained to the end")
     samples: int = Field(description="pictures behind each metric")
     ranges: list[float] = Field(description="ends of the range of w; the paper tries several, see the notebook")
     start: int = Field(description="steps of the network that is halved first")
     until: int = Field(description="steps of the student that is measured")
     stage_one: TrainSettings
     halving: TrainSettings
-    heads_world: str
     heads_channels: tuple[int, ...] = Field(description="channels of the networks of g-abl-weighting")
     heads: TrainSettings
 
