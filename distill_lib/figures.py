@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from distill_lib.artefacts import select
+from distill_lib.metrics import interval
 
 __all__ = [
     "LABELS",
@@ -23,6 +24,7 @@ __all__ = [
     "error_map",
     "grid",
     "hardness",
+    "in_words",
     "loss_curve",
     "markdown_table",
     "metric_table",
@@ -244,6 +246,27 @@ def dots(rows: list[Row], panels: Sequence[tuple[str, float]], title: str) -> Fi
     axes[0, 0].invert_yaxis()
     figure.suptitle(title)
     return figure
+
+
+def in_words(rows: list[Row], base: str, metric: str) -> list[str]:
+    """A sentence a choice: how many times the metric of the choice `base` it has at each w, and whether that is told.
+
+    The ratio is the geometric mean over seeds, each paired with itself; it is told apart from 1 where Student's t
+    interval of its logarithm (95 %) leaves 0 out, and never by a single seed.
+    """
+    names = list(dict.fromkeys(row["method"] for row in rows))
+    values = {(row["method"], row["w"], row["seed"]): row["value"] for row in select(rows, metric=metric)}
+    seeds, said = sorted({seed for _, _, seed in values}), []
+    for name in (name for name in names if name != base):
+        parts = []
+        for w in sorted({w for method, w, _ in values if method == name}):
+            logs = [math.log(values[name, w, seed] / values[base, w, seed]) for seed in seeds]
+            low, high = interval(logs)
+            told = "more" if low > 0 else "less" if high < 0 else "not told apart"
+            told = f"[{math.exp(low):.2g}, {math.exp(high):.2g}], {told}" if len(logs) > 1 else "one seed"
+            parts.append(f"{math.exp(sum(logs) / len(logs)):.2g} times at w = {w:g} ({told})")
+        said.append(f"{name}, beside {base}: {'; '.join(parts)}")
+    return said
 
 
 def tradeoff(rows: list[Row], steps: Sequence[int], title: str) -> Figure:

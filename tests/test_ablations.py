@@ -171,7 +171,7 @@ def test_the_range_of_a_choice_is_that_of_the_strengths_that_its_student_is_told
 def plan():
     how = {"stage_one": SHORT, "halving": TrainSettings(**asdict(SHORT) | {"steps": 3})}
     sizes = {"samples": 4, "ranges": [1.0, 4.0], "start": 16, "until": 4}
-    return Ablations(**how, **sizes, heads_world="plain", heads_channels=(16, 32), heads=SHORT)
+    return Ablations(**how, **sizes, world="plain", heads_channels=(16, 32), heads=SHORT)
 
 
 def test_trials_share_seed_and_lengths_and_without_stage_one_the_first_halving_has_its_updates(pair, pictures):

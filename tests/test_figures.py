@@ -111,3 +111,23 @@ def test_dots_show_the_mean_over_seeds_and_the_range():
     (ax,) = figures.dots(some, [("fid", 1.0)], "title").axes
     assert [list(line.get_xdata()) for line in ax.lines] == [[1, 6], [3], [4, 4], [4]]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a", "b"]
+
+
+def test_a_choice_is_told_apart_in_words_only_where_the_interval_over_seeds_leaves_one_out():
+    def rows(method, values, w=1.0):
+        about = {"method": method, "metric": "fid", "w": w}
+        return [about | {"seed": seed, "value": value} for seed, value in enumerate(values)]
+
+    found = rows("ours", [1.0, 2.0, 4.0]) + rows("twice", [2.0, 4.0, 8.1]) + rows("half", [0.5, 1.0, 2.1])
+    found += [*rows("either", [2.0, 1.0, 4.0]), found[0] | {"metric": "kid", "value": -1.0}]
+    twice, half, either = figures.in_words(found, "ours", "fid")
+    assert twice.startswith("twice, beside ours: 2 times at w = 1 ([") and twice.endswith("more)")
+    assert half.startswith("half, beside ours: 0.51 times") and half.endswith("less)")
+    assert either.startswith("either, beside ours: 1 times") and either.endswith("not told apart)")
+
+    (alone,) = figures.in_words(rows("ours", [1.0]) + rows("twice", [2.0]), "ours", "fid")
+    assert alone == "twice, beside ours: 2 times at w = 1 (one seed)"
+    two = rows("ours", [1.0]) + rows("twice", [2.0]) + rows("ours", [4.0], 4.0) + rows("twice", [2.0], 4.0)
+    assert figures.in_words(two, "ours", "fid") == [
+        "twice, beside ours: 2 times at w = 1 (one seed); 0.5 times at w = 4 (one seed)"
+    ]
