@@ -241,6 +241,9 @@ def dots(rows: list[Row], panels: Sequence[tuple[str, float]], title: str) -> Fi
             if values:
                 ax.plot([min(values), max(values)], [place, place], color=COLORS["ours-D"], lw=4, alpha=0.3)
                 ax.plot(sum(values) / len(values), place, "o", color=COLORS["ours-D"], ms=5)
+        here = [row["value"] for row in select(rows, metric=metric, w=w)]
+        if min(here, default=0) > 0 and max(here) > 30 * min(here):  # or all but one would lie on the axis
+            ax.set_xscale("log")
         ax.set(xlabel=f"{LABELS.get(metric, metric)}, w = {w:g}", yticks=range(len(methods)))
         ax.set_yticklabels([LABELS.get(method, method) for method in methods])
     axes[0, 0].invert_yaxis()
@@ -263,8 +266,8 @@ def in_words(rows: list[Row], base: str, metric: str) -> list[str]:
             logs = [math.log(values[name, w, seed] / values[base, w, seed]) for seed in seeds]
             low, high = interval(logs)
             told = "more" if low > 0 else "less" if high < 0 else "not told apart"
-            told = f"[{math.exp(low):.2g}, {math.exp(high):.2g}], {told}" if len(logs) > 1 else "one seed"
-            parts.append(f"{math.exp(sum(logs) / len(logs)):.2g} times at w = {w:g} ({told})")
+            told = f"[{_digits(math.exp(low))}, {_digits(math.exp(high))}], {told}" if len(logs) > 1 else "one seed"
+            parts.append(f"{_digits(math.exp(sum(logs) / len(logs)))} times at w = {w:g} ({told})")
         said.append(f"{name}, beside {base}: {'; '.join(parts)}")
     return said
 

@@ -113,6 +113,17 @@ def test_dots_show_the_mean_over_seeds_and_the_range():
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a", "b"]
 
 
+@pytest.mark.parametrize(("values", "scale"), [((1.0, 29.0), "linear"), ((1.0, 31.0), "log"), ((0.0, 31.0), "linear")])
+def test_dots_that_lie_far_apart_stand_on_a_logarithmic_axis(values, scale):
+    some = [
+        row
+        for name, value in zip("ab", values, strict=True)
+        for row in rows(method=name, metric="fid", values=(value,))
+    ]
+    (ax,) = figures.dots(some, [("fid", 1.0)], "title").axes
+    assert ax.get_xscale() == scale
+
+
 def test_a_choice_is_told_apart_in_words_only_where_the_interval_over_seeds_leaves_one_out():
     def rows(method, values, w=1.0):
         about = {"method": method, "metric": "fid", "w": w}
@@ -121,8 +132,8 @@ def test_a_choice_is_told_apart_in_words_only_where_the_interval_over_seeds_leav
     found = rows("ours", [1.0, 2.0, 4.0]) + rows("twice", [2.0, 4.0, 8.1]) + rows("half", [0.5, 1.0, 2.1])
     found += [*rows("either", [2.0, 1.0, 4.0]), found[0] | {"metric": "kid", "value": -1.0}]
     twice, half, either = figures.in_words(found, "ours", "fid")
-    assert twice.startswith("twice, beside ours: 2 times at w = 1 ([") and twice.endswith("more)")
-    assert half.startswith("half, beside ours: 0.51 times") and half.endswith("less)")
+    assert twice.startswith("twice, beside ours: 2.01 times at w = 1 ([") and twice.endswith("more)")
+    assert half.startswith("half, beside ours: 0.508 times") and half.endswith("less)")
     assert either.startswith("either, beside ours: 1 times") and either.endswith("not told apart)")
 
     (alone,) = figures.in_words(rows("ours", [1.0]) + rows("twice", [2.0]), "ours", "fid")
