@@ -98,18 +98,20 @@ class Recorder:
     def rows(self, artefact: str, rows: list[Row]) -> list[Row]:
         """Write rows as JSON and CSV; returns them with the kept rows of other seeds, which keep their own origin.
 
-        Nothing is written where there is nothing to add.
+        Rows of other data are not kept. Nothing is written where there is nothing to add.
         """
         artefact += self.suffix
         if not rows:
             return load_rows(self.profile, artefact)
         seeds = {row.get("seed") for row in rows}
-        kept = [row for row in load_rows(self.profile, artefact) if row.get("seed") not in seeds]
+        old = load_record(self.profile, artefact)
+        there = old["rows"] if old.get("dataset") == self.dataset else []
+        kept = [row for row in there if row.get("seed") not in seeds]
         rows = sorted(kept + rows, key=lambda row: row.get("seed", 0))
         paper = {"g": "guided", "s": "sdxs"}[artefact[0]]
         record = {"artefact": artefact, "paper": paper, "profile": self.profile, "dataset": self.dataset, "rows": rows}
         made = origin() | {"seconds": round(time.perf_counter() - self.start, 1), "parents": self.parents}
-        before = load_record(self.profile, artefact).get("made", {})
+        before = old.get("made", {})
         known = {str(row.get("seed")) for row in kept}
         by_seed = {seed: one for seed, one in before.items() if seed in known} | {str(seed): made for seed in seeds}
         record |= made | {"made": dict(sorted(by_seed.items()))}

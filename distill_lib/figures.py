@@ -255,20 +255,26 @@ def in_words(rows: list[Row], base: str, metric: str) -> list[str]:
     """A sentence a choice: how many times the metric of the choice `base` it has at each w, and whether that is told.
 
     The ratio is the geometric mean over seeds, each paired with itself; it is told apart from 1 where Student's t
-    interval of its logarithm (95 %) leaves 0 out, and never by a single seed.
+    interval of its logarithm (95 %) leaves 0 out, and by no fewer than three seeds. Values that are not above 0 have no
+    ratio, and their seed is left out.
     """
     names = list(dict.fromkeys(row["method"] for row in rows))
     values = {(row["method"], row["w"], row["seed"]): row["value"] for row in select(rows, metric=metric)}
-    seeds, said = sorted({seed for _, _, seed in values}), []
+    said = []
     for name in (name for name in names if name != base):
         parts = []
         for w in sorted({w for method, w, _ in values if method == name}):
-            logs = [math.log(values[name, w, seed] / values[base, w, seed]) for seed in seeds]
-            low, high = interval(logs)
-            told = "more" if low > 0 else "less" if high < 0 else "not told apart"
-            told = f"[{_digits(math.exp(low))}, {_digits(math.exp(high))}], {told}" if len(logs) > 1 else "one seed"
+            pairs = [(value, values.get((base, w, key[2]), 0)) for key, value in values.items() if key[:2] == (name, w)]
+            logs = [math.log(value / other) for value, other in pairs if value > 0 and other > 0]
+            if not logs:
+                continue
+            told = f"{len(logs)} of 3 seeds"
+            if len(logs) > 2:
+                low, high = interval(logs)
+                told = "more" if low > 0 else "less" if high < 0 else "not told apart"
+                told = f"[{_digits(math.exp(low))}, {_digits(math.exp(high))}], {told}"
             parts.append(f"{_digits(math.exp(sum(logs) / len(logs)))} times at w = {w:g} ({told})")
-        said.append(f"{name}, beside {base}: {'; '.join(parts)}")
+        said.append(f"{LABELS.get(metric, metric)} of {name}, beside {base}: {'; '.join(parts)}")
     return said
 
 

@@ -60,3 +60,11 @@ def test_no_rows_leave_a_file_as_it_is(tmp_path, monkeypatch):
     assert Recorder("smoke", "textured", ["second"]).rows("g-tab1", []) == [row]
     assert (tmp_path / "smoke" / "g-tab1.json").read_bytes() == before
     assert Recorder("smoke", "textured", []).rows("g-none", []) == []
+
+
+def test_rows_of_other_data_are_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_FIGURES", str(tmp_path))
+    row = {"metric": "fid", "value": 1.0}
+    Recorder("smoke", "textured", []).rows("g-abl-range", [row | {"seed": 0}])
+    assert Recorder("smoke", "icons", []).rows("g-abl-range", [row | {"seed": 1}]) == [row | {"seed": 1}]
+    assert set(artefacts.load_record("smoke", "g-abl-range")["made"]) == {"1"}

@@ -132,13 +132,20 @@ def test_a_choice_is_told_apart_in_words_only_where_the_interval_over_seeds_leav
     found = rows("ours", [1.0, 2.0, 4.0]) + rows("twice", [2.0, 4.0, 8.1]) + rows("half", [0.5, 1.0, 2.1])
     found += [*rows("either", [2.0, 1.0, 4.0]), found[0] | {"metric": "kid", "value": -1.0}]
     twice, half, either = figures.in_words(found, "ours", "fid")
-    assert twice.startswith("twice, beside ours: 2.01 times at w = 1 ([") and twice.endswith("more)")
-    assert half.startswith("half, beside ours: 0.508 times") and half.endswith("less)")
-    assert either.startswith("either, beside ours: 1 times") and either.endswith("not told apart)")
+    assert twice.startswith("FID of twice, beside ours: 2.01 times at w = 1 ([") and twice.endswith("more)")
+    assert half.startswith("FID of half, beside ours: 0.508 times") and half.endswith("less)")
+    assert either.startswith("FID of either, beside ours: 1 times") and either.endswith("not told apart)")
 
-    (alone,) = figures.in_words(rows("ours", [1.0]) + rows("twice", [2.0]), "ours", "fid")
-    assert alone == "twice, beside ours: 2 times at w = 1 (one seed)"
-    two = rows("ours", [1.0]) + rows("twice", [2.0]) + rows("ours", [4.0], 4.0) + rows("twice", [2.0], 4.0)
-    assert figures.in_words(two, "ours", "fid") == [
-        "twice, beside ours: 2 times at w = 1 (one seed); 0.5 times at w = 4 (one seed)"
-    ]
+
+def test_ratios_need_three_seeds_to_be_told_and_seeds_that_both_have():
+    def rows(method, values, w=1.0):
+        about = {"method": method, "metric": "fid", "w": w}
+        return [about | {"seed": seed, "value": value} for seed, value in enumerate(values)]
+
+    two = (
+        rows("ours", [1.0, 1.0]) + rows("twice", [2.0, 2.0]) + rows("ours", [4.0], 4.0) + rows("twice", [2.0, 9.0], 4.0)
+    )
+    (both,) = figures.in_words(two, "ours", "fid")
+    assert both == "FID of twice, beside ours: 2 times at w = 1 (2 of 3 seeds); 0.5 times at w = 4 (1 of 3 seeds)"
+    (none,) = figures.in_words(rows("ours", [0.0]) + rows("below", [-1e-9]), "ours", "fid")
+    assert none == "FID of below, beside ours: "
