@@ -21,9 +21,11 @@ from matplotlib.figure import Figure
 from distill_lib.reach import COMMITTED, ROOT
 from distill_lib.store import atomic
 
-__all__ = ["Recorder", "curve_rows", "figures_folder", "load_record", "load_rows", "origin", "select"]
+__all__ = ["SEEDS", "Recorder", "curve_rows", "figures_folder", "load_record", "load_rows", "origin", "select"]
 
 Row = dict[str, Any]
+SEEDS = 3
+"""Trainings that anything is told apart by, at least."""
 _PACKAGES = ("torch", "diffusers", "torch-fidelity", "accelerate", "papermill")
 
 

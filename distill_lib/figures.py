@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from distill_lib.artefacts import select
+from distill_lib.artefacts import SEEDS, select
 from distill_lib.metrics import interval
 
 __all__ = [
@@ -255,7 +255,7 @@ def in_words(rows: list[Row], base: str, metric: str) -> list[str]:
     """A sentence a choice: how many times the metric of the choice `base` it has at each w, and whether that is told.
 
     The ratio is the geometric mean over seeds, each paired with itself; it is told apart from 1 where Student's t
-    interval of its logarithm (95 %) leaves 0 out, and by no fewer than three seeds. Values that are not above 0 have no
+    interval of its logarithm (95 %) leaves 0 out, and by no fewer than SEEDS. Values that are not above 0 have no
     ratio, and their seed is left out.
     """
     names = list(dict.fromkeys(row["method"] for row in rows))
@@ -268,8 +268,8 @@ def in_words(rows: list[Row], base: str, metric: str) -> list[str]:
             logs = [math.log(value / other) for value, other in pairs if value > 0 and other > 0]
             if not logs:
                 continue
-            told = f"{len(logs)} of 3 seeds"
-            if len(logs) > 2:
+            told = f"{len(logs)} of {SEEDS} seeds"
+            if len(logs) >= SEEDS:
                 low, high = interval(logs)
                 told = "more" if low > 0 else "less" if high < 0 else "not told apart"
                 told = f"[{_digits(math.exp(low))}, {_digits(math.exp(high))}], {told}"

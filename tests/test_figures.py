@@ -125,12 +125,12 @@ def test_dots_that_lie_far_apart_stand_on_a_logarithmic_axis(values, scale):
 
 
 def test_a_choice_is_told_apart_in_words_only_where_the_interval_over_seeds_leaves_one_out():
-    def rows(method, values, w=1.0):
-        about = {"method": method, "metric": "fid", "w": w}
-        return [about | {"seed": seed, "value": value} for seed, value in enumerate(values)]
-
-    found = rows("ours", [1.0, 2.0, 4.0]) + rows("twice", [2.0, 4.0, 8.1]) + rows("half", [0.5, 1.0, 2.1])
-    found += [*rows("either", [2.0, 1.0, 4.0]), found[0] | {"metric": "kid", "value": -1.0}]
+    found = (
+        rows("ours", values=[1.0, 2.0, 4.0])
+        + rows("twice", values=[2.0, 4.0, 8.1])
+        + rows("half", values=[0.5, 1.0, 2.1])
+    )
+    found += [*rows("either", values=[2.0, 1.0, 4.0]), found[0] | {"metric": "kid", "value": -1.0}]
     twice, half, either = figures.in_words(found, "ours", "fid")
     assert twice.startswith("FID of twice, beside ours: 2.01 times at w = 1 ([") and twice.endswith("more)")
     assert half.startswith("FID of half, beside ours: 0.508 times") and half.endswith("less)")
@@ -138,14 +138,13 @@ def test_a_choice_is_told_apart_in_words_only_where_the_interval_over_seeds_leav
 
 
 def test_ratios_need_three_seeds_to_be_told_and_seeds_that_both_have():
-    def rows(method, values, w=1.0):
-        about = {"method": method, "metric": "fid", "w": w}
-        return [about | {"seed": seed, "value": value} for seed, value in enumerate(values)]
-
     two = (
-        rows("ours", [1.0, 1.0]) + rows("twice", [2.0, 2.0]) + rows("ours", [4.0], 4.0) + rows("twice", [2.0, 9.0], 4.0)
+        rows("ours", values=[1.0, 1.0])
+        + rows("twice", values=[2.0, 2.0])
+        + rows("ours", w=4.0, values=[4.0])
+        + rows("twice", w=4.0, values=[2.0, 9.0])
     )
     (both,) = figures.in_words(two, "ours", "fid")
     assert both == "FID of twice, beside ours: 2 times at w = 1 (2 of 3 seeds); 0.5 times at w = 4 (1 of 3 seeds)"
-    (none,) = figures.in_words(rows("ours", [0.0]) + rows("below", [-1e-9]), "ours", "fid")
+    (none,) = figures.in_words(rows("ours", values=[0.0]) + rows("below", values=[-1e-9]), "ours", "fid")
     assert none == "FID of below, beside ours: "

@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from distill_lib.artefacts import figures_folder
+from distill_lib.artefacts import SEEDS, figures_folder
 from distill_lib.metrics import interval
 from distill_lib.papers.manifest import PAPERS, Claim, Part, Select, load_paper
 from distill_lib.store import atomic
@@ -173,8 +173,8 @@ def _verdict(effects: list[float], claim: Claim, profile: str) -> tuple[str, str
         return "inconclusive", "smoke: plumbing only"
     if claim.one_training:
         return "inconclusive", "one training, whatever the seed of the noise"
-    if len(effects) < 3:
-        return "inconclusive", f"{len(effects)} of the 3 seeds that a verdict needs"
+    if len(effects) < SEEDS:
+        return "inconclusive", f"{len(effects)} of the {SEEDS} seeds that a verdict needs"
     low, high, margin, direction = *interval(effects), float(claim.margin or 0), claim.direction
     if (high <= margin) if direction == "at_most" else (low >= margin):
         return "supported", ""
