@@ -1,0 +1,119 @@
+"""Text encoder and image tower, trained against each other: a CLIP of our own, small enough for 24 words.
+
+    logits = s u v^T,    u = normalised caption embedding (B, E),  v = normalised picture embedding (B, E)       (1)
+    loss   = (cross-entropy over rows + over columns) / 2                                                       (2)
+
+Radford et al. 2021 (arXiv 2103.00020), section 2.3. Each picture also meets its own caption with the two solids'
+attributes exchanged, as one more column of (1): without it a bag of words would do (Yuksekgonul et al. 2023, arXiv
+2210.01936), and colours would not bind to shapes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from distill_lib.store import Run
+from distill_lib.training import Loop, Progress, Trainable, TrainSettings
+from distill_lib.worlds.captions import LENGTH
+
+__all__ = ["Clip", "Pairs", "build_text_encoder", "contrastive_loss", "train_clip"]
+
+EMBEDDING = 64
+
+
+def build_text_encoder(tokens: CLIPTokenizer, width: int = 128, layers: int = 4) -> CLIPTextModel:
+    """A CLIP text encoder for a tokenizer of `worlds.captions`; diffusers' pipelines take it as it is."""
+    config = CLIPTextConfig(
+        vocab_size=len(tokens),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        max_position_embeddings=LENGTH,
+        projection_dim=EMBEDDING,
+        bos_token_id=tokens.bos_token_id,
+        eos_token_id=tokens.eos_token_id,  # left at its default it would pool the first token
+        pad_token_id=tokens.pad_token_id,
+    )
+    return CLIPTextModel(config)
+
+
+class _Tower(nn.Module):
+    """Pictures (B, 3, R, R) in [-1, 1] -> features (B, C, R/16, R/16) and the embedding of them."""
+
+    def __init__(self, width: int, side: int) -> None:
+        super().__init__()
+        sizes = (width, 2 * width, 4 * width, 4 * width)
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 3, 1, 1), nn.SiLU()]
+        for a, b in zip((width, *sizes), sizes, strict=False):
+            layers += [nn.Conv2d(a, b, 3, 2, 1), nn.GroupNorm(8, b), nn.SiLU(), nn.Conv2d(b, b, 3, 1, 1), nn.SiLU()]
+        self.body = nn.Sequential(*layers)
+        self.project = nn.Linear(sizes[-1] * (side // 16) ** 2, EMBEDDING)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.project(self.body(image).flatten(1))
+
+
+class Clip(nn.Module):
+    """Both towers, and the logarithm of the scale s of (1)."""
+
+    def __init__(self, text: CLIPTextModel, width: int = 32, side: int = 64) -> None:
+        super().__init__()
+        self.text, self.tower = text, _Tower(width, side)
+        self.project = nn.Linear(text.config.hidden_size, EMBEDDING, bias=False)
+        self.log_scale = nn.Parameter(torch.tensor(2.66))  # s = 14.3, as CLIP starts
+
+    def of_text(self, ids: Tensor) -> Tensor:
+        """Normalised embeddings (B, E) of tokens (B, L)."""
+        return normalize(self.project(self.text(ids).pooler_output), dim=1)
+
+    def of_image(self, image: Tensor) -> Tensor:
+        """Normalised embeddings (B, E) of pictures (B, 3, R, R) in [-1, 1]."""
+        return normalize(self.tower(image), dim=1)
+
+    def forward(self, image: Tensor, ids: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.of_image(image), self.of_text(ids), self.of_text(wrong), self.log_scale.exp().clamp(max=100)
+
+
+def contrastive_loss(image: Tensor, text: Tensor, wrong: Tensor, scale: Tensor) -> Tensor:
+    """Loss (2), one value a pair, (B,).
+
+    Args:
+        image, text: normalised embeddings of pictures and of their captions, (B, E).
+        wrong: of each picture's caption with attributes exchanged, (B, E).
+        scale: s.
+    """
+    logits = scale * image @ text.T
+    own = torch.arange(len(image), device=image.device)
+    hard = scale * (image * wrong).sum(1, keepdim=True)
+    by_image = cross_entropy(torch.cat([logits, hard], 1), own, reduction="none")
+    return (by_image + cross_entropy(logits.T, own, reduction="none")) / 2
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """image uint8 (N, 3, R, R), ids (N, P, L) its caption in P phrasings, wrong (N, P, L) with attributes exchanged."""
+
+    image: Tensor
+    ids: Tensor
+    wrong: Tensor
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+def train_clip(net: Trainable, pairs: Pairs, settings: TrainSettings, run: Run) -> Iterator[Progress]:
+    """Train net.module, a `Clip`, on pictures and one phrasing of each caption, drawn anew each time."""
+    loop = Loop(net, settings, run)
+    for _, draws in loop:
+        index = draws.integer("picture", len(pairs)).cpu()
+        phrase = draws.integer("phrasing", pairs.ids.shape[1]).cpu()
+        image = pairs.image[index].to(loop.device).float() / 127.5 - 1
+        ids, wrong = (part[index, phrase].to(loop.device) for part in (pairs.ids, pairs.wrong))
+        with torch.autocast(loop.device.type, torch.bfloat16, enabled=settings.bf16):
+            image, text, other, scale = net.forward(image, ids, wrong)
+        yield loop.update(contrastive_loss(image.float(), text.float(), other.float(), scale))
