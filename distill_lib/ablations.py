@@ -116,6 +116,7 @@ class FoldedPair:
 
     def __init__(self, pair: Network) -> None:
         self.pair, self.module, self.bf16, self.null = pair, pair.module, pair.bf16, pair.null
+        self.schedule = pair.schedule
 
     def __call__(self, z_t: Tensor, t: Tensor, label: Tensor, w: Tensor) -> Tensor:
         return combine(*guided_pair(self.pair, z_t, t, label, self.null), w)

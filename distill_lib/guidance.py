@@ -26,17 +26,18 @@ def guided_pair(
     z_t: Tensor,
     t: Tensor,
     label: Tensor,
-    null: int,
+    null: int | Tensor,
 ) -> tuple[Tensor, Tensor]:
     """(v_cond, v_uncond) in one batched call of net(z_t, t, label): 2 evaluations a sample, one launch.
 
     Args:
         z_t: noisy data, (B, *D).
         t: grid indices, (B,).
-        label: classes, (B,).
-        null: the class that stands for "no condition".
+        label: classes, (B,), or a text encoder's states, (B, L, D).
+        null: what stands for "no condition": a class, or the states of the empty prompt, (L, D).
     """
-    both = net(torch.cat([z_t, z_t]), torch.cat([t, t]), torch.cat([label, torch.full_like(label, null)]))
+    no_condition = torch.as_tensor(null).to(label).expand_as(label)
+    both = net(torch.cat([z_t, z_t]), torch.cat([t, t]), torch.cat([label, no_condition]))
     v_cond, v_uncond = both.chunk(2)
     return v_cond, v_uncond
 

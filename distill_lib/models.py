@@ -15,6 +15,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from distill_lib.guidance import combine, guidance_embedding, guided_pair
 from distill_lib.samplers import Denoise
+from distill_lib.schedules import OURS, Schedule
 
 __all__ = [
     "Network",
@@ -118,18 +119,34 @@ class Network:
     On a CPU channels come first: there PyTorch's group normalisation of bfloat16 is twenty times faster so, and an
     eager training step is as fast as a compiled one. On a GPU channels come last.
 
+    What it is told, `label`, is a class, (B,), or a text encoder's states, (B, L, D).
+
     Args:
         unet: the diffusers network; its weights are used in place, so training it changes this too.
         bf16: run in bfloat16 autocast (the result is float32 all the same).
         compiled: torch.compile the network; pays on a GPU.
+        null: the states of the empty prompt, (L, D); none for a network of classes, whose last class stands for it.
+        schedule: the grid that it was trained on.
+        predicts: v_prediction, or epsilon as Stable Diffusion 1 and 2 base do, which is turned into v.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, *, bf16: bool = True, compiled: bool = False) -> None:
-        self.module = unet
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        *,
+        bf16: bool = True,
+        compiled: bool = False,
+        null: Tensor | None = None,
+        schedule: Schedule = OURS,
+        predicts: str = "v_prediction",
+    ) -> None:
+        if predicts not in ("v_prediction", "epsilon"):
+            raise ValueError(f"a network that predicts {predicts!r} is not supported; v_prediction and epsilon are")
+        self.module, self.schedule, self.predicts = unet, schedule, predicts
         self.forward = torch.compile(self.module, dynamic=False) if compiled else self.module
         self.bf16 = bf16
         self.takes_w = unet.config.time_cond_proj_dim is not None
-        self.null = unet.config.num_class_embeds - 1
+        self.null: int | Tensor = unet.config.num_class_embeds - 1 if null is None else null
 
     @property
     def device(self) -> torch.device:
@@ -142,18 +159,30 @@ class Network:
         if w is None and self.takes_w:
             raise ValueError("this network is a student: it must be told w, (B,)")
         features = guidance_embedding(w, self.module.config.time_cond_proj_dim) if self.takes_w else None
-        tokens = z_t.new_zeros(len(z_t), 1, self.module.config.cross_attention_dim)
+        told_words = label.is_floating_point()
+        tokens = label if told_words else z_t.new_zeros(len(z_t), 1, self.module.config.cross_attention_dim)
         layout = torch.channels_last if z_t.is_cuda else torch.contiguous_format
         with torch.autocast(z_t.device.type, torch.bfloat16, enabled=self.bf16):
-            v_hat = self.forward(
+            answer = self.forward(
                 z_t.contiguous(memory_format=layout),
                 t - 1,
                 tokens,
-                class_labels=label,
+                class_labels=None if told_words else label,
                 timestep_cond=features,
                 return_dict=False,
             )[0]
-        return v_hat.float()
+        if self.predicts == "v_prediction":
+            return answer.float()
+        alpha_t, sigma_t = self.schedule(t, z_t)
+        return (answer.float() - sigma_t * z_t) / alpha_t  # finite: alpha_T > 0 wherever epsilon can be predicted
+
+    def student(self) -> "Network":
+        """A network that starts as a copy of this one, takes w and predicts v, under the same grid and precision.
+
+        Of a teacher that predicts epsilon the copy starts far from it: its last layer has to learn v first.
+        """
+        null = self.null if isinstance(self.null, Tensor) else None
+        return Network(student_of(self.module), bf16=self.bf16, null=null, schedule=self.schedule)
 
 
 def denoise_pair(net: Network, label: Tensor, w: float) -> Denoise:

@@ -72,13 +72,16 @@ OURS = Schedule.cosine()
 def step_grid(n_steps: int, T: int = 1024) -> list[int]:
     """Grid indices T > ... > 0 of an n-step sampler, n + 1 of them, evenly spaced.
 
+    On other people's grids (T = 1000) they are rounded to even ones as in diffusers' trailing spacing; the grid of n is
+    part of that of 2n all the same, so that steps can be halved.
+
     Raises:
-        ValueError: n_steps does not divide T, so that the steps would fall between grid points.
+        ValueError: n_steps exceeds T, or does not divide a T that is a power of two, where no rounding is called for.
     """
-    if n_steps < 1 or T % n_steps:
+    if not 1 <= n_steps <= T or (T & (T - 1) == 0 and T % n_steps):
         divisors = [n for n in range(1, T + 1) if T % n == 0]
         raise ValueError(f"steps={n_steps}: allowed are the divisors of T={T}: {', '.join(map(str, divisors))}")
-    return [T * i // n_steps for i in range(n_steps, -1, -1)]
+    return [round(T * i / n_steps) for i in range(n_steps, -1, -1)]
 
 
 def add_noise(x: Tensor, eps: Tensor, t: Tensor, schedule: Schedule = OURS) -> Tensor:

@@ -26,6 +26,7 @@ def ring(n_classes: int = 5, radius: float = 1.0) -> Tensor:
 class Mixture:
     """The exact teacher of formulas (1) and (2): net(z_t, t, label) -> v_hat; label K asks for no condition."""
 
+    schedule = OURS
     takes_w = True  # and ignores it, so that it can stand for a student of stage one as well
 
     def __init__(self, centres: Tensor, std: float) -> None:
@@ -78,6 +79,7 @@ class _Perceptron(nn.Module):
 class ToyNetwork:
     """A small student net(z_t, t, label, w) -> v_hat for 2-D data, called as `models.Network` is."""
 
+    schedule = OURS
     takes_w = True
 
     def __init__(self, n_classes: int, width: int = 128) -> None:

@@ -1,8 +1,21 @@
 """Captions say what the scene holds."""
 
+import pytest
 import torch
 
-from distill_lib.worlds.captions import captions
+from distill_lib.worlds.captions import (
+    HELD_OUT,
+    LENGTH,
+    PHRASINGS,
+    WORDS,
+    attributes,
+    captions,
+    check_prompt,
+    drawn_attributes,
+    names_held_out,
+    say,
+    tokenizer,
+)
 from distill_lib.worlds.datasets import WORLDS
 from distill_lib.worlds.scenes import class_names, draw_scenes
 
@@ -28,3 +41,69 @@ def test_small_is_said_of_about_a_third_of_the_objects():
     spec = WORLDS["plain"]
     said = [" small " in caption for caption in captions(draw_scenes(spec, 0, torch.arange(600)), spec)]
     assert abs(sum(said) / 600 - 1 / 3) < 4 * (2 / 9 / 600) ** 0.5  # four standard errors of a share of 1/3
+
+
+def test_all_phrasings_say_the_same_and_name_the_left_solid_as_left():
+    spec = WORLDS["captioned"]
+    scenes = draw_scenes(spec, 1, torch.arange(len(PHRASINGS))[:1].repeat(len(PHRASINGS)))
+    said = captions(scenes, spec, torch.arange(len(PHRASINGS)))
+    left, right = said[0].split(" left of ")
+    assert said == [text.format(left=left, right=right) for text in PHRASINGS] and len(set(said)) == len(PHRASINGS)
+
+
+def test_each_word_of_a_caption_is_one_token_and_every_caption_fits():
+    tokens = tokenizer()
+    for word in WORDS:
+        assert len(tokens(word).input_ids) == 3, word  # with start and end
+    spec = WORLDS["captioned"]
+    scenes = draw_scenes(spec, 0, torch.arange(200))
+    for number in range(len(PHRASINGS)):
+        for text in captions(scenes, spec, torch.full((200,), number)):
+            ids = tokens(text).input_ids
+            assert len(ids) == len(text.split()) + 2 <= LENGTH
+            assert tokens.decode(ids, skip_special_tokens=True).strip() == text
+    padded = tokens("a red cube", padding="max_length").input_ids
+    assert len(padded) == LENGTH and padded[0] == tokens.bos_token_id and padded[4] == tokens.eos_token_id
+
+
+def test_attributes_are_what_can_be_seen_of_the_scene_from_left_to_right():
+    spec = WORLDS["captioned"]
+    scenes = draw_scenes(spec, 0, torch.arange(100))
+    for i, both in enumerate(attributes(scenes, spec).tolist()):
+        order = (0, 1) if scenes.position[i, 0, 0] < scenes.position[i, 1, 0] else (1, 0)
+        for (shape, color, texture, small), k in zip(both, order, strict=True):
+            assert (shape, color) == (scenes.shape[i, k], scenes.color[i, k])
+            assert texture == scenes.texture[i, k] and small == (scenes.size[i, k] < 0.39)
+
+
+def test_attributes_of_one_object_are_refused():
+    with pytest.raises(ValueError, match="two named objects; this world has 1"):
+        attributes(draw_scenes(WORLDS["plain"], 0, torch.arange(2)), WORLDS["plain"])
+
+
+def test_sizes_leave_a_gap_where_a_caption_changes_its_word():
+    size = draw_scenes(WORLDS["captioned"], 0, torch.arange(500)).size[:, :2]
+    assert not ((size > 0.36) & (size < 0.43)).any() and 0.25 < (size < 0.39).float().mean() < 0.42
+
+
+def test_held_out_pairs_are_found_whichever_solid_holds_them():
+    asked = attributes(draw_scenes(WORLDS["captioned"], 0, torch.arange(400)), WORLDS["captioned"])
+    found = names_held_out(asked)
+    assert found.tolist() == [any(f"{color} {shape}" in text for color, shape in HELD_OUT) for text in say(asked)]
+    assert 0.1 < found.float().mean() < 0.4  # 1 - (28/32)^2 = 0.23
+
+
+def test_prompts_without_scenes_are_as_varied_as_scenes_hold_nothing_held_out_and_do_not_depend_on_how_many():
+    asked = drawn_attributes(600, 5)
+    assert asked.shape == (600, 2, 4) and not names_held_out(asked).any()
+    assert torch.equal(drawn_attributes(40, 5), asked[:40]) and not torch.equal(drawn_attributes(40, 6), asked[:40])
+    for column, kinds in enumerate((4, 8, 3, 2)):
+        assert asked[..., column].unique().tolist() == list(range(kinds))
+    assert len({tuple(one.flatten().tolist()) for one in asked}) > 570
+
+
+@pytest.mark.parametrize("prompt, word, near", [("a red cubes", "'cubes'", "cube"), ("a teal cone", "'teal'", "small")])
+def test_an_unknown_word_is_named_with_its_neighbours(prompt, word, near):
+    with pytest.raises(ValueError, match=f"{word} .*{near}"):
+        check_prompt(prompt)
+    check_prompt("a small red cube left of a checked green sphere.")

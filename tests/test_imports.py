@@ -10,10 +10,11 @@ ROOT = Path(__file__).resolve().parent.parent / "distill_lib"
 READING_ORDER = """
     reach noise store schedules samplers guidance models
     worlds.sketch worlds.scenes worlds.captions worlds.datasets
-    losses.denoising losses.guided losses.halving losses.heads encoding losses.encoding
+    losses.denoising losses.guided losses.halving losses.heads encoding losses.encoding losses.reconstruction
     training
     methods.teacher methods.guidance_distillation methods.step_halving methods.encoder_halving methods.head_teacher
-    toy extractor geometry metrics nearest evaluation export artefacts
+    methods.autoencoder text
+    toy extractor geometry attributes metrics nearest pipelines evaluation export artefacts
     profiles pretrained students hardness ablations transfer
     figures papers.manifest papers.claims readme bench run
 """.split()

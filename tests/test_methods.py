@@ -164,7 +164,7 @@ def test_halving_keeps_guidance_that_the_teacher_has_folded_in(runs):
     """The teacher answers for every w; the one-step student must land where its two steps do, for each w."""
 
     class Folded:
-        null, takes_w = TEACHER.null, True
+        null, takes_w, schedule = TEACHER.null, True, TEACHER.schedule
 
         def __call__(self, z_t, t, label, w):
             return combine(*guided_pair(TEACHER, z_t, t, label, TEACHER.null), w)

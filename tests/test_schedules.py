@@ -160,8 +160,17 @@ def test_a_foreign_scheduler_is_read_with_its_own_grid():
     assert torch.allclose(schedule.alpha[1:] ** 2, scheduler.alphas_cumprod.double(), rtol=1e-14)
     assert schedule.alpha[-1] == pytest.approx(0.0683, abs=1e-4)  # its well-known rest of signal: no zero SNR
     assert step_grid(25, schedule.T)[:2] == [1000, 960]
-    with pytest.raises(ValueError, match=r"steps=16.*T=1000"):
-        step_grid(16, schedule.T)
+    with pytest.raises(ValueError, match=r"steps=1001.*T=1000"):
+        step_grid(1001, schedule.T)
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 7, 8, 16, 25, 30, 32, 50, 64])
+def test_a_foreign_grid_is_rounded_as_diffusers_rounds_it_and_can_be_halved(n):
+    scheduler = DDIMScheduler(num_train_timesteps=1000, timestep_spacing="trailing")
+    scheduler.set_timesteps(n)
+    grid = step_grid(n, 1000)
+    assert [t - 1 for t in grid[:-1]] == scheduler.timesteps.tolist() and grid[-1] == 0
+    assert step_grid(2 * n, 1000)[::2] == grid
 
 
 def test_our_schedule_comes_back_from_its_own_export():

@@ -55,7 +55,7 @@ class Players(nn.Module):
         self.autoencoder, self.critic = autoencoder, critic
 
     def forward(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """x_hat, mean and log variance of the latents, and the critic's answers to x, x_hat (fixed), x_hat (to fool)."""
+        """x_hat, mean and log variance of the latents, the critic's answers to x, to x_hat fixed, and to x_hat."""
         latent = self.autoencoder.encode(x).latent_dist
         x_hat = self.autoencoder.decode(latent.mean + latent.std * eps).sample
         fixed = {name: value.detach() for name, value in self.critic.named_parameters()}

@@ -19,7 +19,7 @@ import torch
 from distill_lib.losses.encoding import encoding_loss, encoding_target
 from distill_lib.methods.step_halving import Halved, SettingsOf, halve_once
 from distill_lib.models import Network, denoise_pair, denoise_student
-from distill_lib.schedules import OURS, add_noise, step_grid
+from distill_lib.schedules import add_noise, step_grid
 from distill_lib.store import Run
 from distill_lib.training import Loop, Progress, TrainSettings, place
 from distill_lib.worlds.datasets import Pictures
@@ -50,18 +50,21 @@ def halve_encoder(
     Raises:
         ValueError: the steps of student or teacher fall between grid points.
     """
-    step_grid(inner * n_steps)
+    schedule = teacher.schedule
+    grid = torch.tensor(step_grid(inner * n_steps, schedule.T)[::-1])
     loop = Loop(student, settings, run)
     place(teacher, loop.device)
-    length = OURS.T // n_steps
+    grid = grid.to(loop.device)
     for _, draws in loop:
         x, label = pictures.batch(draws.integer("picture", len(pictures)).cpu(), loop.device)
-        t = length * draws.integer("t", n_steps)
-        z_t = add_noise(x, draws.normal("eps", x.shape[1:]), t)
+        first = inner * draws.integer("t", n_steps)
+        times = [grid[first + i] for i in range(inner + 1)]
+        t = times[0]
+        z_t = add_noise(x, draws.normal("eps", x.shape[1:]), t, schedule)
         w = torch.zeros(len(x), device=loop.device)
         known = denoise_student(teacher, label, w) if teacher.takes_w else denoise_pair(teacher, label, 0.0)
-        v_target = encoding_target(known, z_t, [t + length * i // inner for i in range(inner + 1)])
-        yield loop.update(encoding_loss(denoise_student(student, label, w), v_target, z_t, t))
+        v_target = encoding_target(known, z_t, times, schedule)
+        yield loop.update(encoding_loss(denoise_student(student, label, w), v_target, z_t, t, schedule))
 
 
 def halve_encoder_down(

@@ -16,7 +16,7 @@ from distill_lib.guidance import combine, guided_pair
 from distill_lib.losses.denoising import mean_square
 from distill_lib.losses.guided import stage_one_loss
 from distill_lib.models import Network
-from distill_lib.schedules import OURS, add_noise
+from distill_lib.schedules import add_noise
 from distill_lib.store import Run
 from distill_lib.training import Draws, Loop, Progress, TrainSettings, place
 from distill_lib.worlds.datasets import Pictures
@@ -33,12 +33,12 @@ def guidance_size(teacher: Network, pictures: Pictures, draws: Draws, levels: in
 
     The samples of `draws` are shared out evenly; entry k is for the grid indices in (k T / levels, (k+1) T / levels].
     """
-    sizes, span = [], OURS.T // levels
+    sizes, span = [], teacher.schedule.T // levels
     for level in range(levels):
         here = replace(draws, index=draws.index[level::levels])
         x, label = pictures.batch(here.integer("picture", len(pictures)).cpu(), here.index.device)
         t = 1 + span * level + here.integer("t", span)
-        z_t = add_noise(x, here.normal("eps", x.shape[1:]), t)
+        z_t = add_noise(x, here.normal("eps", x.shape[1:]), t, teacher.schedule)
         v_cond, v_uncond = guided_pair(teacher, z_t, t, label, teacher.null)
         sizes.append(mean_square(v_cond - v_uncond).mean())
     return torch.stack(sizes)
@@ -67,14 +67,16 @@ def distill_guidance(
     place(teacher, loop.device)
     size = guidance_size(teacher, pictures, Draws(settings.seed, -1, torch.arange(64 * _LEVELS, device=loop.device)))
     unit = size.clamp(min=0.1 * size.mean())  # at low noise guidance may add nothing to be relative to
+    schedule = teacher.schedule
     for _, draws in loop:
         few = replace(draws, index=draws.index[::strengths])
         x, label = pictures.batch(few.integer("picture", len(pictures)).cpu(), loop.device)
-        t = 1 + few.integer("t", OURS.T)
-        z_t = add_noise(x, few.normal("eps", x.shape[1:]), t)
+        t = 1 + few.integer("t", schedule.T)
+        z_t = add_noise(x, few.normal("eps", x.shape[1:]), t, schedule)
         with torch.no_grad():
             pair = guided_pair(teacher, z_t, t, label, teacher.null)
         z_t, t, label, v_cond, v_uncond = (a.repeat_interleave(strengths, 0) for a in (z_t, t, label, *pair))
         w = w_max * draws.uniform("w") ** 1.5
         v_w = combine(v_cond, v_uncond, w)
-        yield loop.update(stage_one_loss(student(z_t, t, label, w), v_cond, v_w, unit[(t - 1) * _LEVELS // OURS.T]))
+        here = unit[(t - 1) * _LEVELS // schedule.T]
+        yield loop.update(stage_one_loss(student(z_t, t, label, w), v_cond, v_w, here))

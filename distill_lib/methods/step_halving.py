@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from distill_lib.losses.halving import halving_loss, halving_target
-from distill_lib.models import Network, denoise_pair, denoise_student, student_of
-from distill_lib.schedules import OURS, add_noise, step_grid
+from distill_lib.models import Network, denoise_pair, denoise_student
+from distill_lib.schedules import add_noise, step_grid
 from distill_lib.store import Run
 from distill_lib.training import Draws, Loop, Progress, TrainSettings, finish, place
 from distill_lib.worlds.datasets import Pictures
@@ -80,21 +81,22 @@ def halve_steps(
     Raises:
         ValueError: the steps of student or teacher fall between grid points, or a guided pair is given a range of w.
     """
-    step_grid(n_steps if stochastic else 2 * n_steps)
+    schedule = teacher.schedule
+    grid = torch.tensor(step_grid(n_steps if stochastic else 2 * n_steps, schedule.T)[::-1])
     if not teacher.takes_w and w_range[0] != w_range[1]:
         raise ValueError(f"a guided pair is halved for a single w, not for w_range={w_range}; stage one covers a range")
     loop = Loop(student, settings, run)
     place(teacher, loop.device)
-    length = OURS.T // n_steps
+    grid = grid.to(loop.device)
 
     def lesson(draws: Draws) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         x, label = pictures.batch(draws.integer("picture", len(pictures)).cpu(), loop.device)
-        t = length * (1 + draws.integer("t", n_steps))
-        m, s = (t - length, (t - 2 * length).clamp(min=0)) if stochastic else (t - length // 2, t - length)
+        i = (1 if stochastic else 2) * (1 + draws.integer("t", n_steps))  # z_t stands at the i-th point of the grid
+        t, m, s = grid[i], grid[i - 1], grid[(i - 2).clamp(min=0)]
         w = w_range[0] + (w_range[1] - w_range[0]) * draws.uniform("w")
-        z_t = add_noise(x, draws.normal("eps", x.shape[1:]), t)
+        z_t = add_noise(x, draws.normal("eps", x.shape[1:]), t, schedule)
         known = denoise_student(teacher, label, w) if teacher.takes_w else denoise_pair(teacher, label, w_range[0])
-        return z_t, t, label, w, halving_target(known, z_t, t, m, s)
+        return z_t, t, label, w, halving_target(known, z_t, t, m, s, schedule)
 
     bank = BANK if reuse > 1 else 1
     kept: dict[int, tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = {}
@@ -105,7 +107,7 @@ def halve_steps(
             kept = {drawn: batch for drawn, batch in kept.items() if drawn >= start}
             kept[first] = lesson(replace(draws, step=first))
         z_t, t, label, w, x_target = kept[first]
-        yield loop.update(halving_loss(denoise_student(student, label, w), x_target, z_t, t, clamp=clamp))
+        yield loop.update(halving_loss(denoise_student(student, label, w), x_target, z_t, t, schedule, clamp))
 
 
 def halve_once(
@@ -127,7 +129,7 @@ def halve_once(
         train: the training, called as `halve_steps` is.
         how: what it takes besides: w_range, stochastic, clamp or reuse for `halve_steps`.
     """
-    student = Network(student_of(teacher.module), bf16=teacher.bf16)
+    student = teacher.student()
     config = {"steps": n_steps, "settings": settings, "pictures": len(pictures), "parent": parent} | how
     run = Run(f"{name}-{n_steps}", config, train.__module__)
     training = train(student, teacher, n_steps, pictures, settings, run, **how)

@@ -1,4 +1,4 @@
-"""Training the teacher: a class-conditional diffusion model whose condition is sometimes dropped.
+"""Training the teacher: a conditional diffusion model whose condition is sometimes dropped.
 
 Ho and Salimans 2022 (arXiv 2207.12598), Algorithm 1, in v (Salimans and Ho 2022, arXiv 2202.00512, section 4).
 """
@@ -9,7 +9,6 @@ import torch
 
 from distill_lib.losses.denoising import v_loss
 from distill_lib.models import Network
-from distill_lib.schedules import OURS
 from distill_lib.store import Run
 from distill_lib.training import Loop, Progress, TrainSettings
 from distill_lib.worlds.datasets import Pictures
@@ -20,11 +19,12 @@ __all__ = ["train_teacher"]
 def train_teacher(
     net: Network, pictures: Pictures, settings: TrainSettings, run: Run, drop: float = 0.1
 ) -> Iterator[Progress]:
-    """Train net.module on pictures; with probability `drop` a class is replaced by the null class."""
+    """Train net.module on pictures; with probability `drop` the condition is replaced by the null one."""
     loop = Loop(net, settings, run)
     for _, draws in loop:
         x, label = pictures.batch(draws.integer("picture", len(pictures)).cpu(), loop.device)
-        label = torch.where(draws.uniform("drop") < drop, net.null, label)
-        t = 1 + draws.integer("t", OURS.T)
+        dropped = (draws.uniform("drop") < drop).reshape(-1, *[1] * (label.ndim - 1))
+        label = torch.where(dropped, torch.as_tensor(net.null).to(label), label)
+        t = 1 + draws.integer("t", net.schedule.T)
         eps = draws.normal("eps", x.shape[1:])
-        yield loop.update(v_loss(net, x, eps, t, label))
+        yield loop.update(v_loss(net, x, eps, t, label, net.schedule))

@@ -3,21 +3,37 @@
     one object     "a striped red cube"
     two objects    "a small red cube left of a checked green sphere", and other phrasings of the same (`PHRASINGS`)
 
-`small` marks a solid among the smaller third of its world's sizes. Clutter is never named.
+`small` marks a solid among the smaller third of its world's sizes; between those of two objects there is a gap. Clutter
+is never named. What two objects are is held as attributes (2, 4), from which prompts can be made without a scene.
 """
 
 import difflib
+import json
 import re
 
+import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from distill_lib.noise import uniform
 from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES, Scenes, SceneSpec
 
-__all__ = ["PHRASINGS", "WORDS", "captions", "check_prompt", "tokenizer"]
+__all__ = [
+    "HELD_OUT",
+    "LENGTH",
+    "PHRASINGS",
+    "WORDS",
+    "attributes",
+    "captions",
+    "check_prompt",
+    "drawn_attributes",
+    "names_held_out",
+    "say",
+    "tokenizer",
+]
 
-_SMALL = {1: 0.42 + 0.28 / 3, 2: 0.36 + 0.16 / 3}  # below this size, by the number of named objects
+_SMALL = {1: 0.42 + 0.28 / 3, 2: 0.39}  # below this size, by the number of named objects
 PHRASINGS = (
     "{left} left of {right}",
     "{right} right of {left}",
@@ -36,44 +52,75 @@ WORDS = tuple(
 """All words that a caption may hold."""
 LENGTH = 24
 """Tokens of a prompt with its start and its end; the longest caption has 20."""
+HELD_OUT = (("red", "cone"), ("green", "cube"), ("blue", "sphere"), ("yellow", "cylinder"))
+"""Pairs of colour and shape that no text-to-image training sees: what a model makes of them it has composed."""
+
+
+def attributes(scenes: Scenes, spec: SceneSpec) -> Tensor:
+    """What a caption of two objects says, (B, 2, 4): shape, colour, texture, small, of the left and of the right one.
+
+    Raises:
+        ValueError: the world does not show two named objects.
+    """
+    if spec.objects != 2:
+        raise ValueError(f"attributes are those of two named objects; this world has {spec.objects}")
+    small = (scenes.size < _SMALL[2]).long()
+    texture = scenes.texture if spec.texture else torch.zeros_like(scenes.texture)
+    both = torch.stack([column[:, :2] for column in (scenes.shape, scenes.color, texture, small)], 2)
+    swapped = scenes.position[:, 0, 0] > scenes.position[:, 1, 0]
+    return torch.where(swapped[:, None, None], both.flip(1), both)
+
+
+def drawn_attributes(n: int, seed: int) -> Tensor:
+    """Attributes of n prompts, (n, 2, 4), as often as in scenes but without a scene; none of `HELD_OUT` among them."""
+    kinds = torch.tensor([len(SHAPES), len(COLORS), len(TEXTURES)])
+    found, start = torch.empty(0, 2, 4, dtype=torch.long), 0
+    while len(found) < n:
+        u = uniform(seed, "prompt", 0, torch.arange(start, start + 2 * n), 8).reshape(-1, 2, 4)
+        some = torch.cat([(u[..., :3] * kinds).long(), (u[..., 3:] < 1 / 3).long()], 2)
+        found, start = torch.cat([found, some[~names_held_out(some)]]), start + 2 * n
+    return found[:n]
+
+
+def names_held_out(asked: Tensor) -> Tensor:
+    """Which attributes (B, 2, 4) hold a pair of `HELD_OUT`, bool (B,)."""
+    pairs = [(SHAPES.index(shape), list(COLORS).index(color)) for color, shape in HELD_OUT]
+    return torch.stack([((asked[..., 0] == s) & (asked[..., 1] == c)).any(1) for s, c in pairs]).any(0)
 
 
 def captions(scenes: Scenes, spec: SceneSpec, phrasing: Tensor | None = None) -> list[str]:
     """One caption a scene; for two objects in the phrasing of its number (B,), the first one unless given."""
-    return [_caption(scenes, spec, i, 0 if phrasing is None else int(phrasing[i])) for i in range(len(scenes))]
+    if spec.objects == 2:
+        return say(attributes(scenes, spec), phrasing)
+    small, texture = (scenes.size < _SMALL[1]).long(), scenes.texture if spec.texture else 0 * scenes.texture
+    alone = torch.stack([scenes.shape, scenes.color, texture, small], 2)[:, 0]
+    return [_noun(one) for one in alone]
 
 
-def _caption(scenes: Scenes, spec: SceneSpec, i: int, phrasing: int) -> str:
-    names = [f"a {_noun(scenes, spec, i, k)}" for k in range(spec.objects)]
-    if spec.objects == 1:
-        return names[0]
-    if scenes.position[i, 0, 0] > scenes.position[i, 1, 0]:
-        names.reverse()
-    return PHRASINGS[phrasing].format(left=names[0], right=names[1])
+def say(asked: Tensor, phrasing: Tensor | None = None) -> list[str]:
+    """Captions of attributes (B, 2, 4), each in the phrasing of its number (B,), the first one unless given."""
+    numbers = [0] * len(asked) if phrasing is None else phrasing.tolist()
+    pairs = [(_noun(left), _noun(right)) for left, right in asked]
+    return [PHRASINGS[k].format(left=left, right=right) for k, (left, right) in zip(numbers, pairs, strict=True)]
 
 
-def _noun(scenes: Scenes, spec: SceneSpec, i: int, k: int) -> str:
-    words = ["small"] if scenes.size[i, k] < _SMALL[spec.objects] else []
-    if spec.texture and scenes.texture[i, k]:
-        words.append(TEXTURES[scenes.texture[i, k]])
-    return " ".join([*words, list(COLORS)[scenes.color[i, k]], SHAPES[scenes.shape[i, k]]])
+def _noun(one: Tensor) -> str:
+    shape, color, texture, small = one.tolist()
+    words = ["small"] * small + [TEXTURES[texture]] * (texture > 0)
+    return " ".join(["a", *words, list(COLORS)[color], SHAPES[shape]])
 
 
 def tokenizer() -> CLIPTokenizer:
     """A CLIP tokenizer that knows `WORDS`, each as one token, and the letters that they are made of."""
-    start, end = "<|startoftext|>", "<|endoftext|>"
     learned = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learned.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.BpeTrainer(
         vocab_size=10_000, min_frequency=1, end_of_word_suffix="</w>", special_tokens=[], show_progress=False
     )
     learned.train_from_iterator(WORDS, trainer)
-    model = learned.to_str(pretty=False)
-    import json
-
-    bpe = json.loads(model)["model"]
+    bpe = json.loads(learned.to_str())["model"]
     vocab = dict(bpe["vocab"])
-    for special in (start, end):
+    for special in ("<|startoftext|>", "<|endoftext|>"):
         vocab[special] = len(vocab)
     merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in bpe["merges"]]
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=LENGTH)

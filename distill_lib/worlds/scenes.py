@@ -128,7 +128,8 @@ def draw_scenes(spec: SceneSpec, seed: int, index: Tensor) -> Scenes:
     if spec.objects == 1:
         z, size = (depth - 0.5) * 1.2, 0.42 + 0.28 * scale
     else:
-        z, size = depth - 0.5, 0.36 + 0.16 * scale
+        # a gap between small and not: a caption says which, so that it must be plain to see
+        z, size = depth - 0.5, torch.where(scale < 1 / 3, 0.30 + 0.15 * scale, 0.39 + 0.13 * scale)
     z = torch.where(named, z, 1.1 + 1.5 * depth)
     size = torch.where(named, size, 0.28 + 0.2 * scale)
     z = torch.maximum(z, torch.tensor(_HALF_WIDTH)[shape] * size - _NEAREST_FLOOR)

@@ -1,0 +1,113 @@
+"""Text-to-image models as diffusers keeps them: any folder or hub id of the shape of Stable Diffusion 1 or 2.
+
+The small model that is trained here, and `stabilityai/stable-diffusion-2-1-base`, go through the same functions. The
+grid, and what the network predicts, are those of the folder's own scheduler.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from torch import Tensor
+
+from distill_lib.metrics import to_bytes
+from distill_lib.models import Network, home
+from distill_lib.schedules import Schedule
+from distill_lib.worlds.captions import check_prompt
+
+__all__ = ["Latents", "TextToImage", "open_pipeline"]
+
+_CLOSED = 1000  # a tokenizer with fewer entries knows only the words that it was made of
+
+
+@torch.no_grad()
+def _states(pipe: StableDiffusionPipeline, prompts: list[str]) -> Tensor:
+    length = pipe.tokenizer.model_max_length
+    ids = pipe.tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    return pipe.text_encoder(ids.input_ids.to(pipe.text_encoder.device))[0].float()
+
+
+@dataclass(frozen=True)
+class TextToImage:
+    """A pipeline of diffusers, and its U-Net behind the adapter of this library."""
+
+    pipe: StableDiffusionPipeline
+    network: Network
+
+    def states(self, prompts: list[str]) -> Tensor:
+        """What the U-Net is told of prompts: the text encoder's states, (B, L, D).
+
+        Raises:
+            ValueError: a prompt holds words that this text encoder has never seen.
+        """
+        if len(self.pipe.tokenizer) < _CLOSED:
+            for prompt in prompts:
+                check_prompt(prompt)
+        return _states(self.pipe, prompts)
+
+    @torch.no_grad()
+    def latents(self, image: Tensor) -> Tensor:
+        """Means of the latents of pictures uint8 (B, 3, R, R), scaled as the U-Net knows them, (B, C, R/f, R/f)."""
+        vae = self.pipe.vae
+        x = image.to(vae.device).float() / 127.5 - 1
+        return vae.encode(x).latent_dist.mean * vae.config.scaling_factor
+
+    @torch.no_grad()
+    def pictures(self, z: Tensor) -> Tensor:
+        """Pictures uint8 (B, 3, R, R) of latents."""
+        vae = self.pipe.vae
+        return to_bytes(vae.decode(z.to(vae.device) / vae.config.scaling_factor).sample)
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Data for the methods: latents z (N, C, R/f, R/f) with a prompt each, told to the network as text states."""
+
+    z: Tensor
+    prompts: list[str]
+    told: TextToImage
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """Data x (B, C, R/f, R/f) and states (B, L, D) of the pictures `index` (B,)."""
+        states = self.told.states([self.prompts[i] for i in index.tolist()])
+        return self.z[index].float().to(device), states.to(device)
+
+
+def open_pipeline(source: str | Path, bf16: bool = True) -> TextToImage:
+    """A model from a folder or from the hub, safetensors only, in float32, frozen, on the device where networks live.
+
+    Raises:
+        ValueError: nothing usable is there: missing, truncated, of another shape (two text encoders), or with a
+            scheduler that has no betas.
+    """
+    try:
+        pipe = StableDiffusionPipeline.from_pretrained(
+            source,
+            use_safetensors=True,
+            local_files_only=Path(source).is_dir(),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    except Exception as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"teacher={str(source)!r} is no usable StableDiffusionPipeline: {why}") from error
+    if not hasattr(pipe.scheduler, "alphas_cumprod"):
+        raise ValueError(f"teacher={str(source)!r} has a {type(pipe.scheduler).__name__}, which has no betas")
+    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
+        part.float().to(home()).eval().requires_grad_(False)
+    scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    return TextToImage(
+        pipe,
+        Network(
+            pipe.unet,
+            bf16=bf16,
+            null=_states(pipe, [""])[0],
+            schedule=Schedule.from_scheduler(scheduler),
+            predicts=scheduler.config.prediction_type,
+        ),
+    )

@@ -1,0 +1,195 @@
+"""Folders of the shape of Stable Diffusion, tiny and random: of both kinds of prediction, on their own grid of 1000."""
+
+import pytest
+import torch
+from closed_forms import Gaussian
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from distill_lib import store
+from distill_lib.guidance import guided_pair
+from distill_lib.losses.halving import halving_target
+from distill_lib.methods.guidance_distillation import distill_guidance
+from distill_lib.methods.step_halving import halve_down
+from distill_lib.methods.teacher import train_teacher
+from distill_lib.models import denoise_pair, denoise_student
+from distill_lib.pipelines import Latents, open_pipeline
+from distill_lib.samplers import ddim_step, sample, trajectory
+from distill_lib.schedules import Schedule, step_grid
+from distill_lib.store import Run
+from distill_lib.training import TrainSettings, finish
+from distill_lib.worlds.captions import LENGTH, drawn_attributes, say, tokenizer
+
+PROMPTS = ["a red cube left of a green sphere", "a small striped cyan cone left of a gray cylinder"]
+SHORT = TrainSettings(steps=2, batch_size=4, lr=1e-3, warmup=1, bf16=False)
+
+
+def scheduler(predicts):
+    """Stable Diffusion's: T = 1000, scaled-linear betas, some signal left at the end."""
+    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    return DDIMScheduler(1000, **betas, clip_sample=False, prediction_type=predicts, timestep_spacing="trailing")
+
+
+def tiny_pipeline(predicts):
+    torch.manual_seed(0)
+    tokens = tokenizer()
+    text = CLIPTextConfig(
+        vocab_size=len(tokens), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=LENGTH, bos_token_id=tokens.bos_token_id, eos_token_id=tokens.eos_token_id,
+    )  # fmt: skip
+    unet = UNet2DConditionModel(
+        sample_size=4, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=16, attention_head_dim=4, norm_num_groups=8,
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4, scaling_factor=0.5,
+    )  # fmt: skip
+    return StableDiffusionPipeline(
+        vae=vae, text_encoder=CLIPTextModel(text), tokenizer=tokens, unet=unet, scheduler=scheduler(predicts),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
+def saved(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    pipe = tiny_pipeline(request.param)
+    pipe.save_pretrained(folder, safe_serialization=True)
+    return folder, pipe
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "RUNS", tmp_path)
+
+
+def noise(n=2, seed=1):
+    return torch.randn(n, 4, 4, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def by_diffusers(pipe, n, w, z_T):
+    pipe.set_progress_bar_config(disable=True)
+    how = {"num_inference_steps": n, "guidance_scale": 1 + w, "height": 8, "width": 8, "output_type": "latent"}
+    return pipe(PROMPTS, latents=z_T.clone(), **how).images
+
+
+def test_a_folder_is_read_with_its_own_grid_and_its_empty_prompt(saved):
+    folder, pipe = saved
+    told = open_pipeline(folder, bf16=False)
+    assert told.network.schedule.T == 1000 and not told.network.takes_w
+    states = told.states([*PROMPTS, ""])
+    assert states.shape == (3, LENGTH, 16) and torch.equal(told.network.null, states[2])
+    expected = pipe.encode_prompt(PROMPTS, "cpu", 1, True, negative_prompt=["", ""])
+    assert torch.allclose(states[:2], expected[0], atol=1e-6)
+    assert torch.allclose(told.network.null.expand_as(expected[1]), expected[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 4, 25])
+@pytest.mark.parametrize("w", [0.0, 1.5])
+def test_our_sampler_on_the_adapter_is_diffusers_pipeline(saved, n, w):
+    folder, pipe = saved
+    told, z_T = open_pipeline(folder, bf16=False), noise()
+    ours = sample(denoise_pair(told.network, told.states(PROMPTS), w), z_T, n, told.network.schedule)
+    theirs = pipe(
+        PROMPTS,
+        num_inference_steps=n,
+        guidance_scale=1 + w,
+        latents=z_T.clone(),
+        height=8,
+        width=8,
+        output_type="latent",
+    ).images
+    assert torch.allclose(ours, theirs, atol=2e-4 * theirs.abs().max().item())
+
+
+def test_pictures_and_latents_are_those_of_the_folders_autoencoder(saved):
+    folder, pipe = saved
+    told = open_pipeline(folder)
+    image = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    z = told.latents(image)
+    assert torch.allclose(z, 0.5 * pipe.vae.encode(image.float() / 127.5 - 1).latent_dist.mean, atol=1e-5)
+    shown = told.pictures(z)
+    assert shown.shape == image.shape and shown.dtype == torch.uint8
+
+
+def test_a_student_starts_as_its_teacher_where_both_predict_v(saved):
+    folder, _ = saved
+    net = open_pipeline(folder, bf16=False).network
+    student, z, t = net.student(), noise(), torch.tensor([300, 900])
+    states, w = torch.randn(2, LENGTH, 16), torch.tensor([0.0, 3.0])
+    assert student.takes_w and student.predicts == "v_prediction" and student.schedule is net.schedule
+    same = torch.allclose(student(z, t, states, w), net(z, t, states), atol=1e-5)
+    assert same == (net.predicts == "v_prediction")
+
+
+def test_one_batched_call_is_the_pair_with_the_empty_prompt(saved):
+    net = open_pipeline(saved[0], bf16=False).network
+    z, t, states = noise(), torch.tensor([300, 900]), torch.randn(2, LENGTH, 16)
+    v_cond, v_uncond = guided_pair(net, z, t, states, net.null)
+    assert torch.allclose(v_cond, net(z, t, states), atol=1e-5)
+    assert torch.allclose(v_uncond, net(z, t, net.null.expand_as(states)), atol=1e-5)
+
+
+def test_all_of_distillation_runs_and_the_student_is_a_plain_pipeline(saved, runs):
+    """Stage one and halving 8 -> 4 by the functions of pixel space; then diffusers alone draws our picture."""
+    folder, pipe = saved
+    told = open_pipeline(folder, bf16=False)
+    data = Latents(noise(8, 3), say(drawn_attributes(8, 0)), told)
+    student, run = told.network.student(), Run("one", {"folder": str(folder)}, "distill_lib.pipelines")
+    finish(student, distill_guidance(student, told.network, data, SHORT, run), run, "stage one")
+    last = halve_down(student, run.key, 8, data, SHORT.with_seed)[4].net
+    w, z_T = 2.0, noise(2, 5)
+    ours = sample(denoise_student(last, told.states(PROMPTS), torch.full((2,), w)), z_T, 4, last.schedule)
+    plain = StableDiffusionPipeline(
+        vae=pipe.vae, text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer, unet=last.module,
+        scheduler=scheduler("v_prediction"), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    theirs = plain(
+        PROMPTS,
+        num_inference_steps=4,
+        guidance_scale=1 + w,
+        latents=z_T.clone(),
+        height=8,
+        width=8,
+        output_type="latent",
+    ).images
+    assert torch.allclose(ours, theirs, atol=2e-4 * theirs.abs().max().item())
+
+
+def test_the_condition_is_dropped_for_the_empty_prompt(saved, runs):
+    told = open_pipeline(saved[0], bf16=False)
+    data, asked = Latents(noise(8, 3), say(drawn_attributes(8, 0)), told), []
+    net = told.network
+    net.module.register_forward_pre_hook(lambda _, inputs: asked.append(inputs[2]))
+    net.module.requires_grad_(True)
+    run = Run("dropped", {}, "distill_lib.pipelines")
+    list(train_teacher(net, data, SHORT, run, drop=0.5))
+    empty = torch.stack([(one == net.null).flatten(1).all(1) for one in asked])
+    assert 0 < empty.sum() < empty.numel()
+
+
+def test_halving_is_exact_on_a_grid_of_1000_that_its_steps_do_not_divide():
+    """Two steps of 32 of the exact denoiser, and one of 16 with the target, meet, at rounded times too."""
+    schedule = Schedule.from_scheduler(scheduler("epsilon"))
+    oracle, z = Gaussian(0.3, 0.5, schedule), noise(4).double()
+    fine, coarse = step_grid(32, 1000), step_grid(16, 1000)
+    assert fine[::2] == coarse and any(1000 * i % 16 for i in range(16))
+    for k in range(16):
+        t, m, s = (torch.full((4,), fine[2 * k + i]) for i in range(3))
+        x = halving_target(oracle, z, t, m, s, schedule)
+        alpha, sigma = schedule(t, z)
+        one = ddim_step(lambda z_t, _, x=x, a=alpha, b=sigma: (a * z_t - x) / b, z, t, s, schedule)
+        two = trajectory(oracle, z, fine[2 * k : 2 * k + 3], schedule)[-1]
+        assert torch.allclose(one, two, atol=1e-9)
+
+
+def test_a_prompt_with_an_unknown_word_is_refused(saved):
+    with pytest.raises(ValueError, match=r"'purpel' \(did you mean purple"):
+        open_pipeline(saved[0]).states(["a purpel cone"])
+
+
+def test_what_is_no_such_folder_is_named(tmp_path):
+    with pytest.raises(ValueError, match="is no usable StableDiffusionPipeline"):
+        open_pipeline(tmp_path)
