@@ -9,7 +9,6 @@ attributes exchanged, as one more column of (1): without it a bag of words would
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +17,12 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from distill_lib.store import Run
 from distill_lib.training import Loop, Progress, Trainable, TrainSettings
-from distill_lib.worlds.captions import LENGTH
+from distill_lib.worlds.captions import LENGTH, PHRASINGS, exchanged, say
 
-__all__ = ["Clip", "Pairs", "build_text_encoder", "contrastive_loss", "train_clip"]
+__all__ = ["EMBEDDING", "Clip", "build_text_encoder", "contrastive_loss", "train_clip"]
 
 EMBEDDING = 64
+"""Width of the space in which pictures and captions meet."""
 
 
 def build_text_encoder(tokens: CLIPTokenizer, width: int = 128, layers: int = 4) -> CLIPTextModel:
@@ -79,41 +79,38 @@ class Clip(nn.Module):
         return self.of_image(image), self.of_text(ids), self.of_text(wrong), self.log_scale.exp().clamp(max=100)
 
 
-def contrastive_loss(image: Tensor, text: Tensor, wrong: Tensor, scale: Tensor) -> Tensor:
+def contrastive_loss(image: Tensor, text: Tensor, wrong: Tensor, scale: Tensor, differs: Tensor) -> Tensor:
     """Loss (2), one value a pair, (B,).
 
     Args:
         image, text: normalised embeddings of pictures and of their captions, (B, E).
         wrong: of each picture's caption with attributes exchanged, (B, E).
         scale: s.
+        differs: where the exchange changed the caption, bool (B,); elsewhere `wrong` does not count.
     """
     logits = scale * image @ text.T
     own = torch.arange(len(image), device=image.device)
-    hard = scale * (image * wrong).sum(1, keepdim=True)
-    by_image = cross_entropy(torch.cat([logits, hard], 1), own, reduction="none")
+    hard = (scale * (image * wrong).sum(1)).masked_fill(~differs, -torch.inf)
+    by_image = cross_entropy(torch.cat([logits, hard[:, None]], 1), own, reduction="none")
     return (by_image + cross_entropy(logits.T, own, reduction="none")) / 2
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """image uint8 (N, 3, R, R), ids (N, P, L) its caption in P phrasings, wrong (N, P, L) with attributes exchanged."""
-
-    image: Tensor
-    ids: Tensor
-    wrong: Tensor
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-
-def train_clip(net: Trainable, pairs: Pairs, settings: TrainSettings, run: Run) -> Iterator[Progress]:
-    """Train net.module, a `Clip`, on pictures and one phrasing of each caption, drawn anew each time."""
+def train_clip(
+    net: Trainable, tokens: CLIPTokenizer, image: Tensor, asked: Tensor, settings: TrainSettings, run: Run
+) -> Iterator[Progress]:
+    """Train net.module, a `Clip`, on pictures uint8 (N, 3, R, R) of attributes (N, 2, 4), phrased anew each time."""
     loop = Loop(net, settings, run)
+
+    def ids(some: Tensor, phrasing: Tensor) -> Tensor:
+        text = tokens(say(some, phrasing), padding="max_length", return_tensors="pt")
+        return text.input_ids.to(loop.device)
+
     for _, draws in loop:
-        index = draws.integer("picture", len(pairs)).cpu()
-        phrase = draws.integer("phrasing", pairs.ids.shape[1]).cpu()
-        image = pairs.image[index].to(loop.device).float() / 127.5 - 1
-        ids, wrong = (part[index, phrase].to(loop.device) for part in (pairs.ids, pairs.wrong))
+        index = draws.integer("picture", len(image)).cpu()
+        phrasing, right = draws.integer("phrasing", len(PHRASINGS)).cpu(), asked[index]
+        wrong = exchanged(right, draws.uniform("exchange").cpu())
+        shown = image[index].to(loop.device).float() / 127.5 - 1
         with torch.autocast(loop.device.type, torch.bfloat16, enabled=settings.bf16):
-            image, text, other, scale = net.forward(image, ids, wrong)
-        yield loop.update(contrastive_loss(image.float(), text.float(), other.float(), scale))
+            *found, scale = net.forward(shown, ids(right, phrasing), ids(wrong, phrasing))
+        differs = (wrong != right).flatten(1).any(1).to(loop.device)
+        yield loop.update(contrastive_loss(*(part.float() for part in found), scale, differs))

@@ -116,7 +116,7 @@ class Loop:
                 f"batch_size={settings.batch_size} cannot be shared by {self.accelerator.num_processes} processes; "
                 "take a multiple of them"
             )
-        if any(True for _ in net.module.buffers()):
+        if set(net.module.state_dict()) - {name for name, _ in net.module.named_parameters()}:
             raise ValueError("a network with buffers cannot be trained here: use group instead of batch normalisation")
         self.share = settings.batch_size // self.accelerator.num_processes
         self.device = self.accelerator.device

@@ -19,7 +19,9 @@ from distill_lib.training import Loop, Progress, Trainable, TrainSettings
 __all__ = ["Critic", "Players", "build_autoencoder", "train_autoencoder"]
 
 
-def build_autoencoder(channels: tuple[int, ...], latents: int = 4, layers: int = 1) -> AutoencoderKL:
+def build_autoencoder(
+    channels: tuple[int, ...], latents: int = 4, layers: int = 1, norm_groups: int = 16
+) -> AutoencoderKL:
     """diffusers' autoencoder; each level but the last halves the side."""
     levels = len(channels)
     return AutoencoderKL(
@@ -28,7 +30,7 @@ def build_autoencoder(channels: tuple[int, ...], latents: int = 4, layers: int =
         block_out_channels=channels,
         layers_per_block=layers,
         latent_channels=latents,
-        norm_num_groups=16,
+        norm_num_groups=norm_groups,
     )
 
 

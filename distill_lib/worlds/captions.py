@@ -28,6 +28,7 @@ __all__ = [
     "captions",
     "check_prompt",
     "drawn_attributes",
+    "exchanged",
     "names_held_out",
     "say",
     "tokenizer",
@@ -86,6 +87,19 @@ def names_held_out(asked: Tensor) -> Tensor:
     """Which attributes (B, 2, 4) hold a pair of `HELD_OUT`, bool (B,)."""
     pairs = [(SHAPES.index(shape), list(COLORS).index(color)) for color, shape in HELD_OUT]
     return torch.stack([((asked[..., 0] == s) & (asked[..., 1] == c)).any(1) for s, c in pairs]).any(0)
+
+
+def exchanged(asked: Tensor, u: Tensor) -> Tensor:
+    """Attributes (B, 2, 4) with one that differs, or all, exchanged between the solids; u (B,) in (0, 1) chooses.
+
+    Two solids that are alike stay as they are.
+    """
+    differs = asked[:, 0] != asked[:, 1]
+    count = differs.sum(1)
+    chosen = (u * (count + 1)).long()
+    one = differs & (differs.cumsum(1) - 1 == chosen[:, None])
+    which = torch.where((chosen == count)[:, None], torch.ones_like(differs), one)
+    return torch.where(which[:, None], asked.flip(1), asked)
 
 
 def captions(scenes: Scenes, spec: SceneSpec, phrasing: Tensor | None = None) -> list[str]:
