@@ -26,6 +26,7 @@ __all__ = [
     "degrade",
     "extractor_loss",
     "factors",
+    "factors_of_two",
     "joint_label",
     "picture_lessons",
     "scene_lessons",
@@ -40,14 +41,16 @@ _CLUTTER = 2  # solids behind the main one whose factors are read
 class Extractor(nn.Module):
     """Pictures (B, 3, R, R) in [-1, 1] -> features (B, 64), class logits (B, C), factor estimates (B, F)."""
 
-    def __init__(self, n_classes: int, n_factors: int, width: int = 32) -> None:
+    def __init__(self, n_classes: int, n_factors: int, width: int = 32, side: int = 32) -> None:
         super().__init__()
+        self.side = side
 
         def block(a: int, b: int, stride: int) -> list[nn.Module]:
             return [nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.GroupNorm(8, b), nn.ReLU()]
 
         self.body = nn.Sequential(
             *block(3, width, 1),
+            *(block(width, width, 2) if side == 64 else []),
             *block(width, 2 * width, 2),
             *block(2 * width, 2 * width, 1),
             *block(2 * width, 4 * width, 2),
@@ -62,8 +65,8 @@ class Extractor(nn.Module):
         self.factors = nn.Linear(FEATURES, n_factors)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if image.shape[-1] != 32:
-            image = interpolate(image, size=(32, 32), mode="area")
+        if image.shape[-1] != self.side:
+            image = interpolate(image, size=(self.side, self.side), mode="area")
         features = self.body(image)
         return features, self.classes(features), self.factors(features)
 
@@ -101,6 +104,26 @@ def factors(scenes: Scenes, spec: SceneSpec) -> tuple[Tensor, Tensor]:
             columns += [(-one, one), (0 * one, 0 * one), (torch.zeros(len(one), 3), 0 * one)]
     values = torch.cat([value for value, _ in columns], 1)
     return values, torch.cat([weight.expand_as(value) for value, weight in columns], 1)
+
+
+_OWN = 9  # columns of `factors` that are the main object's own
+
+
+def factors_of_two(scenes: Scenes, spec: SceneSpec) -> tuple[Tensor, Tensor]:
+    """`factors` of a scene of two named objects: those of the left one with the scene's, then the right one's own."""
+    swapped = scenes.position[:, 0, 0] > scenes.position[:, 1, 0]
+    both = []
+    for swap in (swapped, ~swapped):
+        order = torch.arange(scenes.shape.shape[1]).repeat(len(scenes), 1)
+        order[swap, 0], order[swap, 1] = 1, 0
+        seen = {
+            name: column[torch.arange(len(scenes))[:, None], order] if column.shape[1:2] == order.shape[1:] else column
+            for name, column in vars(scenes).items()
+            if name not in ("light", "floor", "background", "tile_scale", "tile_rotation", "tile_phase")
+        }
+        both.append(factors(replace(scenes, **seen), spec))
+    (left, left_weight), (right, right_weight) = both
+    return torch.cat([left, right[:, :_OWN]], 1), torch.cat([left_weight, right_weight[:, :_OWN]], 1)
 
 
 def joint_label(scenes: Scenes) -> Tensor:
@@ -145,7 +168,7 @@ def scene_lessons(worlds: list[SceneSpec], count: int, seed: int) -> Lessons:
     images, labels, values, weights = [], [], [], []
     for world in worlds:
         image, scenes = render_pictures(world, seed, torch.arange(count))
-        value, weight = factors(scenes, world)
+        value, weight = (factors_of_two if world.objects == 2 else factors)(scenes, world)
         plain = torch.zeros_like(scenes.texture) if not world.texture else scenes.texture
         images.append(image)
         labels.append(joint_label(replace(scenes, texture=plain)))

@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from distill_lib.extractor import degrade, extractor_loss, factors, joint_label, picture_lessons, scene_lessons
+from distill_lib.extractor import (
+    Extractor,
+    degrade,
+    extractor_loss,
+    factors,
+    factors_of_two,
+    joint_label,
+    picture_lessons,
+    scene_lessons,
+)
 from distill_lib.worlds.datasets import WORLDS, Pictures
 from distill_lib.worlds.scenes import draw_scenes
 
@@ -104,3 +113,25 @@ def test_real_pictures_teach_their_own_grey_squares():
     shown, label, values, weights = picture_lessons(pictures)
     assert shown is image and label.tolist() == [3, 5] and (weights == 1).all()
     assert (values[0] == -2).all() and values[1, 1] == 2 and values[1].sum() == 2 - 2 * 63
+
+
+def test_the_factors_of_two_objects_are_those_of_the_left_one_and_then_of_the_right_one():
+    spec = WORLDS["captioned"]
+    scenes = draw_scenes(spec, 0, torch.arange(50))
+    values, weights = factors_of_two(scenes, spec)
+    n = factors(scenes, spec)[0].shape[1]
+    assert values.shape == weights.shape == (50, n + 9)
+    left, right = values[:, 0], values[:, n]  # 2 x of either
+    assert torch.equal(torch.stack([left, right], 1), 2 * scenes.position[:, :2, 0].sort(1).values)
+    turned = replace(scenes, light=scenes.light + 0.3)
+    assert ((factors_of_two(turned, spec)[0] != values).sum(1) == 1).all()  # what is the scene's is there once
+
+
+def test_pictures_of_64_are_read_at_64_by_a_network_made_for_them():
+    torch.manual_seed(0)
+    fine, coarse = Extractor(4, 3, width=8, side=64), Extractor(4, 3, width=8)
+    image = torch.rand(2, 3, 64, 64) * 2 - 1
+    grain = 0.3 * (-1.0) ** torch.arange(64)  # is gone in the mean of two pixels
+    assert torch.allclose(coarse(image)[0], coarse(image + grain)[0], atol=1e-5)
+    assert not torch.allclose(fine(image)[0], fine(image + grain)[0], atol=1e-2)
+    assert fine(image)[0].shape == (2, 64)
