@@ -16,13 +16,14 @@ from distill_lib.models import Network, home
 from distill_lib.schedules import Schedule
 from distill_lib.worlds.captions import check_prompt
 
-__all__ = ["Latents", "TextToImage", "open_pipeline"]
+__all__ = ["Latents", "TextToImage", "open_pipeline", "text_states"]
 
 _CLOSED = 1000  # a tokenizer with fewer entries knows only the words that it was made of
 
 
 @torch.no_grad()
-def _states(pipe: StableDiffusionPipeline, prompts: list[str]) -> Tensor:
+def text_states(pipe: StableDiffusionPipeline, prompts: list[str]) -> Tensor:
+    """The text encoder's states of prompts, (B, L, D), in float32."""
     length = pipe.tokenizer.model_max_length
     ids = pipe.tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
     return pipe.text_encoder(ids.input_ids.to(pipe.text_encoder.device))[0].float()
@@ -44,7 +45,7 @@ class TextToImage:
         if len(self.pipe.tokenizer) < _CLOSED:
             for prompt in prompts:
                 check_prompt(prompt)
-        return _states(self.pipe, prompts)
+        return text_states(self.pipe, prompts)
 
     @torch.no_grad()
     def latents(self, image: Tensor) -> Tensor:
@@ -106,7 +107,7 @@ def open_pipeline(source: str | Path, bf16: bool = True) -> TextToImage:
         Network(
             pipe.unet,
             bf16=bf16,
-            null=_states(pipe, [""])[0],
+            null=text_states(pipe, [""])[0],
             schedule=Schedule.from_scheduler(scheduler),
             predicts=scheduler.config.prediction_type,
         ),

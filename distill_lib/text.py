@@ -51,11 +51,20 @@ class _Tower(nn.Module):
         layers: list[nn.Module] = [nn.Conv2d(3, width, 3, 1, 1), nn.SiLU()]
         for a, b in zip((width, *sizes), sizes, strict=False):
             layers += [nn.Conv2d(a, b, 3, 2, 1), nn.GroupNorm(8, b), nn.SiLU(), nn.Conv2d(b, b, 3, 1, 1), nn.SiLU()]
-        self.body = nn.Sequential(*layers)
+        self.body = nn.ModuleList(layers)
         self.project = nn.Linear(sizes[-1] * (side // 16) ** 2, EMBEDDING)
 
+    def layers(self, image: Tensor) -> list[Tensor]:
+        """What each level sees, fine to coarse: for a perceptual loss."""
+        seen = []
+        for layer in self.body:
+            image = layer(image)
+            if isinstance(layer, nn.SiLU):
+                seen.append(image)
+        return seen
+
     def forward(self, image: Tensor) -> Tensor:
-        return self.project(self.body(image).flatten(1))
+        return self.project(self.layers(image)[-1].flatten(1))
 
 
 class Clip(nn.Module):

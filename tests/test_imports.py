@@ -14,7 +14,7 @@ READING_ORDER = """
     training
     methods.teacher methods.guidance_distillation methods.step_halving methods.encoder_halving methods.head_teacher
     methods.autoencoder text
-    toy extractor geometry attributes metrics nearest pipelines evaluation export artefacts
+    toy extractor geometry attributes metrics nearest pipelines small_diffusion evaluation export artefacts
     profiles pretrained students hardness ablations transfer
     figures papers.manifest papers.claims readme bench run
 """.split()

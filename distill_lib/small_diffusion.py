@@ -1,0 +1,142 @@
+"""A small Stable Diffusion of our own: text encoder, autoencoder and U-Net, trained one after the other on scenes.
+
+    1. a mini CLIP reads captions and pictures (`text`); its text encoder is frozen from then on
+    2. an autoencoder takes pictures to latents a quarter of their side (`methods.autoencoder`)
+    3. a U-Net with cross-attention denoises latents of captioned pictures, in v (`methods.teacher`)
+
+Captions with a pair of `worlds.captions.HELD_OUT` are seen by neither 1 nor 3. What comes out is a plain folder of
+diffusers' StableDiffusionPipeline, on our own schedule.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor, nn
+
+from distill_lib import store
+from distill_lib.methods.autoencoder import Critic, Players, build_autoencoder, train_autoencoder
+from distill_lib.methods.teacher import train_teacher
+from distill_lib.models import Network
+from distill_lib.noise import uniform
+from distill_lib.pipelines import Latents, TextToImage, text_states
+from distill_lib.schedules import OURS
+from distill_lib.text import Clip, build_text_encoder, train_clip
+from distill_lib.training import Trainable, TrainSettings, finish
+from distill_lib.worlds.captions import PHRASINGS, attributes, names_held_out, say, tokenizer
+from distill_lib.worlds.datasets import WORLDS, render_pictures
+
+__all__ = ["build_text_unet", "captioned", "phrased", "train_small_diffusion"]
+
+_BATCH = 64
+
+
+def captioned(world: str, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Pictures uint8 (N, 3, R, R) of a world of two objects, and their attributes (N, 2, 4); rendered once."""
+
+    def make() -> dict[str, Tensor]:
+        image, scenes = render_pictures(WORLDS[world], seed, torch.arange(count))
+        return {"image": image, "attributes": attributes(scenes, WORLDS[world])}
+
+    key = {"world": WORLDS[world], "count": count, "seed": seed}
+    found = store.cached("captioned", key, make, "distill_lib.worlds.datasets")
+    return found["image"], found["attributes"]
+
+
+def phrased(asked: Tensor, seed: int) -> list[str]:
+    """A caption of each of the attributes (B, 2, 4), in a phrasing drawn once."""
+    drawn = uniform(seed, "phrasing", 0, torch.arange(len(asked)), 1)[:, 0]
+    return say(asked, (drawn * len(PHRASINGS)).long())
+
+
+def build_text_unet(
+    *, side: int, width: int, channels: Sequence[int], attention: Sequence[bool], layers: int = 1
+) -> UNet2DConditionModel:
+    """diffusers' U-Net of Stable Diffusion at our size: cross-attention where `attention` says so, by level."""
+    down = tuple("CrossAttnDownBlock2D" if here else "DownBlock2D" for here in attention)
+    up = tuple("CrossAttnUpBlock2D" if here else "UpBlock2D" for here in reversed(attention))
+    return UNet2DConditionModel(
+        sample_size=side,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=tuple(channels),
+        layers_per_block=layers,
+        down_block_types=down,
+        up_block_types=up,
+        cross_attention_dim=width,
+        attention_head_dim=4,
+        norm_num_groups=16,
+        resnet_time_scale_shift="scale_shift",
+    )
+
+
+class _Module:
+    """A module as `training.Trainable`."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = self.forward = module
+
+
+def _settings(recipe: dict[str, Any]) -> TrainSettings:
+    known = TrainSettings.__dataclass_fields__
+    return TrainSettings(**{name: value for name, value in recipe.items() if name in known})
+
+
+def _clip(recipe: dict[str, Any], image: Tensor, asked: Tensor, parent: dict[str, Any]) -> tuple[Clip, store.Run]:
+    tokens = tokenizer()
+    torch.manual_seed(recipe["seed"])
+    text = build_text_encoder(tokens, recipe["width"], recipe["layers"])
+    net: Trainable = _Module(Clip(text, recipe["tower"], image.shape[-1]))
+    run = store.Run("clip", parent | {"clip": recipe}, "distill_lib.text")
+    finish(net, train_clip(net, tokens, image, asked, _settings(recipe), run), run, "mini CLIP")
+    return net.module, run
+
+
+def _autoencoder(
+    recipe: dict[str, Any], clip: Clip, image: Tensor, parent: dict[str, Any]
+) -> tuple[AutoencoderKL, store.Run]:
+    torch.manual_seed(recipe["seed"])
+    net: Trainable = _Module(Players(build_autoencoder(recipe["channels"]), Critic(recipe["critic"])))
+    run = store.Run("autoencoder", parent | {"autoencoder": recipe}, "distill_lib.methods.autoencoder")
+    training = train_autoencoder(
+        net, clip.tower.layers, image, _settings(recipe), run, tuple(recipe["weights"]), recipe["alone"]
+    )
+    finish(net, training, run, "autoencoder")
+    return net.module.autoencoder, run
+
+
+def train_small_diffusion(recipe: dict[str, Any], folder: Path) -> list[store.Run]:
+    """Train all three and write the pipeline to `folder` in half precision; the runs, in order.
+
+    Args:
+        recipe: world, count, seed, and the settings and sizes of `clip`, `autoencoder` and `unet`.
+        folder: where the pipeline goes.
+    """
+    image, asked = captioned(recipe["world"], recipe["count"], recipe["seed"])
+    known = ~names_held_out(asked)
+    data = {name: recipe[name] for name in ("world", "count", "seed")}
+    clip, clip_run = _clip(recipe["clip"], image[known], asked[known], data)
+    vae, vae_run = _autoencoder(recipe["autoencoder"], clip, image, data | {"parent": clip_run.key})
+    vae.register_to_config(scaling_factor=1.0)
+    parts = {"vae": vae, "text_encoder": clip.text, "tokenizer": tokenizer(), "scheduler": OURS.to_scheduler()}
+    sizes = {name: recipe["unet"][name] for name in ("channels", "attention", "layers")}
+    torch.manual_seed(recipe["unet"]["seed"])
+    side = image.shape[-1] >> (len(recipe["autoencoder"]["channels"]) - 1)
+    unet = build_text_unet(side=side, width=recipe["clip"]["width"], **sizes)
+    pipe = StableDiffusionPipeline(
+        **parts, unet=unet, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    told = TextToImage(pipe, Network(unet, null=text_states(pipe, [""])[0]))
+    z = torch.cat([told.latents(part).half() for part in image[known].split(_BATCH)])
+    scale = 1 / z.float().std().item()
+    vae.register_to_config(scaling_factor=scale)
+    config = {"parents": [clip_run.key, vae_run.key], "unet": recipe["unet"], "scale": scale}
+    run = store.Run("text-teacher", config, "distill_lib.methods.teacher", "distill_lib.pipelines")
+    pictures = Latents(scale * z.float(), phrased(asked[known], recipe["seed"]), told)
+    training = train_teacher(told.network, pictures, _settings(recipe["unet"]), run, recipe["unet"]["drop"])
+    finish(told.network, training, run, "text-to-image teacher")
+    pipe.to(dtype=torch.float16)
+    pipe.save_pretrained(folder, safe_serialization=True, max_shard_size="7MB")
+    return [clip_run, vae_run, run]

@@ -1,0 +1,71 @@
+"""The small Stable Diffusion is trained from nothing, written, and read again by diffusers alone."""
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from distill_lib import store
+from distill_lib.models import denoise_pair
+from distill_lib.pipelines import open_pipeline
+from distill_lib.samplers import sample
+from distill_lib.small_diffusion import build_text_unet, phrased, train_small_diffusion
+from distill_lib.worlds.captions import HELD_OUT, PHRASINGS, drawn_attributes, say
+from distill_lib.worlds.datasets import WORLDS, render_pictures
+
+SHORT = {"steps": 2, "batch_size": 8, "lr": 1e-3, "warmup": 1, "seed": 0}
+RECIPE = {
+    "world": "captioned",
+    "count": 24,
+    "seed": 0,
+    "clip": SHORT | {"width": 16, "layers": 1, "tower": 8},
+    "autoencoder": SHORT | {"channels": [16, 16, 16], "critic": 4, "weights": [1.0, 0.1, 1e-4], "alone": 1},
+    "unet": SHORT | {"channels": [16, 32], "attention": [True, False], "layers": 1, "drop": 0.2},
+}
+PROMPT = "a red cube left of a green sphere"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "RUNS", folder / "runs")
+        runs = train_small_diffusion(RECIPE, folder / "pipe")
+    return folder / "pipe", runs
+
+
+def test_diffusers_alone_draws_what_our_sampler_draws(made):
+    folder, _ = made
+    told = open_pipeline(folder, bf16=False)
+    assert told.network.schedule.T == 1024 and told.network.predicts == "v_prediction"
+    z_T = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    ours = sample(denoise_pair(told.network, told.states([PROMPT]), 2.0), z_T, 4)
+    pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, torch_dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    theirs = pipe([PROMPT], num_inference_steps=4, guidance_scale=3.0, latents=z_T.clone(), output_type="latent").images
+    assert torch.allclose(ours, theirs, atol=1e-3 * theirs.abs().max().item())
+    assert told.pictures(ours).shape == (1, 3, 64, 64)
+
+
+def test_latents_have_unit_size_and_weights_are_small_shards(made):
+    folder, runs = made
+    assert [run.key.split("-")[0] for run in runs] == ["clip", "autoencoder", "text"] and all(run.done for run in runs)
+    told = open_pipeline(folder)
+    image, _ = render_pictures(WORLDS["captioned"], 0, torch.arange(24))
+    assert told.latents(image).std().item() == pytest.approx(1, rel=0.05)
+    assert all(path.stat().st_size < 8e6 for path in folder.rglob("*.safetensors"))
+
+
+def test_a_phrasing_is_drawn_once_for_each_picture():
+    asked = drawn_attributes(200, 0)
+    texts = phrased(asked, 3)
+    assert texts == phrased(asked, 3) and texts[:50] == phrased(asked[:50], 3)
+    told = [[say(one[None], torch.tensor([k]))[0] for k in range(len(PHRASINGS))] for one in asked[:60]]
+    used = {options.index(text) for options, text in zip(told, texts, strict=False)}
+    assert used == set(range(len(PHRASINGS)))
+    assert not any(f"{color} {shape}" in text for color, shape in HELD_OUT for text in texts)
+
+
+def test_attention_stands_where_it_is_asked_for():
+    unet = build_text_unet(side=8, width=16, channels=(16, 32), attention=(False, True))
+    assert unet.config.down_block_types == ("DownBlock2D", "CrossAttnDownBlock2D")
+    assert unet.config.up_block_types == ("CrossAttnUpBlock2D", "UpBlock2D")
