@@ -18,12 +18,14 @@ from diffusers import UNet2DConditionModel
 
 from distill_lib import store
 from distill_lib.artefacts import origin
+from distill_lib.attributes import AttributeReader, train_reader
 from distill_lib.extractor import Extractor, picture_lessons, scene_lessons, train_extractor
 from distill_lib.geometry import Geometry, train_geometry
 from distill_lib.methods.guidance_distillation import distill_guidance
 from distill_lib.methods.teacher import train_teacher
 from distill_lib.models import Network, build_unet, home, load_unet, student_of
 from distill_lib.reach import ROOT
+from distill_lib.small_diffusion import captioned, train_small_diffusion
 from distill_lib.training import TrainSettings, follow
 from distill_lib.worlds.datasets import REAL, WORLDS, DatasetSpec, Pictures, load
 from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES
@@ -31,6 +33,7 @@ from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES
 __all__ = [
     "PRETRAINED",
     "RECIPES",
+    "attribute_reader",
     "extractor",
     "geometry",
     "key",
@@ -45,9 +48,10 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(
     (Path(__file__).parent / "profiles" / "pretrained.yaml").read_text()
 )
 _KINDS = {"extractors": "extractor", "geometries": "geometry", "teachers": "teacher", "students": "student"}
+_KINDS |= {"attributes": "attributes", "pipelines": "pipeline"}
 _COMPILED = torch.cuda.is_available()  # on a CPU it does not pay, see models.Network
 _STAGE_ONE = "distill_lib.methods.guidance_distillation"
-_NOT_SETTINGS = ("network", "world", "worlds", "count", "start", "then", "drop", "teacher", "w_max")
+_NOT_SETTINGS = ("network", "world", "worlds", "count", "start", "then", "drop", "teacher", "w_max", "width")
 
 
 def teacher(name: str) -> UNet2DConditionModel:
@@ -105,7 +109,7 @@ def write_origin(folder: Path, runs: list[store.Run], config: dict[str, Any], co
         curve += [[step + r["step"], round(r["loss"], 5), round(seconds + r["seconds"], 1)] for r in run.progress()]
         step, _, seconds = curve[-1]
     digest = hashlib.sha256()
-    for weights in sorted(folder.glob("*.safetensors")):
+    for weights in sorted(folder.rglob("*.safetensors")):
         digest.update(weights.read_bytes())
     record = {"config": config, "commit": origin()["commit"], "command": command, "curve": curve}
     record |= {"weights": digest.hexdigest()}
@@ -192,6 +196,37 @@ def make_geometry(name: str) -> None:
     _ship_reader(f"geometry-{name}", run)
 
 
+def make_attributes(name: str) -> None:
+    """Train the network that reads what a picture of two objects shows."""
+    recipe = RECIPES["attributes"][name]
+    image, asked = captioned(recipe["world"], recipe["count"], recipe["seed"])
+    torch.manual_seed(recipe["seed"])
+    net = AttributeReader(recipe["width"], image.shape[-1])
+    run = store.Run(f"attributes-{name}", recipe, "distill_lib.attributes", "distill_lib.worlds.captions")
+    if not run.done:
+        forward = torch.compile(net, dynamic=False) if _COMPILED else net
+        trainable = SimpleNamespace(module=net, forward=forward)
+        follow(train_reader(trainable, image, asked, settings_of(recipe), run), f"attributes {name}", 30)
+    _ship_reader(f"attributes-{name}", run)
+
+
+def make_pipeline(name: str) -> None:
+    """Train a small Stable Diffusion and ship it as a folder of diffusers."""
+    recipe, folder = RECIPES["pipelines"][name], PRETRAINED / f"pipeline-{name}"
+    for old in folder.rglob("*.safetensors*"):  # another number of shards would leave some behind
+        old.unlink()
+    runs = train_small_diffusion(recipe, folder)
+    write_origin(folder, runs, recipe, f"make teachers NAMES=pipeline-{name}")
+
+
+def attribute_reader(name: str = "scenes") -> AttributeReader:
+    """The shipped network that reads what a picture of two objects shows; raises as `extractor`."""
+    recipe = made(f"attributes-{name}")["config"]
+    net = AttributeReader(recipe["width"], WORLDS[recipe["world"]].resolution)
+    net.load_state_dict(_read_reader(f"attributes-{name}"))
+    return net.eval().requires_grad_(False)
+
+
 def _ship_reader(name: str, run: store.Run) -> None:
     """Write a finished network of our own, which is no diffusers one, to pretrained/name in fp16."""
     folder = PRETRAINED / name
@@ -237,6 +272,7 @@ def make(name: str) -> None:
     """Make one shipped folder."""
     kind, _, rest = name.partition("-")
     makers = {"teacher": make_teacher, "student": make_student, "extractor": make_extractor, "geometry": make_geometry}
+    makers |= {"attributes": make_attributes, "pipeline": make_pipeline}
     makers[kind](rest)
 
 
