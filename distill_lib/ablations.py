@@ -9,14 +9,13 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from distill_lib.evaluation import BATCH, Measured, classes, measure
+from distill_lib.evaluation import Measured, classes, in_batches, measure
 from distill_lib.guidance import combine, guided_pair
 from distill_lib.losses.heads import HEADS, WEIGHTINGS, denoise_by_head
 from distill_lib.methods.guidance_distillation import distill_guidance
 from distill_lib.methods.head_teacher import train_head
 from distill_lib.methods.step_halving import Halved, halve_steps
-from distill_lib.metrics import to_bytes
-from distill_lib.models import W_FEATURES, Network, build_unet, from_patches, student_of
+from distill_lib.models import W_FEATURES, Network, build_unet, config_of, student_of
 from distill_lib.noise import normal
 from distill_lib.profiles import Ablations
 from distill_lib.samplers import sample
@@ -91,8 +90,7 @@ class Choice:
 def _fresh(unet: UNet2DConditionModel, seed: int) -> UNet2DConditionModel:
     """A network of the same form with diffusers' own initial weights."""
     torch.manual_seed(seed)
-    config = {key: value for key, value in unet.config.items() if not key.startswith("_")}
-    return UNet2DConditionModel(**config).to(unet.device)
+    return UNet2DConditionModel(**config_of(unet)).to(unet.device)
 
 
 def stage_one(teacher: Network, parent: str, choice: Choice, pictures: Pictures, settings: TrainSettings) -> Halved:
@@ -215,8 +213,7 @@ def head_teachers(
             size = {"resolution": pictures.image.shape[-1], "n_classes": len(pictures.names), "channels": channels}
             unet = build_unet(**size)
             if head == "(x, eps)":
-                config = {key: value for key, value in unet.config.items() if not key.startswith("_")}
-                unet = UNet2DConditionModel(**config | {"out_channels": 24})
+                unet = UNet2DConditionModel(**config_of(unet) | {"out_channels": 24})
             net = Network(unet)
             config = size | {"head": head, "weighting": weighting, "settings": settings, "pictures": len(pictures)}
             run = Run("head", config | {"world": pictures.spec}, __name__)
@@ -224,12 +221,12 @@ def head_teachers(
             yield head, weighting, Halved(net, curve, run)
 
 
-@torch.no_grad()
 def head_pictures(net: Network, head: str, n: int, n_steps: int, seed: int = 0) -> Tensor:
     """Pictures uint8 (n, 3, R, R) of a network of any head by the deterministic sampler, without guidance."""
-    side, parts = net.module.config.sample_size, []
-    for index in torch.arange(n, device=net.device).split(BATCH):
-        label = classes(n, net.null).to(net.device)[index]
-        z_T = normal(seed, "z_T", 0, index, (12, side, side))
-        parts.append(to_bytes(from_patches(sample(denoise_by_head(net, head, label), z_T, n_steps))).cpu())
-    return torch.cat(parts)
+    label = classes(n, net.null)
+
+    def draw(index: Tensor) -> Tensor:
+        z_T = normal(seed, "z_T", 0, index, net.shape)
+        return sample(denoise_by_head(net, head, label.to(index.device)[index]), z_T, n_steps)
+
+    return in_batches(net, n, draw)

@@ -5,7 +5,7 @@ are kept in `runs/cache` by the weights they came from: no notebook samples twic
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -16,9 +16,10 @@ from distill_lib.extractor import weights_name
 from distill_lib.guidance import combine, guided_pair
 from distill_lib.losses.guided import relative_error
 from distill_lib.metrics import Reader, fid, laplacian_variance, median_seconds, paired, quality, to_bytes
-from distill_lib.models import Network, denoise_pair, denoise_student, from_patches
+from distill_lib.models import Network, denoiser
 from distill_lib.samplers import nfe, sample, sample_ancestral, sample_stochastic
 from distill_lib.schedules import OURS, add_noise, v_from
+from distill_lib.solvers import SOLVERS, sample_by
 from distill_lib.store import cached
 from distill_lib.worlds.datasets import REAL, WORLDS, DatasetSpec, Pictures, load, render_pictures
 from distill_lib.worlds.scenes import TEXTURES
@@ -32,6 +33,7 @@ __all__ = [
     "distance_rows",
     "guidance_rows",
     "held_out",
+    "in_batches",
     "measure",
     "sample_pictures",
     "samples_of",
@@ -104,35 +106,38 @@ def check_steps(steps: Iterable[int], start: int) -> None:
 
 
 @torch.no_grad()
+def in_batches(net: Network, n: int, draw: Callable[[Tensor], Tensor]) -> Tensor:
+    """Pictures uint8 (n, 3, R, R) on the CPU of the data x that draw(index) gives for sample numbers (BATCH,)."""
+    numbers = torch.arange(n, device=net.device).split(BATCH)
+    return torch.cat([to_bytes(net.decode(draw(index))).cpu() for index in numbers])
+
+
 def sample_pictures(
     net: Network, n_steps: int, w: float, label: Tensor, seed: int = 0, method: str = "ours-D"
 ) -> Tensor:
-    """Pictures uint8 (N, 3, R, R) by the sampler of `method` for classes (N,), in batches of BATCH, on the CPU.
+    """Pictures uint8 (N, 3, R, R) by the sampler of `method` for classes (N,) or text states (N, L, D).
 
     A network that takes w is a student; any other is asked as a guided pair. Noise depends on nothing but the seed, a
     sample's number and the number of the draw, and z_T is the same for every method.
     """
-    device, size = net.device, net.module.config.sample_size
-    images = []
-    for index in torch.arange(len(label), device=device).split(BATCH):
-        here = label.to(device)[index]
-        strength = torch.full((len(here),), w, device=device)
-        denoise = denoise_student(net, here, strength) if net.takes_w else denoise_pair(net, here, w)
-        shape = (12, size, size)
-        z_T = noise.normal(seed, "z_T", 0, index, shape)
+
+    def draw(index: Tensor) -> Tensor:
+        denoise = denoiser(net, label.to(index.device)[index], w)
+        z_T = noise.normal(seed, "z_T", 0, index, net.shape)
+        if method in SOLVERS:
+            return sample_by(method, denoise, z_T, n_steps, net.schedule)
         if method in _STOCHASTIC:
-            fresh = lambda i, index=index, shape=shape: noise.normal(seed, "fresh", i, index, shape)  # noqa: E731
-            x = _STOCHASTIC[method](denoise, z_T, n_steps, fresh)
-        else:
-            x = sample(denoise, z_T, n_steps)
-        images.append(to_bytes(from_patches(x)).cpu())
-    return torch.cat(images)
+            fresh = lambda i: noise.normal(seed, "fresh", i, index, net.shape)  # noqa: E731
+            return _STOCHASTIC[method](denoise, z_T, n_steps, fresh, net.schedule)
+        return sample(denoise, z_T, n_steps, net.schedule)
+
+    return in_batches(net, len(label), draw)
 
 
 def samples_of(net: Network, n_steps: int, w: float, n: int, seed: int = 0, method: str = "ours-D") -> Tensor:
     """Pictures uint8 (n, 3, R, R) as `sample_pictures` draws them, kept by the weights that they came from."""
     spec = {"net": weights_name(net.module, "net"), "steps": n_steps, "w": w, "n": n, "seed": seed, "bf16": net.bf16}
-    spec |= {"sampler": method if method in _STOCHASTIC else "deterministic"}
+    spec |= {"sampler": method if method in (*_STOCHASTIC, *SOLVERS) else "deterministic"}
 
     def make() -> dict[str, Tensor]:
         return {"image": sample_pictures(net, n_steps, w, classes(n, net.null), seed, method)}

@@ -5,7 +5,9 @@ pixels, so white noise stays white and every formula holds unchanged. The first 
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import parse_flag_from_env
@@ -20,8 +22,10 @@ from distill_lib.schedules import OURS, Schedule
 __all__ = [
     "Network",
     "build_unet",
+    "config_of",
     "denoise_pair",
     "denoise_student",
+    "denoiser",
     "from_patches",
     "home",
     "load_unet",
@@ -74,6 +78,14 @@ def build_unet(*, resolution: int, n_classes: int, channels: tuple[int, ...], la
     )
 
 
+def config_of(unet: UNet2DConditionModel) -> dict[str, Any]:
+    """The arguments that build a network of the same form.
+
+    from_config would put back the defaults that diffusers lists under an underscore key.
+    """
+    return {key: value for key, value in unet.config.items() if not key.startswith("_")}
+
+
 def student_of(teacher: UNet2DConditionModel) -> UNet2DConditionModel:
     """A copy of a network that also takes w, and at first ignores it: the new layer `cond_proj` starts at zero.
 
@@ -81,9 +93,7 @@ def student_of(teacher: UNet2DConditionModel) -> UNet2DConditionModel:
     takes w is copied as it is.
     """
     fresh = teacher.config.time_cond_proj_dim is None
-    # from_config would put back the defaults that diffusers lists under an underscore key
-    config = {key: value for key, value in teacher.config.items() if not key.startswith("_")}
-    student = UNet2DConditionModel(**config | {"time_cond_proj_dim": W_FEATURES})
+    student = UNet2DConditionModel(**config_of(teacher) | {"time_cond_proj_dim": W_FEATURES})
     missing = student.load_state_dict(teacher.state_dict(), strict=False).missing_keys
     expected = ["time_embedding.cond_proj.weight"] if fresh else []
     if missing != expected:
@@ -128,6 +138,7 @@ class Network:
         null: the states of the empty prompt, (L, D); none for a network of classes, whose last class stands for it.
         schedule: the grid that it was trained on.
         predicts: v_prediction, or epsilon as Stable Diffusion 1 and 2 base do, which is turned into v.
+        decode: what turns data x into pictures (B, 3, R, R) in [-1, 1]: `from_patches`, or the decoder of latents.
     """
 
     def __init__(
@@ -139,10 +150,11 @@ class Network:
         null: Tensor | None = None,
         schedule: Schedule = OURS,
         predicts: str = "v_prediction",
+        decode: Callable[[Tensor], Tensor] = from_patches,
     ) -> None:
         if predicts not in ("v_prediction", "epsilon"):
             raise ValueError(f"a network that predicts {predicts!r} is not supported; v_prediction and epsilon are")
-        self.module, self.schedule, self.predicts = unet, schedule, predicts
+        self.module, self.schedule, self.predicts, self.decode = unet, schedule, predicts, decode
         self.forward = torch.compile(self.module, dynamic=False) if compiled else self.module
         self.bf16 = bf16
         self.takes_w = unet.config.time_cond_proj_dim is not None
@@ -152,6 +164,12 @@ class Network:
     def device(self) -> torch.device:
         """Where its weights are."""
         return next(self.module.parameters()).device
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one sample's data and noise, (C, H, W)."""
+        config = self.module.config
+        return config.in_channels, config.sample_size, config.sample_size
 
     def __call__(self, z_t: Tensor, t: Tensor, label: Tensor, w: Tensor | None = None) -> Tensor:
         if w is not None and not self.takes_w:
@@ -182,7 +200,8 @@ class Network:
         Of a teacher that predicts epsilon the copy starts far from it: its last layer has to learn v first.
         """
         null = self.null if isinstance(self.null, Tensor) else None
-        return Network(student_of(self.module), bf16=self.bf16, null=null, schedule=self.schedule)
+        alike = {"bf16": self.bf16, "null": null, "schedule": self.schedule, "decode": self.decode}
+        return Network(student_of(self.module), **alike)
 
 
 def denoise_pair(net: Network, label: Tensor, w: float) -> Denoise:
@@ -200,3 +219,9 @@ def denoise_pair(net: Network, label: Tensor, w: float) -> Denoise:
 def denoise_student(net: Network, label: Tensor, w: Tensor) -> Denoise:
     """A w-conditioned student as a denoiser; w is (B,)."""
     return lambda z_t, t: net(z_t, t, label, w)
+
+
+def denoiser(net: Network, label: Tensor, w: float) -> Denoise:
+    """Either of the two at one strength for all samples: a network that takes no w is asked as a guided pair."""
+    strength = torch.full((len(label),), w, device=label.device)
+    return denoise_student(net, label, strength) if net.takes_w else denoise_pair(net, label, w)

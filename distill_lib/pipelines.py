@@ -5,6 +5,7 @@ grid, and what the network predicts, are those of the folder's own scheduler.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from distill_lib.models import Network, home
 from distill_lib.schedules import Schedule
 from distill_lib.worlds.captions import check_prompt
 
-__all__ = ["Latents", "TextToImage", "open_pipeline", "text_states"]
+__all__ = ["Latents", "TextToImage", "decode", "open_pipeline", "text_states"]
 
 _CLOSED = 1000  # a tokenizer with fewer entries knows only the words that it was made of
 
@@ -27,6 +28,11 @@ def text_states(pipe: StableDiffusionPipeline, prompts: list[str]) -> Tensor:
     length = pipe.tokenizer.model_max_length
     ids = pipe.tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
     return pipe.text_encoder(ids.input_ids.to(pipe.text_encoder.device))[0].float()
+
+
+def decode(pipe: StableDiffusionPipeline, z: Tensor) -> Tensor:
+    """Pictures (B, 3, R, R) in [-1, 1] of latents that are scaled as the U-Net knows them."""
+    return pipe.vae.decode(z.to(pipe.vae.device) / pipe.vae.config.scaling_factor).sample
 
 
 @dataclass(frozen=True)
@@ -57,8 +63,7 @@ class TextToImage:
     @torch.no_grad()
     def pictures(self, z: Tensor) -> Tensor:
         """Pictures uint8 (B, 3, R, R) of latents."""
-        vae = self.pipe.vae
-        return to_bytes(vae.decode(z.to(vae.device) / vae.config.scaling_factor).sample)
+        return to_bytes(decode(self.pipe, z))
 
 
 @dataclass(frozen=True)
@@ -110,5 +115,6 @@ def open_pipeline(source: str | Path, bf16: bool = True) -> TextToImage:
             null=text_states(pipe, [""])[0],
             schedule=Schedule.from_scheduler(scheduler),
             predicts=scheduler.config.prediction_type,
+            decode=partial(decode, pipe),
         ),
     )

@@ -24,8 +24,10 @@ from distill_lib.geometry import Geometry, train_geometry
 from distill_lib.methods.guidance_distillation import distill_guidance
 from distill_lib.methods.teacher import train_teacher
 from distill_lib.models import Network, build_unet, home, load_unet, student_of
+from distill_lib.pipelines import TextToImage, open_pipeline
 from distill_lib.reach import ROOT
-from distill_lib.small_diffusion import captioned, train_small_diffusion
+from distill_lib.small_diffusion import build_clip, captioned, make_clip, train_small_diffusion
+from distill_lib.text import Clip
 from distill_lib.training import TrainSettings, follow
 from distill_lib.worlds.datasets import REAL, WORLDS, DatasetSpec, Pictures, load
 from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES
@@ -34,11 +36,13 @@ __all__ = [
     "PRETRAINED",
     "RECIPES",
     "attribute_reader",
+    "clip",
     "extractor",
     "geometry",
     "key",
     "made",
     "make",
+    "pipeline",
     "student",
     "teacher",
 ]
@@ -48,7 +52,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(
     (Path(__file__).parent / "profiles" / "pretrained.yaml").read_text()
 )
 _KINDS = {"extractors": "extractor", "geometries": "geometry", "teachers": "teacher", "students": "student"}
-_KINDS |= {"attributes": "attributes", "pipelines": "pipeline"}
+_KINDS |= {"attributes": "attributes", "clips": "clip", "pipelines": "pipeline"}
 _COMPILED = torch.cuda.is_available()  # on a CPU it does not pay, see models.Network
 _STAGE_ONE = "distill_lib.methods.guidance_distillation"
 _NOT_SETTINGS = ("network", "world", "worlds", "count", "start", "then", "drop", "teacher", "w_max", "width")
@@ -173,13 +177,13 @@ def make_extractor(name: str) -> None:
     else:
         pictures = pictures_of(recipe)
         lessons, n_classes = picture_lessons(pictures), len(pictures.names)
-    net = Extractor(n_classes, lessons[2].shape[1] + 2)  # and blur and grain
+    net = Extractor(n_classes, lessons[2].shape[1] + 2, side=lessons[0].shape[-1])  # and blur and grain
     run = store.Run(f"extractor-{name}", recipe, "distill_lib.extractor")
     if not run.done:
         forward = torch.compile(net, dynamic=False) if _COMPILED else net
         trainable = SimpleNamespace(module=net, forward=forward)
         follow(train_extractor(trainable, lessons, settings_of(recipe), run), f"extractor {name}", 30)
-    _ship_reader(f"extractor-{name}", run)
+    _ship_reader(f"extractor-{name}", run, recipe)
 
 
 def make_geometry(name: str) -> None:
@@ -193,7 +197,7 @@ def make_geometry(name: str) -> None:
         worlds = [WORLDS[world] for world in recipe["worlds"]]
         trainable = SimpleNamespace(module=net, forward=forward)
         follow(train_geometry(trainable, worlds, recipe["count"], settings_of(recipe), run), f"geometry {name}", 30)
-    _ship_reader(f"geometry-{name}", run)
+    _ship_reader(f"geometry-{name}", run, recipe)
 
 
 def make_attributes(name: str) -> None:
@@ -207,7 +211,27 @@ def make_attributes(name: str) -> None:
         forward = torch.compile(net, dynamic=False) if _COMPILED else net
         trainable = SimpleNamespace(module=net, forward=forward)
         follow(train_reader(trainable, image, asked, settings_of(recipe), run), f"attributes {name}", 30)
-    _ship_reader(f"attributes-{name}", run)
+    _ship_reader(f"attributes-{name}", run, recipe)
+
+
+def make_judge(name: str) -> None:
+    """Train a mini CLIP that measures, on all captions."""
+    recipe = RECIPES["clips"][name]
+    image, asked = captioned(recipe["world"], recipe["count"], recipe["seed"])
+    _ship_reader(f"clip-{name}", make_clip(recipe, image, asked, {"world": recipe["world"]})[1], recipe)
+
+
+def clip(name: str = "judge") -> Clip:
+    """The shipped mini CLIP that measures; raises as `extractor`."""
+    recipe = made(f"clip-{name}")["config"]
+    net = build_clip(recipe, WORLDS[recipe["world"]].resolution)
+    net.load_state_dict(_read_reader(f"clip-{name}"))
+    return net.eval().requires_grad_(False)
+
+
+def pipeline(name: str = "scenes") -> TextToImage:
+    """The shipped small Stable Diffusion; raises as `pipelines.open_pipeline`."""
+    return open_pipeline(PRETRAINED / f"pipeline-{name}")
 
 
 def make_pipeline(name: str) -> None:
@@ -227,11 +251,11 @@ def attribute_reader(name: str = "scenes") -> AttributeReader:
     return net.eval().requires_grad_(False)
 
 
-def _ship_reader(name: str, run: store.Run) -> None:
+def _ship_reader(name: str, run: store.Run, recipe: dict[str, Any]) -> None:
     """Write a finished network of our own, which is no diffusers one, to pretrained/name in fp16."""
     folder = PRETRAINED / name
     store.save_tensors(folder / "weights.safetensors", {k: v.half() for k, v in run.weights().items()})
-    write_origin(folder, [run], run.config, f"make teachers NAMES={name}")
+    write_origin(folder, [run], recipe, f"make teachers NAMES={name}")
 
 
 def _read_reader(name: str) -> dict[str, torch.Tensor]:
@@ -249,7 +273,8 @@ def extractor(name: str = "scenes") -> Extractor:
         ValueError: its file is missing or broken.
     """
     weights = _read_reader(f"extractor-{name}")
-    net = Extractor(len(weights["classes.1.bias"]), len(weights["factors.bias"]))
+    side = 64 if name == "captioned" else 32
+    net = Extractor(len(weights["classes.1.bias"]), len(weights["factors.bias"]), side=side)
     net.load_state_dict(weights)
     return net.eval().requires_grad_(False)
 
@@ -272,7 +297,7 @@ def make(name: str) -> None:
     """Make one shipped folder."""
     kind, _, rest = name.partition("-")
     makers = {"teacher": make_teacher, "student": make_student, "extractor": make_extractor, "geometry": make_geometry}
-    makers |= {"attributes": make_attributes, "pipeline": make_pipeline}
+    makers |= {"attributes": make_attributes, "clip": make_judge, "pipeline": make_pipeline}
     makers[kind](rest)
 
 

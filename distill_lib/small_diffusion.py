@@ -9,6 +9,7 @@ diffusers' StableDiffusionPipeline, on our own schedule.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,14 @@ from distill_lib.methods.autoencoder import Critic, Players, build_autoencoder, 
 from distill_lib.methods.teacher import train_teacher
 from distill_lib.models import Network
 from distill_lib.noise import uniform
-from distill_lib.pipelines import Latents, TextToImage, text_states
+from distill_lib.pipelines import Latents, TextToImage, decode, text_states
 from distill_lib.schedules import OURS
 from distill_lib.text import Clip, build_text_encoder, train_clip
 from distill_lib.training import Trainable, TrainSettings, finish
 from distill_lib.worlds.captions import PHRASINGS, attributes, names_held_out, say, tokenizer
 from distill_lib.worlds.datasets import WORLDS, render_pictures
 
-__all__ = ["build_text_unet", "captioned", "phrased", "train_small_diffusion"]
+__all__ = ["build_clip", "build_text_unet", "captioned", "make_clip", "phrased", "train_small_diffusion"]
 
 _BATCH = 64
 
@@ -84,11 +85,22 @@ def _settings(recipe: dict[str, Any]) -> TrainSettings:
     return TrainSettings(**{name: value for name, value in recipe.items() if name in known})
 
 
-def _clip(recipe: dict[str, Any], image: Tensor, asked: Tensor, parent: dict[str, Any]) -> tuple[Clip, store.Run]:
-    tokens = tokenizer()
+def build_clip(recipe: dict[str, Any], side: int) -> Clip:
+    """An untrained mini CLIP for pictures of a side, by the sizes of its recipe."""
     torch.manual_seed(recipe["seed"])
-    text = build_text_encoder(tokens, recipe["width"], recipe["layers"])
-    net: Trainable = _Module(Clip(text, recipe["tower"], image.shape[-1]))
+    return Clip(build_text_encoder(tokenizer(), recipe["width"], recipe["layers"]), recipe["tower"], side)
+
+
+def make_clip(recipe: dict[str, Any], image: Tensor, asked: Tensor, parent: dict[str, Any]) -> tuple[Clip, store.Run]:
+    """A mini CLIP trained on pictures uint8 (N, 3, R, R) of attributes (N, 2, 4), and its run.
+
+    Args:
+        recipe: sizes, settings and seed.
+        image, asked: data.
+        parent: what the data is, for the run's key.
+    """
+    tokens = tokenizer()
+    net: Trainable = _Module(build_clip(recipe, image.shape[-1]))
     run = store.Run("clip", parent | {"clip": recipe}, "distill_lib.text")
     finish(net, train_clip(net, tokens, image, asked, _settings(recipe), run), run, "mini CLIP")
     return net.module, run
@@ -117,7 +129,7 @@ def train_small_diffusion(recipe: dict[str, Any], folder: Path) -> list[store.Ru
     image, asked = captioned(recipe["world"], recipe["count"], recipe["seed"])
     known = ~names_held_out(asked)
     data = {name: recipe[name] for name in ("world", "count", "seed")}
-    clip, clip_run = _clip(recipe["clip"], image[known], asked[known], data)
+    clip, clip_run = make_clip(recipe["clip"], image[known], asked[known], data)
     vae, vae_run = _autoencoder(recipe["autoencoder"], clip, image, data | {"parent": clip_run.key})
     vae.register_to_config(scaling_factor=1.0)
     parts = {"vae": vae, "text_encoder": clip.text, "tokenizer": tokenizer(), "scheduler": OURS.to_scheduler()}
@@ -128,7 +140,7 @@ def train_small_diffusion(recipe: dict[str, Any], folder: Path) -> list[store.Ru
     pipe = StableDiffusionPipeline(
         **parts, unet=unet, safety_checker=None, feature_extractor=None, requires_safety_checker=False
     )
-    told = TextToImage(pipe, Network(unet, null=text_states(pipe, [""])[0]))
+    told = TextToImage(pipe, Network(unet, null=text_states(pipe, [""])[0], decode=partial(decode, pipe)))
     z = torch.cat([told.latents(part).half() for part in image[known].split(_BATCH)])
     scale = 1 / z.float().std().item()
     vae.register_to_config(scaling_factor=scale)

@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 from distill_lib.encoding import encode
-from distill_lib.evaluation import BATCH
+from distill_lib.evaluation import in_batches
 from distill_lib.extractor import weights_name
 from distill_lib.geometry import Geometry, depth_error, mask_iou, rendered
-from distill_lib.metrics import Reader, fid, laplacian_variance, paired, to_bytes
-from distill_lib.models import Network, denoise_pair, denoise_student, from_patches, to_patches
+from distill_lib.metrics import Reader, fid, laplacian_variance, paired
+from distill_lib.models import Network, denoiser, to_patches
 from distill_lib.noise import normal
-from distill_lib.samplers import Denoise, nfe, sample
+from distill_lib.samplers import nfe, sample
 from distill_lib.store import cached
 from distill_lib.worlds.datasets import WORLDS
 from distill_lib.worlds.scenes import SHAPES, draw_scenes
@@ -38,11 +38,6 @@ __all__ = ["Twins", "evaluations", "probe", "transfer", "unrelated"]
 Row = dict[str, Any]
 Leg = tuple[Network, int]
 """One way of a transfer: a network (a student, or a guided pair) and its number of steps."""
-
-
-def _denoiser(net: Network, label: Tensor, w: float) -> Denoise:
-    strength = torch.full((len(label),), w, device=label.device)
-    return denoise_student(net, label, strength) if net.takes_w else denoise_pair(net, label, w)
 
 
 def _digest(tensor: Tensor) -> str:
@@ -64,27 +59,25 @@ def transfer(up: Leg, down: Leg, image: Tensor, label: Tensor, w: float = 0.0, t
     spec = {"up": legs[0], "down": legs[1], "w": w}
     spec |= {"image": _digest(image), "label": _digest(label), "target": _digest(target)}
 
-    def make() -> dict[str, Tensor]:
-        parts = []
-        for index in torch.arange(len(image)).split(BATCH):
-            x = to_patches(image[index].to(up[0].device).float() / 127.5 - 1)
-            told, wanted = label[index].to(x.device), target[index].to(x.device)
-            z_T = encode(_denoiser(up[0], told, 0.0), x, up[1])
-            parts.append(to_bytes(from_patches(sample(_denoiser(down[0], wanted, w), z_T, down[1]))).cpu())
-        return {"image": torch.cat(parts)}
+    def draw(index: Tensor) -> Tensor:
+        here = index.cpu()
+        x = to_patches(image[here].to(index.device).float() / 127.5 - 1)
+        told, wanted = label[here].to(x.device), target[here].to(x.device)
+        z_T = encode(denoiser(up[0], told, 0.0), x, up[1])
+        return sample(denoiser(down[0], wanted, w), z_T, down[1])
 
-    return cached("transfer", spec, make, __name__)["image"]
+    return cached("transfer", spec, lambda: {"image": in_batches(down[0], len(image), draw)}, __name__)["image"]
 
 
 def unrelated(down: Leg, label: Tensor, w: float, seed: int = 0) -> Tensor:
     """Pictures of the same classes from fresh noise: what a transfer that keeps nothing would give."""
     net, steps = down
-    side, parts = net.module.config.sample_size, []
-    for index in torch.arange(len(label)).split(BATCH):
-        z_T = normal(seed, "unrelated", 0, index.to(net.device), (12, side, side))
-        denoise = _denoiser(net, label[index].to(net.device), w)
-        parts.append(to_bytes(from_patches(sample(denoise, z_T, steps))).cpu())
-    return torch.cat(parts)
+
+    def draw(index: Tensor) -> Tensor:
+        z_T = normal(seed, "unrelated", 0, index, net.shape)
+        return sample(denoiser(net, label.to(index.device)[index], w), z_T, steps)
+
+    return in_batches(net, len(label), draw)
 
 
 def evaluations(up: Leg, down: Leg, w: float) -> int:

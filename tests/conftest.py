@@ -4,6 +4,17 @@ import pytest
 import torch
 
 from distill_lib import store
+from distill_lib.small_diffusion import train_small_diffusion
+
+SHORT = {"steps": 2, "batch_size": 8, "lr": 1e-3, "warmup": 1, "seed": 0}
+RECIPE = {
+    "world": "captioned",
+    "count": 24,
+    "seed": 0,
+    "clip": SHORT | {"width": 16, "layers": 1, "tower": 8},
+    "autoencoder": SHORT | {"channels": [16, 16, 16], "critic": 4, "weights": [1.0, 0.1, 1e-4], "alone": 1},
+    "unet": SHORT | {"channels": [16, 32], "attention": [True, False], "layers": 1, "drop": 0.2},
+}
 
 torch.set_num_threads(1)  # the same sums in the same order on every machine
 
@@ -20,3 +31,14 @@ def runs(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setattr(store, "RUNS", tmp_path / "runs")
     return tmp_path / "runs"
+
+
+@pytest.fixture(scope="session")
+def small_pipeline(tmp_path_factory):
+    """A small Stable Diffusion after two steps of each training: its folder, and the runs."""
+    folder = tmp_path_factory.mktemp("small")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "RUNS", folder / "runs")
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        runs = train_small_diffusion(RECIPE, folder / "pipe")
+    return folder / "pipe", runs

@@ -12,7 +12,7 @@ from distill_lib.reach import ROOT
 from distill_lib.worlds.datasets import REAL
 
 KINDS = {"extractor": "extractors", "geometry": "geometries", "teacher": "teachers", "student": "students"}
-KINDS |= {"attributes": "attributes", "pipeline": "pipelines"}
+KINDS |= {"attributes": "attributes", "clip": "clips", "pipeline": "pipelines"}
 EVERY = {f"{kind}-{name}": recipe for kind, recipes in KINDS.items() for name, recipe in RECIPES[recipes].items()}
 NAMES = sorted(path.name for path in PRETRAINED.iterdir())
 

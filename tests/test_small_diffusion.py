@@ -4,37 +4,18 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from distill_lib import store
 from distill_lib.models import denoise_pair
 from distill_lib.pipelines import open_pipeline
 from distill_lib.samplers import sample
-from distill_lib.small_diffusion import build_text_unet, phrased, train_small_diffusion
+from distill_lib.small_diffusion import build_text_unet, phrased
 from distill_lib.worlds.captions import HELD_OUT, PHRASINGS, drawn_attributes, say
 from distill_lib.worlds.datasets import WORLDS, render_pictures
 
-SHORT = {"steps": 2, "batch_size": 8, "lr": 1e-3, "warmup": 1, "seed": 0}
-RECIPE = {
-    "world": "captioned",
-    "count": 24,
-    "seed": 0,
-    "clip": SHORT | {"width": 16, "layers": 1, "tower": 8},
-    "autoencoder": SHORT | {"channels": [16, 16, 16], "critic": 4, "weights": [1.0, 0.1, 1e-4], "alone": 1},
-    "unet": SHORT | {"channels": [16, 32], "attention": [True, False], "layers": 1, "drop": 0.2},
-}
 PROMPT = "a red cube left of a green sphere"
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("small")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "RUNS", folder / "runs")
-        runs = train_small_diffusion(RECIPE, folder / "pipe")
-    return folder / "pipe", runs
-
-
-def test_diffusers_alone_draws_what_our_sampler_draws(made):
-    folder, _ = made
+def test_diffusers_alone_draws_what_our_sampler_draws(small_pipeline):
+    folder, _ = small_pipeline
     told = open_pipeline(folder, bf16=False)
     assert told.network.schedule.T == 1024 and told.network.predicts == "v_prediction"
     z_T = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -46,8 +27,8 @@ def test_diffusers_alone_draws_what_our_sampler_draws(made):
     assert told.pictures(ours).shape == (1, 3, 64, 64)
 
 
-def test_latents_have_unit_size_and_weights_are_small_shards(made):
-    folder, runs = made
+def test_latents_have_unit_size_and_weights_are_small_shards(small_pipeline):
+    folder, runs = small_pipeline
     assert [run.key.split("-")[0] for run in runs] == ["clip", "autoencoder", "text"] and all(run.done for run in runs)
     told = open_pipeline(folder)
     image, _ = render_pictures(WORLDS["captioned"], 0, torch.arange(24))

@@ -8,11 +8,11 @@ is never named. What two objects are is held as attributes (2, 4), from which pr
 """
 
 import difflib
-import json
 import re
+from collections import Counter
+from itertools import pairwise
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import CLIPTokenizer
 
@@ -72,14 +72,17 @@ def attributes(scenes: Scenes, spec: SceneSpec) -> Tensor:
     return torch.where(swapped[:, None, None], both.flip(1), both)
 
 
-def drawn_attributes(n: int, seed: int) -> Tensor:
-    """Attributes of n prompts, (n, 2, 4), as often as in scenes but without a scene; none of `HELD_OUT` among them."""
+def drawn_attributes(n: int, seed: int, unseen: bool = False) -> Tensor:
+    """Attributes of n prompts, (n, 2, 4), as often as in scenes but without a scene.
+
+    None of `HELD_OUT` is among them, or with `unseen` one or two of them in each.
+    """
     kinds = torch.tensor([len(SHAPES), len(COLORS), len(TEXTURES)])
     found, start = torch.empty(0, 2, 4, dtype=torch.long), 0
     while len(found) < n:
         u = uniform(seed, "prompt", 0, torch.arange(start, start + 2 * n), 8).reshape(-1, 2, 4)
         some = torch.cat([(u[..., :3] * kinds).long(), (u[..., 3:] < 1 / 3).long()], 2)
-        found, start = torch.cat([found, some[~names_held_out(some)]]), start + 2 * n
+        found, start = torch.cat([found, some[names_held_out(some) == unseen]]), start + 2 * n
     return found[:n]
 
 
@@ -125,19 +128,29 @@ def _noun(one: Tensor) -> str:
 
 
 def tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer that knows `WORDS`, each as one token, and the letters that they are made of."""
-    learned = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    learned.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.BpeTrainer(
-        vocab_size=10_000, min_frequency=1, end_of_word_suffix="</w>", special_tokens=[], show_progress=False
-    )
-    learned.train_from_iterator(WORDS, trainer)
-    bpe = json.loads(learned.to_str())["model"]
-    vocab = dict(bpe["vocab"])
-    for special in ("<|startoftext|>", "<|endoftext|>"):
-        vocab[special] = len(vocab)
-    merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in bpe["merges"]]
+    """A CLIP tokenizer that knows `WORDS`, each as one token, and the letters that they are made of; always the same.
+
+    The trainer of the tokenizers library numbers letters in the order of a random hash, so that a network trained with
+    one tokenizer would misread the next.
+    """
+    merges = _merges()
+    letters = sorted({letter for word in WORDS for letter in word})
+    names = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges)]
+    vocab = {name: number for number, name in enumerate([*names, "<|startoftext|>", "<|endoftext|>"])}
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=LENGTH)
+
+
+def _merges() -> list[tuple[str, str]]:
+    """Pairs of neighbours to join, the most frequent first and then by the alphabet, until each word is one piece."""
+    words, merges = [[*word[:-1], f"{word[-1]}</w>"] for word in WORDS], []
+    while count := Counter(pair for word in words for pair in pairwise(word)):
+        best = min(count, key=lambda pair: (-count[pair], pair))
+        merges.append(best)
+        for word in words:
+            for i in range(len(word) - 2, -1, -1):
+                if tuple(word[i : i + 2]) == best:
+                    word[i : i + 2] = ["".join(best)]
+    return merges
 
 
 def check_prompt(prompt: str) -> None:

@@ -1,0 +1,149 @@
+"""Measuring text-to-image: the same prompts and the same noise for everybody, and judges that no method is trained by.
+
+attribute_accuracy, prompt_accuracy     what an attribute reader finds in the pictures (`attributes`)
+clip                                    mean cosine between picture and prompt in a mini CLIP of another training
+fid, kid, precision, recall             against pictures of the world, by an extractor for two objects
+fid_teacher, paired                     against the many-step teacher at its own strength, from the same noise
+sharpness                               variance of the Laplacian
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from distill_lib.attributes import attribute_accuracy, prompt_accuracy, read_attributes
+from distill_lib.evaluation import held_out, sample_pictures
+from distill_lib.extractor import weights_name
+from distill_lib.metrics import Reader, fid, laplacian_variance, paired, quality
+from distill_lib.models import Network
+from distill_lib.pipelines import TextToImage
+from distill_lib.samplers import nfe
+from distill_lib.store import cached
+from distill_lib.text import Clip
+from distill_lib.worlds.captions import drawn_attributes, say, tokenizer
+
+__all__ = ["Judges", "Prompted", "alignment"]
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The networks that measure: features of two objects, attributes, and a mini CLIP."""
+
+    reader: Reader
+    attributes: Module
+    clip: Clip
+
+
+@torch.no_grad()
+def alignment(clip: Clip, image: Tensor, prompts: list[str]) -> Tensor:
+    """Cosine between pictures uint8 (N, 3, R, R) and their prompts in the space of a mini CLIP, (N,)."""
+    ids = tokenizer()(prompts, padding="max_length", return_tensors="pt").input_ids
+    device = clip.log_scale.device
+    parts = [
+        (clip.of_image(some.to(device).float() / 127.5 - 1) * clip.of_text(words.to(device))).sum(1).cpu()
+        for some, words in zip(image.split(256), ids.split(256), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+class Prompted:
+    """Prompts of a world of two objects, and what their pictures are compared with.
+
+    Args:
+        told: the teacher.
+        judges: what measures.
+        world: a world of two objects.
+        n: prompts, and pictures behind each metric.
+        teacher_steps, w: steps and strength of the teacher that stands for the truth.
+        seed: of prompts and noise.
+        unseen: ask for the pairs of colour and shape that no text-to-image training has seen, and for no other.
+    """
+
+    def __init__(
+        self,
+        told: TextToImage,
+        judges: Judges,
+        world: str,
+        n: int,
+        teacher_steps: int,
+        w: float,
+        seed: int = 0,
+        unseen: bool = False,
+    ) -> None:
+        self.told, self.judges, self.world, self.n = told, judges, world, n
+        self.teacher_steps, self.w, self.seed = teacher_steps, w, seed
+        self.asked = drawn_attributes(n, seed, unseen)
+        self.prompts = say(self.asked)
+        self._real = held_out(world, n)  # one tensor, so that a reader reads it once
+        self._states: Tensor | None = None
+        self._kept: dict[tuple[Any, ...], Tensor] = {}
+
+    @property
+    def real(self) -> Tensor:
+        """Pictures of the world, of any content, uint8 (n, 3, R, R)."""
+        return self._real
+
+    @property
+    def states(self) -> Tensor:
+        """What the networks are told, (n, L, D)."""
+        if self._states is None:
+            self._states = torch.cat(
+                [self.told.states(self.prompts[i : i + 256]) for i in range(0, len(self.prompts), 256)]
+            )
+        return self._states
+
+    def pictures(self, net: Network, n_steps: int, w: float, method: str = "ours-D") -> Tensor:
+        """Pictures uint8 (n, 3, R, R) of the prompts by the sampler of `method`; kept by the weights they came from."""
+        words = hashlib.sha256("\n".join(self.prompts).encode()).hexdigest()[:12]
+        spec = {"net": weights_name(net.module, "net"), "steps": n_steps, "w": w, "prompts": words, "method": method}
+        spec |= {"seed": self.seed, "bf16": net.bf16, "vae": weights_name(self.told.pipe.vae, "vae")}
+
+        def make() -> dict[str, Tensor]:
+            return {"image": sample_pictures(net, n_steps, w, self.states, self.seed, method)}
+
+        key = tuple(spec.values())
+        if key not in self._kept:  # the very tensor again, so that a reader reads it once
+            self._kept[key] = cached("prompted", spec, make, __name__)["image"]
+        return self._kept[key]
+
+    @property
+    def truth(self) -> Tensor:
+        """The teacher's own pictures at its many steps."""
+        return self.pictures(self.told.network, self.teacher_steps, self.w)
+
+    def judged(self, image: Tensor) -> dict[str, float]:
+        """What the judges find in pictures of the prompts, uint8 (n, 3, R, R)."""
+        found = read_attributes(self.judges.attributes, image)
+        return {
+            "attribute_accuracy": attribute_accuracy(found, self.asked).mean().item(),
+            "prompt_accuracy": prompt_accuracy(found, self.asked).mean().item(),
+            "clip": alignment(self.judges.clip, image, self.prompts).mean().item(),
+            "sharpness": laplacian_variance(image),
+        }
+
+    def rows(self, method: str, net: Network, n_steps: int, w: float) -> list[Row]:
+        """All metrics of a network's pictures, one row each."""
+        image, truth = self.pictures(net, n_steps, w, method), self.truth
+        values = self.judged(image) | quality(self.judges.reader, image, self.real)
+        values |= {"fid_teacher": fid(self.judges.reader, image, truth), "paired": paired(image, truth).mean().item()}
+        del values["is"]  # classes of one solid say nothing of two
+        about = {"method": method, "steps": n_steps, "w": w, "nfe": nfe(n_steps, w, not net.takes_w)}
+        return [about | {"metric": m, "value": value, "n": self.n, "seed": self.seed} for m, value in values.items()]
+
+    def floor_rows(self) -> list[Row]:
+        """Real pictures against other real ones, and how sharp they are."""
+        values = {"floor_fid": fid(self.judges.reader, held_out(self.world, self.n, part=1), self.real)}
+        values |= {"sharpness": laplacian_variance(self.real)}
+        about = {"method": "real", "n": self.n, "seed": self.seed}
+        return [about | {"metric": metric, "value": value} for metric, value in values.items()]
+
+    def measure(self, method: str, nets: dict[int, Network], ws: Iterable[float]) -> list[Row]:
+        """Rows of `method` for the network of each step count, at each strength."""
+        return [row for w in ws for n_steps, net in nets.items() for row in self.rows(method, net, n_steps, w)]
