@@ -75,6 +75,10 @@ LABELS = {
     "margin": "log-probability margin of the class",
     "iou_kept": "share of the overlap kept",
     "unrelated": "fresh noise, same class",
+    "regression": "one step by regression",
+    "attribute_accuracy": "shapes and colours right",
+    "prompt_accuracy": "prompts right",
+    "clip": "picture and prompt (mini CLIP)",
 }
 _STYLE = {
     "figure.dpi": 100,

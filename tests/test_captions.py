@@ -30,7 +30,9 @@ def test_a_caption_of_one_object_holds_the_name_of_its_class():
     scenes = draw_scenes(spec, 0, torch.arange(64))
     names = class_names(spec)
     for caption, label in zip(captions(scenes, spec), scenes.labels(spec).tolist(), strict=True):
-        assert caption.removeprefix("a ").removeprefix("small ") == names[label].removeprefix("plain ")
+        assert caption.removeprefix("an ").removeprefix("a ").removeprefix("small ") == names[label].removeprefix(
+            "plain "
+        )
 
 
 def test_a_caption_of_two_objects_says_which_stands_left():

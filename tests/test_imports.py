@@ -10,11 +10,13 @@ ROOT = Path(__file__).resolve().parent.parent / "distill_lib"
 READING_ORDER = """
     reach noise store schedules samplers solvers guidance models
     worlds.sketch worlds.scenes worlds.captions worlds.datasets
-    losses.denoising losses.guided losses.halving losses.heads encoding losses.encoding losses.reconstruction
+    losses.denoising losses.guided losses.halving losses.heads encoding losses.encoding
+    losses.reconstruction losses.one_step
     training
     methods.teacher methods.guidance_distillation methods.step_halving methods.encoder_halving methods.head_teacher
     methods.autoencoder text
-    toy extractor geometry attributes metrics nearest pipelines small_diffusion evaluation prompting export artefacts
+    toy extractor geometry attributes metrics nearest pipelines methods.pair_regression
+    small_diffusion evaluation prompting export artefacts
     profiles pretrained students hardness ablations transfer
     figures papers.manifest papers.claims readme bench run
 """.split()

@@ -53,6 +53,20 @@ class Transfer(_Strict):
     halving: TrainSettings = Field(description="of the encoders; decoders are halved as everywhere")
 
 
+class Latent(_Strict):
+    """Text-to-image in latent space: the teacher, what is asked of it, and its one-step student by regression."""
+
+    pipeline: str = Field(description="the shipped small Stable Diffusion")
+    world: str
+    prompts: int = Field(description="prompts, and pictures behind each metric")
+    teacher_steps: int
+    w: float = Field(description="strength of the teacher that stands for the truth")
+    ws: list[float]
+    steps: list[int] = Field(description="of the plain samplers; g-hardness-latent is read at 4")
+    pairs: int = Field(description="of noise and teacher's picture, for the one-step student by regression")
+    regression: TrainSettings
+
+
 class Ablations(_Strict):
     """The choices of the method, each varied alone."""
 
@@ -88,6 +102,7 @@ class Profile(_Strict):
     sensitivity: TrainSettings = Field(description="one halving, repeated with one setting changed at a time")
     ablations: Ablations
     transfer: Transfer
+    latent: Latent
 
     def halving_settings(self, n_steps: int, seed: int) -> TrainSettings:
         """Settings of the halving to n_steps, with a seed of its own."""

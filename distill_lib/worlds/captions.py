@@ -46,7 +46,7 @@ PHRASINGS = (
 """Ways to say that one solid stands left of another."""
 WORDS = tuple(
     sorted(
-        {"a", "small", *TEXTURES[1:], *COLORS, *SHAPES}
+        {"a", "an", "small", *TEXTURES[1:], *COLORS, *SHAPES}
         | {word for text in PHRASINGS for word in text.split() if not word.startswith("{")}
     )
 )
@@ -123,8 +123,8 @@ def say(asked: Tensor, phrasing: Tensor | None = None) -> list[str]:
 
 def _noun(one: Tensor) -> str:
     shape, color, texture, small = one.tolist()
-    words = ["small"] * small + [TEXTURES[texture]] * (texture > 0)
-    return " ".join(["a", *words, list(COLORS)[color], SHAPES[shape]])
+    words = ["small"] * small + [TEXTURES[texture]] * (texture > 0) + [list(COLORS)[color], SHAPES[shape]]
+    return " ".join(["an" if words[0][0] in "aeiou" else "a", *words])
 
 
 def tokenizer() -> CLIPTokenizer:

@@ -1,0 +1,70 @@
+"""A one-step network by plain regression on pairs of noise and the teacher's answer to it.
+
+Luhman and Luhman 2021 (arXiv 2101.02388). The reference that SDXS starts from: its blur is measured in
+`06_latent_teacher`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from distill_lib.losses.one_step import pair_loss
+from distill_lib.models import Network, denoiser
+from distill_lib.noise import normal
+from distill_lib.pipelines import TextToImage
+from distill_lib.samplers import sample
+from distill_lib.store import Run, cached
+from distill_lib.training import Loop, Progress, TrainSettings
+
+__all__ = ["Pairs", "teacher_pairs", "train_on_pairs"]
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Noise z_T (N, C, H, W), the teacher's latents x (N, C, H, W) from it, and the prompts that it was told."""
+
+    z_T: Tensor
+    x: Tensor
+    prompts: list[str]
+    told: TextToImage
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+        """z_T, x and text states (B, L, D) of the pairs `index` (B,)."""
+        states = self.told.states([self.prompts[i] for i in index.tolist()])
+        return self.z_T[index].to(device), self.x[index].to(device), states.to(device)
+
+
+@torch.no_grad()
+def teacher_pairs(told: TextToImage, prompts: list[str], n_steps: int, w: float, seed: int, name: str) -> Pairs:
+    """The teacher's own samples by the deterministic sampler; kept in a cache under `name`, which says which teacher.
+
+    Data-free: nothing but prompts and noise goes in.
+    """
+    net, numbers = told.network, torch.arange(len(prompts), device=told.network.device)
+
+    def make() -> dict[str, Tensor]:
+        parts = []
+        for index in numbers.split(_BATCH):
+            label = told.states([prompts[i] for i in index.tolist()]).to(net.device)
+            z_T = normal(seed, "pairs", 0, index, net.shape)
+            parts.append(sample(denoiser(net, label, w), z_T, n_steps, net.schedule).cpu())
+        return {"x": torch.cat(parts)}
+
+    spec = {"teacher": name, "prompts": prompts, "steps": n_steps, "w": w, "seed": seed, "bf16": net.bf16}
+    x = cached("pairs", spec, make, __name__)["x"]
+    return Pairs(normal(seed, "pairs", 0, numbers, net.shape).cpu(), x, prompts, told)
+
+
+def train_on_pairs(net: Network, pairs: Pairs, settings: TrainSettings, run: Run) -> Iterator[Progress]:
+    """Train net.module, which starts as the teacher, to make in one step what the teacher made in many."""
+    loop = Loop(net, settings, run)
+    for _, draws in loop:
+        z_T, x, label = pairs.batch(draws.integer("pair", len(pairs)).cpu(), loop.device)
+        yield loop.update(pair_loss(net, z_T, x, label, net.schedule))

@@ -1,0 +1,60 @@
+"""One step from noise is the sampler's own, and regression on pairs finds the mean of what the noise leads to."""
+
+import torch
+from closed_forms import Gaussian, fake_network
+
+from distill_lib.losses.one_step import one_step, pair_loss
+from distill_lib.methods.pair_regression import teacher_pairs, train_on_pairs
+from distill_lib.models import Network, denoiser
+from distill_lib.pipelines import open_pipeline
+from distill_lib.samplers import sample
+from distill_lib.store import Run
+from distill_lib.training import TrainSettings
+from distill_lib.worlds.captions import drawn_attributes, say
+
+
+def noise(n=3, seed=0):
+    return torch.randn(n, 4, 4, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def test_one_step_is_the_sampler_with_one_step():
+    net = lambda z, t, label: fake_network(z, t)  # noqa: E731
+    z_T = noise()
+    assert torch.allclose(one_step(net, z_T, torch.zeros(3)), sample(fake_network, z_T, 1), atol=1e-5)
+
+
+def test_the_loss_is_smallest_at_the_mean_of_crossing_ways():
+    """Two ways from one noise to x and -x: the best answer is 0, which is neither."""
+    z_T, x = noise(1), noise(1, 1)
+    both = lambda answer: sum(  # noqa: E731
+        pair_loss(lambda z, t, label: -answer, z_T, end, torch.zeros(1)).item() for end in (x, -x)
+    )
+    losses = {scale: both(scale * x) for scale in (-1.0, -0.5, 0.0, 0.5, 1.0)}
+    assert min(losses, key=losses.get) == 0.0
+
+
+def test_the_gradient_is_that_of_the_formula():
+    """At T all is noise, so that x_hat = -v_hat and d loss / d v_hat = 2 (x + v_hat) / D."""
+    v_hat, x = noise().requires_grad_(), noise(seed=1)
+    pair_loss(lambda z, t, label: v_hat, noise(seed=2), x, torch.zeros(3)).sum().backward()
+    assert torch.allclose(v_hat.grad, 2 * (x + v_hat.detach()) / x[0].numel(), atol=1e-6)
+
+
+def test_a_gaussian_needs_one_step_only_to_its_mean():
+    data = Gaussian(1.5, 0.5)
+    x_hat = one_step(lambda z, t, label: data(z, t), noise(), torch.zeros(3))
+    assert torch.allclose(x_hat, torch.full_like(x_hat, 1.5), atol=1e-5)
+
+
+def test_pairs_are_the_teachers_own_ways_and_regression_learns_them(small_pipeline, runs):
+    told = open_pipeline(small_pipeline[0], bf16=False)
+    net, prompts = told.network, say(drawn_attributes(6, 0))
+    pairs = teacher_pairs(told, prompts, 2, 1.0, 5, "teacher")
+    z_T, x, states = pairs.batch(torch.tensor([4, 1]))
+    assert torch.allclose(states, told.states([prompts[4], prompts[1]]))
+    assert torch.allclose(sample(denoiser(net, states, 1.0), z_T, 2), x, atol=1e-4)
+    student = Network(net.module.requires_grad_(True), bf16=False, null=net.null)
+    run = Run("pairs", {}, "distill_lib.methods.pair_regression")
+    settings = TrainSettings(steps=30, batch_size=6, lr=1e-3, warmup=1, bf16=False)
+    losses = [progress.loss for progress in train_on_pairs(student, pairs, settings, run)]
+    assert losses[-1] < 0.7 * losses[0]
