@@ -1,19 +1,21 @@
-"""Students leave as diffusers folders: `unet/`, `scheduler/` and a README with the loop that runs them.
+"""Students leave as diffusers folders: `unet/`, `scheduler/` and a README with the loop that runs them, or a whole
+pipeline where the student is one of text to image.
 
 `run_readme_loop` executes that loop as a reader would, without this library.
 """
 
+import contextlib
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
 from distill_lib.schedules import OURS
-from distill_lib.store import atomic
 
-__all__ = ["export_student", "run_readme_loop"]
+__all__ = ["export_pipeline", "export_student", "run_readme_loop"]
 
 _README = '''# {title}
 
@@ -46,15 +48,72 @@ def generate(folder, label, w, z, n_steps={n_steps}):
 '''
 
 
+_CARD = """# Text to image in {n_steps} step(s)
+
+{about}
+
+A plain `StableDiffusionPipeline`. It takes the guidance strength w as an input: `guidance_scale` is 1 + w, for w in
+[0, {w_max:g}], at one evaluation a step.
+
+```python
+from diffusers import StableDiffusionPipeline
+
+pipe = StableDiffusionPipeline.from_pretrained("{folder}")
+pipe("{prompt}", num_inference_steps={n_steps}, guidance_scale=3.0).images[0]
+```
+"""
+
+
+def export_pipeline(
+    folder: Path,
+    pipe: StableDiffusionPipeline,
+    unet: UNet2DConditionModel,
+    n_steps: int,
+    about: str,
+    w_max: float,
+    prompt: str,
+) -> Path:
+    """Write a text-to-image student to `folder` as diffusers' own pipeline, with the other parts of its teacher's.
+
+    Args:
+        folder: an older one there stays whole until the new one is.
+        pipe: the teacher's pipeline.
+        unet: the student's, which takes w and predicts v.
+        n_steps, about, w_max, prompt: told in the folder's README.
+    """
+    scheduler = DDIMScheduler.from_config(
+        pipe.scheduler.config, prediction_type="v_prediction", timestep_spacing="trailing", clip_sample=False
+    )
+    parts = {"vae": pipe.vae, "text_encoder": pipe.text_encoder, "tokenizer": pipe.tokenizer}
+    student = StableDiffusionPipeline(
+        **parts, unet=unet, scheduler=scheduler, safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+    with _replaced(folder) as part:
+        student.save_pretrained(part, safe_serialization=True)
+        card = {"n_steps": n_steps, "about": about, "w_max": w_max, "prompt": prompt, "folder": folder.name}
+        (part / "README.md").write_text(_CARD.format(**card))
+    return folder
+
+
+@contextlib.contextmanager
+def _replaced(folder: Path) -> Iterator[Path]:
+    """A folder to write to, which takes the place of an older one when all is written."""
+    part, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("part", "old"))
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    part.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def export_student(
     folder: Path, unet: UNet2DConditionModel, n_steps: int, title: str, about: str, w_max: float
 ) -> Path:
     """Write a student to `folder`; an older one there stays whole until the new one is."""
-    part = folder.with_name(f".{folder.name}.part")
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(part, ignore_errors=True)
-    unet.save_pretrained(part / "unet", safe_serialization=True)
-    OURS.to_scheduler().save_pretrained(part / "scheduler")
     half = unet.config.sample_size
     text = _README.format(
         title=title,
@@ -68,13 +127,10 @@ def export_student(
         last_feature=unet.config.time_cond_proj_dim // 2 - 1,
         tokens=unet.config.cross_attention_dim,
     )
-    with atomic(part / "README.md") as file:
-        file.write_text(text)
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    part.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with _replaced(folder) as part:
+        unet.save_pretrained(part / "unet", safe_serialization=True)
+        OURS.to_scheduler().save_pretrained(part / "scheduler")
+        (part / "README.md").write_text(text)
     return folder
 
 

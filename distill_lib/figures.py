@@ -44,7 +44,8 @@ Row = dict[str, Any]
 COLORS = {"ours-D": "#0072B2", "ddim": "#D55E00", "teacher": "#000000", "real": "#777777"}
 COLORS |= {"ours-S": "#009E73", "single-w": "#CC79A7", "ancestral": "#E69F00", "stage-one": "#56B4E9"}
 MARKERS = {"ours-D": "o", "ddim": "s", "teacher": "*", "ours-S": "^", "single-w": "D", "ancestral": "v"}
-MARKERS |= {"stage-one": "P"}
+MARKERS |= {"stage-one": "P", "dpm": "v", "dpm++": "D", "unipc": "^"}
+COLORS |= {"dpm": "#E69F00", "dpm++": "#CC79A7", "unipc": "#009E73"}
 _LEVELS = {"truth": "--", "source": ":", "unrelated": "-."}  # lines of what bounds a transfer
 LABELS = {
     "ours-D": "distilled student (D)",
@@ -76,6 +77,9 @@ LABELS = {
     "iou_kept": "share of the overlap kept",
     "unrelated": "fresh noise, same class",
     "regression": "one step by regression",
+    "dpm": "guided pair, DPM-Solver",
+    "dpm++": "guided pair, DPM-Solver++",
+    "unipc": "guided pair, UniPC",
     "attribute_accuracy": "shapes and colours right",
     "prompt_accuracy": "prompts right",
     "clip": "picture and prompt (mini CLIP)",

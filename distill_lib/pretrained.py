@@ -26,7 +26,7 @@ from distill_lib.methods.teacher import train_teacher
 from distill_lib.models import Network, build_unet, home, load_unet, student_of
 from distill_lib.pipelines import TextToImage, open_pipeline
 from distill_lib.reach import ROOT
-from distill_lib.small_diffusion import build_clip, captioned, make_clip, train_small_diffusion
+from distill_lib.small_diffusion import build_clip, captioned, latent_pictures, make_clip, train_small_diffusion
 from distill_lib.text import Clip
 from distill_lib.training import TrainSettings, follow
 from distill_lib.worlds.datasets import REAL, WORLDS, DatasetSpec, Pictures, load
@@ -45,6 +45,7 @@ __all__ = [
     "pipeline",
     "student",
     "teacher",
+    "text_student",
 ]
 
 PRETRAINED = ROOT / "pretrained"
@@ -52,10 +53,22 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(
     (Path(__file__).parent / "profiles" / "pretrained.yaml").read_text()
 )
 _KINDS = {"extractors": "extractor", "geometries": "geometry", "teachers": "teacher", "students": "student"}
-_KINDS |= {"attributes": "attributes", "clips": "clip", "pipelines": "pipeline"}
+_KINDS |= {"attributes": "attributes", "clips": "clip", "pipelines": "pipeline", "textstudents": "textstudent"}
 _COMPILED = torch.cuda.is_available()  # on a CPU it does not pay, see models.Network
 _STAGE_ONE = "distill_lib.methods.guidance_distillation"
-_NOT_SETTINGS = ("network", "world", "worlds", "count", "start", "then", "drop", "teacher", "w_max", "width")
+_NOT_SETTINGS = (
+    "network",
+    "world",
+    "worlds",
+    "count",
+    "start",
+    "then",
+    "drop",
+    "teacher",
+    "w_max",
+    "width",
+    "pipeline",
+)
 
 
 def teacher(name: str) -> UNet2DConditionModel:
@@ -234,6 +247,28 @@ def pipeline(name: str = "scenes") -> TextToImage:
     return open_pipeline(PRETRAINED / f"pipeline-{name}")
 
 
+def text_student(name: str, told: TextToImage) -> Network:
+    """The shipped student of stage one of a pipeline, behind the adapter of its teacher; raises as `load_unet`."""
+    unet = load_unet(PRETRAINED / f"textstudent-{name}").to(home()).requires_grad_(False)
+    net = told.network
+    return Network(unet, bf16=net.bf16, null=net.null, schedule=net.schedule, decode=net.decode)
+
+
+def make_text_student(name: str) -> None:
+    """Stage one in latents: the guided pair of a pipeline folded into one network that takes w."""
+    recipe = RECIPES["textstudents"][name]
+    source = f"pipeline-{recipe['pipeline']}"
+    told, parent = pipeline(recipe["pipeline"]), made(source)["weights"]
+    pictures = latent_pictures(told, key(source), recipe["world"], recipe["count"], recipe["seed"])
+    student = told.network.student()
+    config = recipe | {"pipeline": parent}
+    run = store.Run(f"textstudent-{name}", config, _STAGE_ONE, "distill_lib.pipelines")
+    if not run.done:
+        training = distill_guidance(student, told.network, pictures, settings_of(recipe), run, recipe["w_max"])
+        follow(training, f"stage one {name}", 30)
+    ship(f"textstudent-{name}", student.module, [run], config, f"make teachers NAMES=textstudent-{name}")
+
+
 def make_pipeline(name: str) -> None:
     """Train a small Stable Diffusion and ship it as a folder of diffusers."""
     recipe, folder = RECIPES["pipelines"][name], PRETRAINED / f"pipeline-{name}"
@@ -298,6 +333,7 @@ def make(name: str) -> None:
     kind, _, rest = name.partition("-")
     makers = {"teacher": make_teacher, "student": make_student, "extractor": make_extractor, "geometry": make_geometry}
     makers |= {"attributes": make_attributes, "clip": make_judge, "pipeline": make_pipeline}
+    makers |= {"textstudent": make_text_student}
     makers[kind](rest)
 
 

@@ -3,7 +3,7 @@
 attribute_accuracy, prompt_accuracy     what an attribute reader finds in the pictures (`attributes`)
 clip                                    mean cosine between picture and prompt in a mini CLIP of another training
 fid, kid, precision, recall             against pictures of the world, by an extractor for two objects
-fid_teacher, paired                     against the many-step teacher at its own strength, from the same noise
+fid_teacher, paired                     against the many-step teacher at the same strength, from the same noise
 sharpness                               variance of the Laplacian
 """
 
@@ -61,7 +61,7 @@ class Prompted:
         judges: what measures.
         world: a world of two objects.
         n: prompts, and pictures behind each metric.
-        teacher_steps, w: steps and strength of the teacher that stands for the truth.
+        teacher_steps, w: steps of the teacher that stands for the truth, and the strength at which it is shown.
         seed: of prompts and noise.
         unseen: ask for the pairs of colour and shape that no text-to-image training has seen, and for no other.
     """
@@ -113,10 +113,9 @@ class Prompted:
             self._kept[key] = cached("prompted", spec, make, __name__)["image"]
         return self._kept[key]
 
-    @property
-    def truth(self) -> Tensor:
-        """The teacher's own pictures at its many steps."""
-        return self.pictures(self.told.network, self.teacher_steps, self.w)
+    def truth(self, w: float | None = None) -> Tensor:
+        """The teacher's own pictures at its many steps, at its own strength unless another is named."""
+        return self.pictures(self.told.network, self.teacher_steps, self.w if w is None else w)
 
     def judged(self, image: Tensor) -> dict[str, float]:
         """What the judges find in pictures of the prompts, uint8 (n, 3, R, R)."""
@@ -128,9 +127,12 @@ class Prompted:
             "sharpness": laplacian_variance(image),
         }
 
-    def rows(self, method: str, net: Network, n_steps: int, w: float) -> list[Row]:
-        """All metrics of a network's pictures, one row each."""
-        image, truth = self.pictures(net, n_steps, w, method), self.truth
+    def rows(self, method: str, net: Network, n_steps: int, w: float, truth_w: float | None = None) -> list[Row]:
+        """All metrics of a network's pictures, one row each.
+
+        They are compared with the teacher at the same strength, or at truth_w: a network without w may hold guidance.
+        """
+        image, truth = self.pictures(net, n_steps, w, method), self.truth(w if truth_w is None else truth_w)
         values = self.judged(image) | quality(self.judges.reader, image, self.real)
         values |= {"fid_teacher": fid(self.judges.reader, image, truth), "paired": paired(image, truth).mean().item()}
         del values["is"]  # classes of one solid say nothing of two

@@ -29,7 +29,16 @@ from distill_lib.training import Trainable, TrainSettings, finish
 from distill_lib.worlds.captions import PHRASINGS, attributes, names_held_out, say, tokenizer
 from distill_lib.worlds.datasets import WORLDS, render_pictures
 
-__all__ = ["build_clip", "build_text_unet", "captioned", "make_clip", "phrased", "train_small_diffusion"]
+__all__ = [
+    "build_clip",
+    "build_text_unet",
+    "captioned",
+    "encoded",
+    "latent_pictures",
+    "make_clip",
+    "phrased",
+    "train_small_diffusion",
+]
 
 _BATCH = 64
 
@@ -71,6 +80,30 @@ def build_text_unet(
         norm_num_groups=16,
         resnet_time_scale_shift="scale_shift",
     )
+
+
+def encoded(told: TextToImage, image: Tensor) -> Tensor:
+    """Latents of pictures uint8 (N, 3, R, R), (N, C, R/f, R/f), in half precision."""
+    return torch.cat([told.latents(part).half().cpu() for part in image.split(_BATCH)])
+
+
+def latent_pictures(told: TextToImage, name: str, world: str, count: int, seed: int) -> Latents:
+    """Captioned pictures of a world in the latents of a pipeline, without the pairs held out; kept in a cache.
+
+    Args:
+        told: the pipeline.
+        name: which one it is, for the cache.
+        world, count, seed: the pictures.
+    """
+
+    def make() -> dict[str, Tensor]:
+        image, asked = captioned(world, count, seed)
+        known = ~names_held_out(asked)
+        return {"z": encoded(told, image[known]), "asked": asked[known]}
+
+    spec = {"pipeline": name, "world": WORLDS[world], "count": count, "seed": seed}
+    found = store.cached("latents", spec, make, __name__)
+    return Latents(found["z"], phrased(found["asked"], seed), told)
 
 
 class _Module:
@@ -141,7 +174,7 @@ def train_small_diffusion(recipe: dict[str, Any], folder: Path) -> list[store.Ru
         **parts, unet=unet, safety_checker=None, feature_extractor=None, requires_safety_checker=False
     )
     told = TextToImage(pipe, Network(unet, null=text_states(pipe, [""])[0], decode=partial(decode, pipe)))
-    z = torch.cat([told.latents(part).half() for part in image[known].split(_BATCH)])
+    z = encoded(told, image[known])
     scale = 1 / z.float().std().item()
     vae.register_to_config(scaling_factor=scale)
     config = {"parents": [clip_run.key, vae_run.key], "unet": recipe["unet"], "scale": scale}

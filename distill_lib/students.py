@@ -1,4 +1,4 @@
-"""The students of a profile: which halvings notebooks 03 and 04 ask for, so that both find the same runs."""
+"""The students of a profile: which halvings the notebooks ask for, so that all find the same runs."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 from distill_lib import pretrained
 from distill_lib.methods.step_halving import Halved, halve_down, stochastic_students
 from distill_lib.models import Network
+from distill_lib.pipelines import Latents, TextToImage
 from distill_lib.profiles import Profile
 from distill_lib.worlds.datasets import Pictures
 
-__all__ = ["deterministic", "for_one_strength", "range_of", "stochastic"]
+__all__ = ["deterministic", "for_one_strength", "in_latents", "range_of", "stochastic"]
 
 
 def range_of(settings: Profile) -> tuple[float, float]:
@@ -43,3 +44,14 @@ def for_one_strength(settings: Profile, w: float, pictures: Pictures, seed: int)
     pair = Network(pretrained.teacher(settings.world).requires_grad_(False))
     how = _how(settings, pictures, seed) | {"name": f"single-{w:g}", "w_range": (w, w)}
     return halve_down(pair, pretrained.made(name)["weights"], settings.halving_start, **how)
+
+
+def in_latents(settings: Profile, told: TextToImage, pictures: Latents, seed: int) -> dict[int, Halved]:
+    """Text-to-image students of all w by their steps, from the shipped student of stage one."""
+    how, made = settings.latent, pretrained.made(f"textstudent-{settings.latent.pipeline}")
+    first = pretrained.text_student(how.pipeline, told)
+    settings_of = lambda n_steps: how.halving.with_seed(1000 * seed + n_steps)  # noqa: E731
+    w_range = 0.0, made["config"]["w_max"]
+    return halve_down(
+        first, made["weights"], how.start, pictures, settings_of, "text-halving", w_range=w_range, reuse=settings.reuse
+    )

@@ -12,7 +12,7 @@ from distill_lib.reach import ROOT
 from distill_lib.worlds.datasets import REAL
 
 KINDS = {"extractor": "extractors", "geometry": "geometries", "teacher": "teachers", "student": "students"}
-KINDS |= {"attributes": "attributes", "clip": "clips", "pipeline": "pipelines"}
+KINDS |= {"attributes": "attributes", "clip": "clips", "pipeline": "pipelines", "textstudent": "textstudents"}
 EVERY = {f"{kind}-{name}": recipe for kind, recipes in KINDS.items() for name, recipe in RECIPES[recipes].items()}
 NAMES = sorted(path.name for path in PRETRAINED.iterdir())
 
@@ -25,12 +25,13 @@ def recipe_of(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_settings_of_a_shipped_folder_are_those_of_its_recipe(name):
     recipe, settings = recipe_of(name), made(name)["config"]
-    parents = {"teacher", "start"}
+    parents = {"teacher", "start", "pipeline"}
     assert {k: v for k, v in settings.items() if k not in parents} == {
         k: v for k, v in recipe.items() if k not in parents
     }
     for key in parents & recipe.keys():
-        assert settings[key] == made(f"teacher-{recipe[key]}")["weights"], "made from another parent than is shipped"
+        parent = f"{'pipeline' if key == 'pipeline' else 'teacher'}-{recipe[key]}"
+        assert settings[key] == made(parent)["weights"], "made from another parent than is shipped"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -37,14 +37,16 @@ def test_everybody_gets_the_same_prompts_and_noise(prompted):
         assert not torch.equal(prompted.pictures(net, 2, 0.0, method), image)
 
 
-def test_rows_compare_with_the_teacher_at_its_own_strength(prompted):
+def test_rows_compare_with_the_teacher_at_the_same_strength_or_at_the_one_named(prompted):
     net = prompted.told.network
     same = {row["metric"]: row for row in prompted.rows("ddim", net, 4, 1.0)}
     assert same["paired"]["value"] == 0 and same["fid_teacher"]["value"] == pytest.approx(0, abs=1e-6)
     assert same["clip"]["nfe"] == 8  # a guided pair
     other = {row["metric"]: row["value"] for row in prompted.rows("ddim", net, 2, 0.0)}
-    assert other["paired"] == pytest.approx(paired(prompted.pictures(net, 2, 0.0), prompted.truth).mean().item())
+    assert other["paired"] == pytest.approx(paired(prompted.pictures(net, 2, 0.0), prompted.truth(0.0)).mean().item())
     assert 0 <= other["prompt_accuracy"] <= other["attribute_accuracy"] <= 1
+    held = {row["metric"]: row["value"] for row in prompted.rows("regression", net, 2, 0.0, truth_w=1.0)}
+    assert held["paired"] == pytest.approx(paired(prompted.pictures(net, 2, 0.0), prompted.truth()).mean().item())
     wanted = {"fid", "kid", "precision", "recall", "clip", "sharpness", "attribute_accuracy", "prompt_accuracy"}
     assert set(other) == wanted | {"fid_teacher", "paired"}
 

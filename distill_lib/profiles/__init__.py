@@ -65,6 +65,10 @@ class Latent(_Strict):
     steps: list[int] = Field(description="of the plain samplers; g-hardness-latent is read at 4")
     pairs: int = Field(description="of noise and teacher's picture, for the one-step student by regression")
     regression: TrainSettings
+    stage_one: TrainSettings = Field(description="live stage one: the first steps, from the teacher")
+    start: int = Field(description="steps of stage one's student, halved first")
+    students: list[int] = Field(description="steps of the students that are measured")
+    halving: TrainSettings
 
 
 class Ablations(_Strict):
