@@ -281,14 +281,25 @@ def guidance_rows(teacher: Network, pictures: Pictures, ts: Iterable[int], n: in
     return rows
 
 
-def timed_rows(method: str, net: Network, n_steps: int, w: float, repeats: int, about: Row) -> list[Row]:
-    """Measured seconds for one batch of BATCH pictures, and pictures a second, by the sampler of `method`."""
-    label = classes(BATCH, net.null)
+def timed_rows(
+    method: str, net: Network, n_steps: int, w: float, repeats: int, about: Row, label: Tensor | None = None
+) -> list[Row]:
+    """Measured seconds for one batch of pictures, and pictures a second, by the sampler of `method`.
+
+    The batch asks for `label`, or for BATCH classes.
+    """
+    label = classes(BATCH, net.null) if label is None else label
     seconds = median_seconds(lambda: sample_pictures(net, n_steps, w, label, 0, method), repeats)
-    about = about | {"method": method, "steps": n_steps, "w": w, "nfe": nfe(n_steps, w, not net.takes_w), "n": BATCH}
+    about = about | {
+        "method": method,
+        "steps": n_steps,
+        "w": w,
+        "nfe": nfe(n_steps, w, not net.takes_w),
+        "n": len(label),
+    }
     return [
         about | {"metric": "seconds", "value": seconds},
-        about | {"metric": "images_per_second", "value": BATCH / seconds},
+        about | {"metric": "images_per_second", "value": len(label) / seconds},
     ]
 
 

@@ -43,6 +43,7 @@ CLAIMS = {
 }
 RECALLED = {"g-S9a", "g-T1a", "g-T1d", "g-T1e", "g-T2", "g-F6c"}
 JUDGED = {"g-A1", "g-P1", "g-P2", "g-P3", "g-S9a", "g-F12", *(f"g-S{i}" for i in range(1, 11))}
+JUDGED |= {"g-A2", "g-F10", "g-F11", "g-T2"}
 JUDGED |= {"g-T1a", "g-T1b", "g-T1c", "g-T1d", "g-T1e", "g-F2", "g-F6a", "g-F6b", "g-F6c"}
 ANSWERED = [item for name in PAPERS for item in [*load_paper(name).items, *load_paper(name).ours] if item.artefacts]
 
