@@ -96,13 +96,8 @@ def _steps(method, artefact):
 
 
 def _ws(method, artefact):
-    once = method in ("source", "unrelated") or artefact in (
-        "g-cost",
-        "g-abl-weighting",
-        "g-class-transfer",
-        "g-tab2",
-        "g-fig10",
-    )
+    at_one = ("g-cost", "g-abl-weighting", "g-class-transfer", "g-tab2", "g-fig10")
+    once = method in ("source", "unrelated") or artefact in at_one
     return (1,) if once else (0, 1, 4) if artefact in ("g-abl-init", "g-abl-embedding") else (0, 1)
 
 
