@@ -12,13 +12,23 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["combine", "guidance_embedding", "guided_pair"]
+__all__ = ["combine", "guidance_embedding", "guided_pair", "without_condition"]
 
 
 def combine(v_cond: Tensor, v_uncond: Tensor, w: Tensor) -> Tensor:
     """Formula (1), for w (B,)."""
     w = w.reshape(-1, *[1] * (v_cond.ndim - 1)).to(v_cond)
     return (1 + w) * v_cond - w * v_uncond
+
+
+def without_condition(label: Tensor, null: int | Tensor) -> Tensor:
+    """What asks for nothing in the place of `label`: the null class, or the empty prompt's states (L, D).
+
+    Of states (B, L + K, D) the last K rows are kept: there stands what a network is shown besides (`models.shown`).
+    """
+    if not isinstance(null, Tensor):
+        return torch.full_like(label, null)
+    return torch.cat([null.to(label).expand(len(label), -1, -1), label[:, len(null) :]], 1)
 
 
 def guided_pair(
@@ -36,8 +46,7 @@ def guided_pair(
         label: classes, (B,), or a text encoder's states, (B, L, D).
         null: what stands for "no condition": a class, or the states of the empty prompt, (L, D).
     """
-    no_condition = torch.as_tensor(null).to(label).expand_as(label)
-    both = net(torch.cat([z_t, z_t]), torch.cat([t, t]), torch.cat([label, no_condition]))
+    both = net(torch.cat([z_t, z_t]), torch.cat([t, t]), torch.cat([label, without_condition(label, null)]))
     v_cond, v_uncond = both.chunk(2)
     return v_cond, v_uncond
 

@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import parse_flag_from_env
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
 from distill_lib.guidance import combine, guidance_embedding, guided_pair
 from distill_lib.samplers import Denoise
@@ -29,6 +29,8 @@ __all__ = [
     "from_patches",
     "home",
     "load_unet",
+    "showing",
+    "shown",
     "student_of",
     "to_patches",
 ]
@@ -54,6 +56,21 @@ def to_patches(image: Tensor) -> Tensor:
 def from_patches(x: Tensor) -> Tensor:
     """(B, 12, R/2, R/2) -> (B, 3, R, R)."""
     return pixel_shuffle(x, 2)
+
+
+def showing(states: Tensor, extra: Tensor) -> Tensor:
+    """Text states (B, L, D) with channels (B, C, H, W) behind them, as rows of D numbers: (B, L + K, D).
+
+    One tensor, so that batching, guidance and dropping of prompts need not know of it.
+    """
+    flat = extra.flatten(1)
+    flat = pad(flat, (0, -flat.shape[1] % states.shape[2]))
+    return torch.cat([states, flat.unflatten(1, (-1, states.shape[2]))], 1)
+
+
+def shown(rows: Tensor, channels: int, side: int) -> Tensor:
+    """The channels (B, C, side, side) that `showing` put into rows (B, K, D)."""
+    return rows.flatten(1)[:, : channels * side * side].unflatten(1, (channels, side, side))
 
 
 def build_unet(*, resolution: int, n_classes: int, channels: tuple[int, ...], layers: int = 1) -> UNet2DConditionModel:
@@ -129,7 +146,8 @@ class Network:
     On a CPU channels come first: there PyTorch's group normalisation of bfloat16 is twenty times faster so, and an
     eager training step is as fast as a compiled one. On a GPU channels come last.
 
-    What it is told, `label`, is a class, (B,), or a text encoder's states, (B, L, D).
+    What it is told, `label`, is a class, (B,), or a text encoder's states, (B, L, D). A network with more channels than
+    its data is also shown something, such as a mask: that rides behind the states (`showing`).
 
     Args:
         unet: the diffusers network; its weights are used in place, so training it changes this too.
@@ -168,8 +186,9 @@ class Network:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Of one sample's data and noise, (C, H, W)."""
+        # more channels come in where something is shown, and more go out of two heads
         config = self.module.config
-        return config.in_channels, config.sample_size, config.sample_size
+        return min(config.in_channels, config.out_channels), config.sample_size, config.sample_size
 
     def __call__(self, z_t: Tensor, t: Tensor, label: Tensor, w: Tensor | None = None) -> Tensor:
         if w is not None and not self.takes_w:
@@ -177,12 +196,15 @@ class Network:
         if w is None and self.takes_w:
             raise ValueError("this network is a student: it must be told w, (B,)")
         features = guidance_embedding(w, self.module.config.time_cond_proj_dim) if self.takes_w else None
-        told_words = label.is_floating_point()
+        told_words, seen = label.is_floating_point(), z_t
         tokens = label if told_words else z_t.new_zeros(len(z_t), 1, self.module.config.cross_attention_dim)
+        if told_words and self.module.config.in_channels > z_t.shape[1]:
+            tokens, rest = label[:, : len(self.null)], label[:, len(self.null) :]
+            seen = torch.cat([z_t, shown(rest, self.module.config.in_channels - z_t.shape[1], z_t.shape[-1])], 1)
         layout = torch.channels_last if z_t.is_cuda else torch.contiguous_format
         with torch.autocast(z_t.device.type, torch.bfloat16, enabled=self.bf16):
             answer = self.forward(
-                z_t.contiguous(memory_format=layout),
+                seen.contiguous(memory_format=layout),
                 t - 1,
                 tokens,
                 class_labels=None if told_words else label,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
+from distill_lib.guidance import without_condition
 from distill_lib.losses.denoising import v_loss
 from distill_lib.models import Network
 from distill_lib.store import Run
@@ -24,7 +25,7 @@ def train_teacher(
     for _, draws in loop:
         x, label = pictures.batch(draws.integer("picture", len(pictures)).cpu(), loop.device)
         dropped = (draws.uniform("drop") < drop).reshape(-1, *[1] * (label.ndim - 1))
-        label = torch.where(dropped, torch.as_tensor(net.null).to(label), label)
+        label = torch.where(dropped, without_condition(label, net.null), label)
         t = 1 + draws.integer("t", net.schedule.T)
         eps = draws.normal("eps", x.shape[1:])
         yield loop.update(v_loss(net, x, eps, t, label, net.schedule))

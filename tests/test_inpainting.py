@@ -1,0 +1,102 @@
+"""A network that is shown a mask is the old one at first, and goes through every method; diffusers alone runs it."""
+
+import pytest
+import torch
+from diffusers import StableDiffusionInpaintPipeline
+
+from distill_lib.guidance import guided_pair, without_condition
+from distill_lib.inpainting import Masked, drawn_masks, inpainter, inpainting_of, shown_latents
+from distill_lib.methods.guidance_distillation import distill_guidance
+from distill_lib.methods.step_halving import halve_down
+from distill_lib.methods.teacher import train_teacher
+from distill_lib.models import denoiser, showing, shown
+from distill_lib.pipelines import open_pipeline
+from distill_lib.samplers import sample
+from distill_lib.store import Run
+from distill_lib.training import TrainSettings, finish
+from distill_lib.worlds.captions import drawn_attributes, say
+from distill_lib.worlds.datasets import WORLDS, render_pictures
+
+SHORT = TrainSettings(steps=2, batch_size=4, lr=1e-3, warmup=1, bf16=False)
+
+
+@pytest.fixture
+def told(small_pipeline):
+    return open_pipeline(small_pipeline[0], bf16=False)
+
+
+def masked(told, n=8):
+    image, _ = render_pictures(WORLDS["captioned"], 0, torch.arange(n))
+    mask = drawn_masks(torch.arange(n), 0, 64)
+    return Masked(told.latents(image), shown_latents(told, image, mask), say(drawn_attributes(n, 0)), told.states)
+
+
+@pytest.mark.parametrize("width", [16, 24])  # 5 x 4 x 4 is a multiple of the one and not of the other
+def test_what_is_shown_comes_back_from_behind_the_states(width):
+    states, extra = torch.randn(2, 7, width), torch.randn(2, 5, 4, 4)
+    label = showing(states, extra)
+    assert torch.equal(label[:, :7], states)
+    assert torch.equal(shown(label[:, 7:], 5, 4), extra)
+
+
+def test_dropping_the_prompt_keeps_what_is_shown():
+    label, null = torch.randn(3, 9, 16), torch.randn(7, 16)
+    dropped = without_condition(label, null)
+    assert torch.equal(dropped[:, 7:], label[:, 7:]) and torch.equal(dropped[:, :7], null.expand(3, -1, -1))
+    assert torch.equal(without_condition(torch.tensor([1, 2]), 5), torch.tensor([5, 5]))
+
+
+def test_masks_are_boxes_of_the_promised_sizes():
+    mask = drawn_masks(torch.arange(200), 1, 64)
+    rows, columns = mask.amax(3).sum((1, 2)), mask.amax(2).sum((1, 2))
+    assert torch.equal(mask.sum((1, 2, 3)), rows * columns)  # a full box
+    assert 20 <= min(rows.min(), columns.min()) and max(rows.max(), columns.max()) <= 43
+    assert torch.equal(drawn_masks(torch.tensor([7]), 1, 64), mask[7:8])
+
+
+def test_the_masked_part_of_a_picture_is_not_shown(told):
+    image, _ = render_pictures(WORLDS["captioned"], 0, torch.arange(2))
+    mask, other = drawn_masks(torch.arange(2), 0, 64), image.clone()
+    other[(mask > 0).expand_as(image)] = 7
+    assert torch.equal(shown_latents(told, image, mask), shown_latents(told, other, mask))
+    assert not torch.equal(shown_latents(told, image, mask), shown_latents(told, image, 0 * mask))
+
+
+def test_a_wider_network_starts_as_the_old_one_and_heeds_the_mask_once_trained(told, runs):
+    net, data = inpainter(told, inpainting_of(told.network.module)), masked(told)
+    x, label = data.batch(torch.arange(4))
+    t = torch.full((4,), 600)
+    length = len(net.null)
+    with torch.no_grad():
+        assert torch.allclose(net(x, t, label), told.network(x, t, label[:, :length]), atol=1e-5)
+        pair = guided_pair(net, x, t, label, net.null)
+        assert torch.allclose(pair[1], told.network(x, t, net.null.expand(4, -1, -1)), atol=1e-5)
+    net.module.requires_grad_(True)
+    run = Run("inpainting", {}, "distill_lib.methods.teacher")
+    finish(net, train_teacher(net, data, SHORT, run), run, "inpainting")
+    other = torch.cat([label[:, :length], 0 * label[:, length:]], 1)
+    with torch.no_grad():
+        assert not torch.allclose(net(x, t, label), net(x, t, other), atol=1e-6)
+
+
+def test_all_of_distillation_runs_and_diffusers_alone_paints_our_picture(told, runs):
+    with torch.no_grad():  # diffusers draws latents of the masked picture where we take their mean: let them not spread
+        told.pipe.vae.quant_conv.weight[4:], told.pipe.vae.quant_conv.bias[4:] = 0, -30
+    net, data = inpainter(told, inpainting_of(told.network.module)), masked(told)
+    student, run = net.student(), Run("one", {}, "distill_lib.methods.guidance_distillation")
+    finish(student, distill_guidance(student, net, data, SHORT, run), run, "stage one")
+    last = halve_down(student, run.key, 8, data, SHORT.with_seed)[4].net
+    image, _ = render_pictures(WORLDS["captioned"], 5, torch.arange(1))
+    mask, prompt = drawn_masks(torch.arange(1), 5, 64), data.prompts[:1]
+    label = showing(told.states(prompt), shown_latents(told, image, mask))
+    z_T = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(2))
+    ours = sample(denoiser(last, label, 2.0), z_T, 4)
+    plain = StableDiffusionInpaintPipeline(
+        vae=told.pipe.vae, text_encoder=told.pipe.text_encoder, tokenizer=told.pipe.tokenizer, unet=last.module,
+        scheduler=told.pipe.scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    plain.set_progress_bar_config(disable=True)
+    how = {"num_inference_steps": 4, "guidance_scale": 3.0, "height": 64, "width": 64, "output_type": "latent"}
+    how |= {"image": image.float() / 127.5 - 1, "mask_image": mask, "strength": 1.0, "latents": z_T.clone()}
+    theirs = plain(prompt, **how).images
+    assert torch.allclose(ours, theirs, atol=1e-3 * theirs.abs().max().item())
