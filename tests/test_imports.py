@@ -16,7 +16,7 @@ READING_ORDER = """
     methods.teacher methods.guidance_distillation methods.step_halving methods.encoder_halving methods.head_teacher
     methods.autoencoder text
     toy extractor geometry attributes metrics nearest pipelines inpainting methods.pair_regression
-    small_diffusion evaluation prompting export artefacts
+    small_diffusion evaluation prompting editing export artefacts
     profiles pretrained students hardness ablations transfer
     figures papers.manifest papers.claims readme bench run
 """.split()
