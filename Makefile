@@ -22,7 +22,7 @@ test: .venv/.installed ## all tests, as CI runs them
 	$(run) pytest -q tests
 
 teachers: .venv/.installed ## train the shipped weights that are missing, or [NAMES="teacher-plain .."] [FOLDER=..]
-	$(real) $(run) distill_lib.pretrained $(NAMES)
+	$(real) $(run) distill_lib.making $(NAMES)
 
 bench: .venv/.installed ## time our code against the plain way [PROFILE=quick]
 	$(run) distill_lib.bench --profile "$(PROFILE)"

@@ -17,15 +17,19 @@ from torch.nn import Module
 from torch.nn.functional import max_pool2d
 
 from distill_lib.attributes import prompt_accuracy, read_attributes
+from distill_lib.evaluation import in_batches
+from distill_lib.inpainting import shown_latents
 from distill_lib.metrics import paired
-from distill_lib.noise import uniform
-from distill_lib.samplers import Denoise, trajectory
+from distill_lib.models import Network, denoiser, showing
+from distill_lib.noise import normal, uniform
+from distill_lib.pipelines import TextToImage
+from distill_lib.samplers import Denoise, sample, trajectory
 from distill_lib.schedules import OURS, Schedule, add_noise, step_grid
 from distill_lib.worlds.captions import attributes, names_held_out, say
 from distill_lib.worlds.datasets import WORLDS
 from distill_lib.worlds.scenes import COLORS, SHAPES, Rendered, Scenes, SceneSpec, draw_scenes, render
 
-__all__ = ["Edits", "redraw", "seam"]
+__all__ = ["Edits", "edited", "painted", "redraw", "seam"]
 
 _CHUNK = 32
 _MARGIN = 2  # pixels around a solid that belong to the region of its edit
@@ -157,3 +161,29 @@ def _boxes(mask: Tensor) -> Tensor:
         line = mask.amax(dim)
         spans.append(line.cummax(2).values * line.flip(2).cummax(2).values.flip(2))
     return spans[0][..., :, None] * spans[1][..., None, :]
+
+
+def edited(told: TextToImage, net: Network, edits: Edits, n_steps: int, first: int, w: float, seed: int = 0) -> Tensor:
+    """Pictures uint8 (N, 3, R, R) by `redraw` in the latents of a pipeline, under the prompts of the edits."""
+    states = told.states(edits.prompts)
+
+    def draw(index: Tensor) -> Tensor:
+        x = told.latents(edits.before[index.cpu()]).to(index.device)
+        denoise = denoiser(net, states[index.to(states.device)].to(index.device), w)
+        return redraw(denoise, x, normal(seed, "redraw", 0, index, net.shape), n_steps, first, net.schedule)
+
+    return in_batches(net, len(edits.before), draw)
+
+
+def painted(told: TextToImage, net: Network, edits: Edits, n_steps: int, w: float, seed: int = 0) -> Tensor:
+    """Pictures uint8 (N, 3, R, R) whose regions are painted anew by a network for inpainting."""
+    states = told.states(edits.prompts)
+
+    def draw(index: Tensor) -> Tensor:
+        here = index.cpu()
+        seen = shown_latents(told, edits.before[here], edits.region[here]).to(index.device)
+        label = showing(states[index.to(states.device)].to(index.device), seen)
+        z_T = normal(seed, "paint", 0, index, net.shape)
+        return sample(denoiser(net, label, w), z_T, n_steps, net.schedule)
+
+    return in_batches(net, len(edits.before), draw)

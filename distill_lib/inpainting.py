@@ -16,10 +16,15 @@ from torch.nn.functional import interpolate
 from distill_lib.models import Network, config_of, showing
 from distill_lib.noise import uniform
 from distill_lib.pipelines import TextToImage
+from distill_lib.small_diffusion import captioned, encoded, phrased
+from distill_lib.store import cached
+from distill_lib.worlds.captions import names_held_out
+from distill_lib.worlds.datasets import WORLDS
 
-__all__ = ["Masked", "drawn_masks", "inpainter", "inpainting_of", "shown_latents"]
+__all__ = ["Masked", "drawn_masks", "inpainter", "inpainting_of", "masked_pictures", "shown_latents"]
 
 _SHOWN = 5
+_BATCH = 64
 
 
 def inpainting_of(unet: UNet2DConditionModel) -> UNet2DConditionModel:
@@ -67,6 +72,27 @@ class Masked:
         """Data x (B, 4, H, W), and states with what is shown behind them (B, L + K, D)."""
         label = self.states([self.prompts[i] for i in index.tolist()]).to(device)
         return self.z[index].float().to(device), showing(label, self.seen[index].float().to(device))
+
+
+def masked_pictures(told: TextToImage, name: str, world: str, count: int, seed: int) -> Masked:
+    """Captioned pictures of a world in latents, each with a box to be painted; kept in a cache under `name`.
+
+    Pictures of the pairs held out are left out, as in `small_diffusion.latent_pictures`.
+    """
+
+    def make() -> dict[str, Tensor]:
+        image, asked = captioned(world, count, seed)
+        known = (~names_held_out(asked)).nonzero()[:, 0]
+        mask = drawn_masks(torch.arange(len(known)), seed, image.shape[-1])
+        parts = [
+            shown_latents(told, image[known[part]], mask[part]).half().cpu()
+            for part in torch.arange(len(known)).split(_BATCH)
+        ]
+        return {"z": encoded(told, image[known]), "seen": torch.cat(parts), "asked": asked[known]}
+
+    spec = {"pipeline": name, "world": WORLDS[world], "count": count, "seed": seed}
+    found = cached("masked", spec, make, __name__)
+    return Masked(found["z"], found["seen"], phrased(found["asked"], seed), told.states)
 
 
 def inpainter(told: TextToImage, unet: UNet2DConditionModel) -> Network:

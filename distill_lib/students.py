@@ -4,13 +4,14 @@ from dataclasses import replace
 from typing import Any
 
 from distill_lib import pretrained
+from distill_lib.inpainting import Masked
 from distill_lib.methods.step_halving import Halved, halve_down, stochastic_students
 from distill_lib.models import Network
 from distill_lib.pipelines import Latents, TextToImage
 from distill_lib.profiles import Profile
 from distill_lib.worlds.datasets import Pictures
 
-__all__ = ["deterministic", "for_one_strength", "in_latents", "range_of", "stochastic"]
+__all__ = ["deterministic", "for_inpainting", "for_one_strength", "in_latents", "range_of", "stochastic"]
 
 
 def range_of(settings: Profile) -> tuple[float, float]:
@@ -54,4 +55,16 @@ def in_latents(settings: Profile, told: TextToImage, pictures: Latents, seed: in
     w_range = 0.0, made["config"]["w_max"]
     return halve_down(
         first, made["weights"], how.start, pictures, settings_of, "text-halving", w_range=w_range, reuse=settings.reuse
+    )
+
+
+def for_inpainting(settings: Profile, told: TextToImage, pictures: Masked, seed: int) -> dict[int, Halved]:
+    """Inpainting students of all w by their steps, from the shipped student of stage one."""
+    how, made = settings.latent, pretrained.made(f"inpaintstudent-{settings.latent.pipeline}")
+    first = pretrained.inpaint_network("inpaintstudent", how.pipeline, told)
+    settings_of = lambda n_steps: how.inpainting.with_seed(1000 * seed + n_steps)  # noqa: E731
+    w_range = 0.0, made["config"]["w_max"]
+    name = "inpaint-halving"
+    return halve_down(
+        first, made["weights"], how.start, pictures, settings_of, name, w_range=w_range, reuse=settings.reuse
     )

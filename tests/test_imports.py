@@ -15,9 +15,9 @@ READING_ORDER = """
     training
     methods.teacher methods.guidance_distillation methods.step_halving methods.encoder_halving methods.head_teacher
     methods.autoencoder text
-    toy extractor geometry attributes metrics nearest pipelines inpainting methods.pair_regression
-    small_diffusion evaluation prompting editing export artefacts
-    profiles pretrained students hardness ablations transfer
+    toy extractor geometry attributes metrics nearest pipelines methods.pair_regression
+    small_diffusion inpainting evaluation prompting editing export artefacts
+    profiles pretrained making students hardness ablations transfer
     figures papers.manifest papers.claims readme bench run
 """.split()
 

@@ -13,6 +13,7 @@ from distill_lib.worlds.datasets import REAL
 
 KINDS = {"extractor": "extractors", "geometry": "geometries", "teacher": "teachers", "student": "students"}
 KINDS |= {"attributes": "attributes", "clip": "clips", "pipeline": "pipelines", "textstudent": "textstudents"}
+KINDS |= {"inpainter": "inpainters", "inpaintstudent": "inpaintstudents"}
 EVERY = {f"{kind}-{name}": recipe for kind, recipes in KINDS.items() for name, recipe in RECIPES[recipes].items()}
 NAMES = sorted(path.name for path in PRETRAINED.iterdir())
 
@@ -25,12 +26,12 @@ def recipe_of(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_settings_of_a_shipped_folder_are_those_of_its_recipe(name):
     recipe, settings = recipe_of(name), made(name)["config"]
-    parents = {"teacher", "start", "pipeline"}
+    parents = {"teacher", "start", "pipeline", "inpainter"}
     assert {k: v for k, v in settings.items() if k not in parents} == {
         k: v for k, v in recipe.items() if k not in parents
     }
     for key in parents & recipe.keys():
-        parent = f"{'pipeline' if key == 'pipeline' else 'teacher'}-{recipe[key]}"
+        parent = f"{'teacher' if key == 'start' else key}-{recipe[key]}"
         assert settings[key] == made(parent)["weights"], "made from another parent than is shipped"
 
 
@@ -56,7 +57,7 @@ def test_all_of_the_embedded_world_is_shipped_and_nothing_without_a_recipe():
 
 
 def test_an_unknown_name_is_refused_with_those_that_exist():
-    command = [sys.executable, "-m", "distill_lib.pretrained", "teacher-marble"]
+    command = [sys.executable, "-m", "distill_lib.making", "teacher-marble"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert "teacher-marble is unknown; choose of" in result.stderr and "teacher-textured" in result.stderr

@@ -10,7 +10,7 @@ import pytest
 import torch
 from real_folders import cifar_folder, fashion_folder
 
-from distill_lib import pretrained, students
+from distill_lib import making, pretrained, students
 from distill_lib.metrics import Reader
 from distill_lib.profiles import load
 from distill_lib.reach import ROOT
@@ -29,7 +29,7 @@ def test_a_few_steps_of_everything_on_a_folder_of_cifar10(tmp_path, runs, monkey
     for kind in ("extractors", "teachers", "students"):
         monkeypatch.setitem(recipes[kind], "cifar10", recipes[kind]["cifar10"] | SHORT)
     for kind in ("extractor", "teacher", "student"):
-        pretrained.make(f"{kind}-cifar10")
+        making.make(f"{kind}-cifar10")
         assert pretrained.made(f"{kind}-cifar10")["curve"][-1][0] == 2
     read = Reader(pretrained.extractor("cifar10")).read(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
     assert read["logits"].shape == (2, 10)

@@ -53,7 +53,7 @@ class Part(Strict):
     reference: Select | None = None
     compare: Literal["ratio", "difference", "distance", "change", "departure"] | None = None
     limit: float | Select = 1.0
-    each: list[Literal["t", "w", "steps", "nfe", "method"]] = []
+    each: list[Literal["t", "w", "steps", "nfe", "method", "kind"]] = []
     reduce: Literal["max", "median", "min"] | None = None
 
     @model_validator(mode="after")

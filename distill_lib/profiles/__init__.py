@@ -69,6 +69,8 @@ class Latent(_Strict):
     start: int = Field(description="steps of stage one's student, halved first")
     students: list[int] = Field(description="steps of the students that are measured")
     halving: TrainSettings
+    edits: int = Field(description="scenes that are edited, for each kind of edit")
+    inpainting: TrainSettings = Field(description="of each halving of the inpainting network")
 
 
 class Ablations(_Strict):

@@ -1,0 +1,284 @@
+"""Making the shipped weights, by the recipes of `profiles/pretrained.yaml`.
+
+`python -m distill_lib.making [NAME ..]` (that is `make teachers`) makes what is missing in `pretrained/`, or the named.
+"""
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from distill_lib import pretrained, store
+from distill_lib.artefacts import origin
+from distill_lib.attributes import AttributeReader, train_reader
+from distill_lib.extractor import Extractor, picture_lessons, scene_lessons, train_extractor
+from distill_lib.geometry import Geometry, train_geometry
+from distill_lib.inpainting import Masked, inpainter, inpainting_of, masked_pictures
+from distill_lib.methods.guidance_distillation import distill_guidance
+from distill_lib.methods.teacher import train_teacher
+from distill_lib.models import Network, build_unet, student_of
+from distill_lib.pipelines import Latents
+from distill_lib.pretrained import RECIPES, inpaint_network, key, made, pipeline, teacher
+from distill_lib.small_diffusion import captioned, latent_pictures, make_clip, train_small_diffusion
+from distill_lib.training import TrainSettings, follow
+from distill_lib.worlds.datasets import REAL, WORLDS, DatasetSpec, Pictures, load
+from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES
+
+__all__ = ["main", "make", "pictures_of", "settings_of"]
+
+_KINDS = {"extractors": "extractor", "geometries": "geometry", "teachers": "teacher", "students": "student"}
+_KINDS |= {"attributes": "attributes", "clips": "clip", "pipelines": "pipeline", "textstudents": "textstudent"}
+_KINDS |= {"inpainters": "inpainter", "inpaintstudents": "inpaintstudent"}
+_COMPILED = torch.cuda.is_available()  # on a CPU it does not pay, see models.Network
+_STAGE_ONE = "distill_lib.methods.guidance_distillation"
+_NOT_SETTINGS = (
+    "network",
+    "world",
+    "worlds",
+    "count",
+    "start",
+    "then",
+    "drop",
+    "teacher",
+    "w_max",
+    "width",
+    "pipeline",
+    "inpainter",
+)
+
+
+def settings_of(recipe: dict[str, Any]) -> TrainSettings:
+    """Training settings of a recipe."""
+    return TrainSettings(**{k: v for k, v in recipe.items() if k not in _NOT_SETTINGS})
+
+
+def pictures_of(recipe: dict[str, Any]) -> Pictures:
+    """The training pictures of a recipe; real data is read from the folder DISTILL_FOLDER."""
+    return load(DatasetSpec(name=recipe["world"], count=recipe["count"], seed=recipe["seed"]))
+
+
+def ship(name: str, unet: UNet2DConditionModel, runs: list[store.Run], config: dict[str, Any], command: str) -> None:
+    """Write the network of finished runs, each of which went on from the one before, to pretrained/name in fp16."""
+    folder = pretrained.PRETRAINED / name
+    unet.load_state_dict(runs[-1].weights())
+    for old in folder.glob("*.safetensors*"):  # another number of shards would leave some behind
+        old.unlink()
+    unet.register_to_config(_name_or_path=name)  # diffusers keeps the folder that a network was loaded from
+    unet.half().save_pretrained(folder, safe_serialization=True, max_shard_size="7MB")
+    write_origin(folder, runs, config, command)
+
+
+def write_origin(folder: Path, runs: list[store.Run], config: dict[str, Any], command: str) -> None:
+    """Write made.json: settings, data, commit, command and training curve (step, loss, seconds) over all runs."""
+    curve, step, seconds = [], 0, 0.0
+    for run in runs:
+        curve += [[step + r["step"], round(r["loss"], 5), round(seconds + r["seconds"], 1)] for r in run.progress()]
+        step, _, seconds = curve[-1]
+    digest = hashlib.sha256()
+    for weights in sorted(folder.rglob("*.safetensors")):
+        digest.update(weights.read_bytes())
+    record = {"config": config, "commit": origin()["commit"], "command": command, "curve": curve}
+    record |= {"weights": digest.hexdigest()}
+    with store.atomic(folder / "made.json") as part:
+        part.write_text(json.dumps(record))
+
+
+def make_teacher(name: str) -> None:
+    """Train the teacher of a world, from `start` (a teacher of the same classes) where the recipe names one.
+
+    `then` holds settings that differ in a second training, which goes on from the weights of the first.
+    """
+    recipe = dict(RECIPES["teachers"][name])
+    pictures = pictures_of(recipe)
+    if "start" in recipe:
+        unet = teacher(recipe["start"])
+        recipe["start"] = made(f"teacher-{recipe['start']}")["weights"]
+    else:
+        torch.manual_seed(recipe["seed"])  # initial weights are diffusers' own
+        sizes = RECIPES["networks"][recipe["network"]]
+        unet = build_unet(resolution=pictures.image.shape[-1], n_classes=len(pictures.names), **sizes)
+    first = {key: value for key, value in recipe.items() if key != "then"}
+    runs = [_train_teacher(name, unet, pictures, first)]
+    if "then" in recipe:
+        runs.append(_train_teacher(name, unet, pictures, first | recipe["then"] | {"start": runs[0].key}))
+    ship(f"teacher-{name}", unet, runs, recipe, f"make teachers NAMES=teacher-{name}")
+
+
+def _train_teacher(name: str, unet: UNet2DConditionModel, pictures: Pictures, config: dict[str, Any]) -> store.Run:
+    """One training; leaves its averaged weights in the network."""
+    run = store.Run(f"teacher-{name}", config, "distill_lib.methods.teacher")
+    training = train_teacher(
+        Network(unet, compiled=_COMPILED), pictures, settings_of(config), run, config.get("drop", 0.1)
+    )
+    if not run.done:
+        follow(training, f"teacher {name}", 30)
+    unet.load_state_dict(run.weights())
+    return run
+
+
+def make_student(name: str) -> None:
+    """Stage one: distil the guided pair of a teacher into one network that takes w."""
+    recipe = RECIPES["students"][name]
+    settings, pictures, net = settings_of(recipe), pictures_of(recipe), teacher(recipe["teacher"])
+    student = Network(student_of(net), compiled=_COMPILED)
+    pair = Network(net.requires_grad_(False), compiled=_COMPILED)
+    parent = made(f"teacher-{recipe['teacher']}")["weights"]
+    run = store.Run(f"student-{name}", recipe | {"teacher": parent}, _STAGE_ONE)
+    if not run.done:
+        follow(distill_guidance(student, pair, pictures, settings, run, recipe["w_max"]), f"stage one {name}", 30)
+    ship(f"student-{name}", student.module, [run], run.config, f"make teachers NAMES=student-{name}")
+
+
+def make_extractor(name: str) -> None:
+    """Train the network behind the metrics, on several worlds of single objects or on one set of real data."""
+    recipe = RECIPES["extractors"][name]
+    torch.manual_seed(recipe["seed"])
+    if "worlds" in recipe:
+        lessons = scene_lessons([WORLDS[world] for world in recipe["worlds"]], recipe["count"], recipe["seed"])
+        n_classes = len(SHAPES) * len(COLORS) * len(TEXTURES)
+    else:
+        pictures = pictures_of(recipe)
+        lessons, n_classes = picture_lessons(pictures), len(pictures.names)
+    net = Extractor(n_classes, lessons[2].shape[1] + 2, side=lessons[0].shape[-1])  # and blur and grain
+    run = store.Run(f"extractor-{name}", recipe, "distill_lib.extractor")
+    if not run.done:
+        forward = torch.compile(net, dynamic=False) if _COMPILED else net
+        trainable = SimpleNamespace(module=net, forward=forward)
+        follow(train_extractor(trainable, lessons, settings_of(recipe), run), f"extractor {name}", 30)
+    _ship_reader(f"extractor-{name}", run, recipe)
+
+
+def make_geometry(name: str) -> None:
+    """Train the network that reads masks and depth, on worlds of several looks."""
+    recipe = RECIPES["geometries"][name]
+    torch.manual_seed(recipe["seed"])
+    net = Geometry()
+    run = store.Run(f"geometry-{name}", recipe, "distill_lib.geometry")
+    if not run.done:
+        forward = torch.compile(net, dynamic=False) if _COMPILED else net
+        worlds = [WORLDS[world] for world in recipe["worlds"]]
+        trainable = SimpleNamespace(module=net, forward=forward)
+        follow(train_geometry(trainable, worlds, recipe["count"], settings_of(recipe), run), f"geometry {name}", 30)
+    _ship_reader(f"geometry-{name}", run, recipe)
+
+
+def make_attributes(name: str) -> None:
+    """Train the network that reads what a picture of two objects shows."""
+    recipe = RECIPES["attributes"][name]
+    image, asked = captioned(recipe["world"], recipe["count"], recipe["seed"])
+    torch.manual_seed(recipe["seed"])
+    net = AttributeReader(recipe["width"], image.shape[-1])
+    run = store.Run(f"attributes-{name}", recipe, "distill_lib.attributes", "distill_lib.worlds.captions")
+    if not run.done:
+        forward = torch.compile(net, dynamic=False) if _COMPILED else net
+        trainable = SimpleNamespace(module=net, forward=forward)
+        follow(train_reader(trainable, image, asked, settings_of(recipe), run), f"attributes {name}", 30)
+    _ship_reader(f"attributes-{name}", run, recipe)
+
+
+def make_judge(name: str) -> None:
+    """Train a mini CLIP that measures, on all captions."""
+    recipe = RECIPES["clips"][name]
+    image, asked = captioned(recipe["world"], recipe["count"], recipe["seed"])
+    _ship_reader(f"clip-{name}", make_clip(recipe, image, asked, {"world": recipe["world"]})[1], recipe)
+
+
+def make_text_student(name: str) -> None:
+    """Stage one in latents: the guided pair of a pipeline folded into one network that takes w."""
+    recipe = RECIPES["textstudents"][name]
+    source = f"pipeline-{recipe['pipeline']}"
+    told = pipeline(recipe["pipeline"])
+    pictures = latent_pictures(told, key(source), recipe["world"], recipe["count"], recipe["seed"])
+    _fold(f"textstudent-{name}", told.network, pictures, recipe, {"pipeline": made(source)["weights"]})
+
+
+def _fold(
+    name: str, pair: Network, pictures: Latents | Masked, recipe: dict[str, Any], parents: dict[str, str]
+) -> None:
+    """Ship the student of stage one of a pair in latents; `parents` stands in for what the recipe names."""
+    student, config = pair.student(), recipe | parents
+    run = store.Run(name, config, _STAGE_ONE, "distill_lib.inpainting")
+    if not run.done:
+        follow(distill_guidance(student, pair, pictures, settings_of(recipe), run, recipe["w_max"]), name, 30)
+    ship(name, student.module, [run], config, f"make teachers NAMES={name}")
+
+
+def make_inpainter(name: str) -> None:
+    """Train the U-Net of a pipeline on, with a mask and the rest of the picture shown to it."""
+    recipe = RECIPES["inpainters"][name]
+    told, source = pipeline(recipe["pipeline"]), f"pipeline-{recipe['pipeline']}"
+    net = inpainter(told, inpainting_of(told.network.module).requires_grad_(True))
+    config = recipe | {"pipeline": made(source)["weights"]}
+    run = store.Run(f"inpainter-{name}", config, "distill_lib.methods.teacher", "distill_lib.inpainting")
+    if not run.done:
+        pictures = masked_pictures(told, key(source), recipe["world"], recipe["count"], recipe["seed"])
+        follow(train_teacher(net, pictures, settings_of(recipe), run, recipe["drop"]), f"inpainter {name}", 30)
+    ship(f"inpainter-{name}", net.module, [run], config, f"make teachers NAMES=inpainter-{name}")
+
+
+def make_inpaint_student(name: str) -> None:
+    """Stage one of inpainting."""
+    recipe = RECIPES["inpaintstudents"][name]
+    source = f"pipeline-{recipe['pipeline']}"
+    told = pipeline(recipe["pipeline"])
+    pictures = masked_pictures(told, key(source), recipe["world"], recipe["count"], recipe["seed"])
+    parents = {"pipeline": made(source)["weights"], "inpainter": made(f"inpainter-{recipe['inpainter']}")["weights"]}
+    _fold(f"inpaintstudent-{name}", inpaint_network("inpainter", recipe["inpainter"], told), pictures, recipe, parents)
+
+
+def make_pipeline(name: str) -> None:
+    """Train a small Stable Diffusion and ship it as a folder of diffusers."""
+    recipe, folder = RECIPES["pipelines"][name], pretrained.PRETRAINED / f"pipeline-{name}"
+    for old in folder.rglob("*.safetensors*"):  # another number of shards would leave some behind
+        old.unlink()
+    runs = train_small_diffusion(recipe, folder)
+    write_origin(folder, runs, recipe, f"make teachers NAMES=pipeline-{name}")
+
+
+def _ship_reader(name: str, run: store.Run, recipe: dict[str, Any]) -> None:
+    """Write a finished network of our own, which is no diffusers one, to pretrained/name in fp16."""
+    folder = pretrained.PRETRAINED / name
+    store.save_tensors(folder / "weights.safetensors", {k: v.half() for k, v in run.weights().items()})
+    write_origin(folder, [run], recipe, f"make teachers NAMES={name}")
+
+
+def _needs_files(name: str) -> bool:
+    """Whether a recipe rests on real data, which is not here: it is made only when it is named."""
+    kind, _, rest = name.partition("-")
+    (recipes,) = [found for found, singular in _KINDS.items() if singular == kind]
+    return RECIPES[recipes][rest].get("world") in REAL
+
+
+def make(name: str) -> None:
+    """Make one shipped folder."""
+    kind, _, rest = name.partition("-")
+    makers = {"teacher": make_teacher, "student": make_student, "extractor": make_extractor, "geometry": make_geometry}
+    makers |= {"attributes": make_attributes, "clip": make_judge, "pipeline": make_pipeline}
+    makers |= {"textstudent": make_text_student, "inpainter": make_inpainter, "inpaintstudent": make_inpaint_student}
+    makers[kind](rest)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*")
+    everything = [f"{_KINDS[kind]}-{name}" for kind, recipes in RECIPES.items() if kind in _KINDS for name in recipes]
+    names = parser.parse_args().names
+    if unknown := set(names) - set(everything):
+        parser.error(f"{', '.join(sorted(unknown))} is unknown; choose of {', '.join(everything)}")
+    there = {path.parent.name for path in pretrained.PRETRAINED.glob("*/made.json")}
+    missing = [name for name in everything if name not in there and not _needs_files(name)]
+    try:
+        for name in names or missing:
+            make(name)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
