@@ -26,6 +26,7 @@ from distill_lib.worlds.scenes import TEXTURES
 
 __all__ = [
     "BATCH",
+    "STOCHASTIC",
     "Measured",
     "check_steps",
     "check_strengths",
@@ -46,7 +47,7 @@ BATCH = 64
 """Samples in one call of a network while measuring (a guided pair holds twice as many rows)."""
 
 Row = dict[str, Any]
-_STOCHASTIC = {"ours-S": sample_stochastic, "ancestral": sample_ancestral}
+STOCHASTIC = {"ours-S": sample_stochastic, "ancestral": sample_ancestral}
 """The samplers of the methods that draw noise on the way; all others are deterministic."""
 
 
@@ -126,9 +127,9 @@ def sample_pictures(
         z_T = noise.normal(seed, "z_T", 0, index, net.shape)
         if method in SOLVERS:
             return sample_by(method, denoise, z_T, n_steps, net.schedule)
-        if method in _STOCHASTIC:
+        if method in STOCHASTIC:
             fresh = lambda i: noise.normal(seed, "fresh", i, index, net.shape)  # noqa: E731
-            return _STOCHASTIC[method](denoise, z_T, n_steps, fresh, net.schedule)
+            return STOCHASTIC[method](denoise, z_T, n_steps, fresh, net.schedule)
         return sample(denoise, z_T, n_steps, net.schedule)
 
     return in_batches(net, len(label), draw)
@@ -137,7 +138,7 @@ def sample_pictures(
 def samples_of(net: Network, n_steps: int, w: float, n: int, seed: int = 0, method: str = "ours-D") -> Tensor:
     """Pictures uint8 (n, 3, R, R) as `sample_pictures` draws them, kept by the weights that they came from."""
     spec = {"net": weights_name(net.module, "net"), "steps": n_steps, "w": w, "n": n, "seed": seed, "bf16": net.bf16}
-    spec |= {"sampler": method if method in (*_STOCHASTIC, *SOLVERS) else "deterministic"}
+    spec |= {"sampler": method if method in (*STOCHASTIC, *SOLVERS) else "deterministic"}
 
     def make() -> dict[str, Tensor]:
         return {"image": sample_pictures(net, n_steps, w, classes(n, net.null), seed, method)}

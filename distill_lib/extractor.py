@@ -17,7 +17,7 @@ from torch.nn.functional import conv2d, cross_entropy, interpolate, pad
 
 from distill_lib.store import Run
 from distill_lib.training import Loop, Progress, Trainable, TrainSettings
-from distill_lib.worlds.datasets import Pictures, render_pictures
+from distill_lib.worlds.datasets import Pictures, rendered_once
 from distill_lib.worlds.scenes import COLORS, TEXTURES, Scenes, SceneSpec
 
 __all__ = [
@@ -167,7 +167,7 @@ def scene_lessons(worlds: list[SceneSpec], count: int, seed: int) -> Lessons:
     """
     images, labels, values, weights = [], [], [], []
     for world in worlds:
-        image, scenes = render_pictures(world, seed, torch.arange(count))
+        image, scenes = rendered_once(world, seed, count)
         value, weight = (factors_of_two if world.objects == 2 else factors)(scenes, world)
         plain = torch.zeros_like(scenes.texture) if not world.texture else scenes.texture
         images.append(image)

@@ -185,7 +185,7 @@ def make_judge(name: str) -> None:
     """Train a mini CLIP that measures, on all captions."""
     recipe = RECIPES["clips"][name]
     image, asked = captioned(recipe["world"], recipe["count"], recipe["seed"])
-    _ship_reader(f"clip-{name}", make_clip(recipe, image, asked, {"world": recipe["world"]})[1], recipe)
+    _ship_reader(f"clip-{name}", make_clip(recipe, image, asked, {"world": WORLDS[recipe["world"]]})[1], recipe)
 
 
 def make_text_student(name: str) -> None:
@@ -234,8 +234,6 @@ def make_inpaint_student(name: str) -> None:
 def make_pipeline(name: str) -> None:
     """Train a small Stable Diffusion and ship it as a folder of diffusers."""
     recipe, folder = RECIPES["pipelines"][name], pretrained.PRETRAINED / f"pipeline-{name}"
-    for old in folder.rglob("*.safetensors*"):  # another number of shards would leave some behind
-        old.unlink()
     runs = train_small_diffusion(recipe, folder)
     write_origin(folder, runs, recipe, f"make teachers NAMES=pipeline-{name}")
 

@@ -30,9 +30,10 @@ def text_states(pipe: StableDiffusionPipeline, prompts: list[str]) -> Tensor:
     return pipe.text_encoder(ids.input_ids.to(pipe.text_encoder.device))[0].float()
 
 
-def decode(pipe: StableDiffusionPipeline, z: Tensor) -> Tensor:
+def decode(pipe: StableDiffusionPipeline, z: Tensor, bf16: bool = False) -> Tensor:
     """Pictures (B, 3, R, R) in [-1, 1] of latents that are scaled as the U-Net knows them."""
-    return pipe.vae.decode(z.to(pipe.vae.device) / pipe.vae.config.scaling_factor).sample
+    with torch.autocast(pipe.vae.device.type, torch.bfloat16, enabled=bf16):
+        return pipe.vae.decode(z.to(pipe.vae.device) / pipe.vae.config.scaling_factor).sample.float()
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class TextToImage:
     @torch.no_grad()
     def pictures(self, z: Tensor) -> Tensor:
         """Pictures uint8 (B, 3, R, R) of latents."""
-        return to_bytes(decode(self.pipe, z))
+        return to_bytes(self.network.decode(z))
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,6 @@ def open_pipeline(source: str | Path, bf16: bool = True) -> TextToImage:
             null=text_states(pipe, [""])[0],
             schedule=Schedule.from_scheduler(scheduler),
             predicts=scheduler.config.prediction_type,
-            decode=partial(decode, pipe),
+            decode=partial(decode, pipe, bf16=bf16),
         ),
     )

@@ -17,17 +17,20 @@ from torch import Tensor
 from torch.nn import Module
 
 from distill_lib.attributes import attribute_accuracy, prompt_accuracy, read_attributes
-from distill_lib.evaluation import held_out, sample_pictures
+from distill_lib.evaluation import STOCHASTIC, sample_pictures
 from distill_lib.extractor import weights_name
 from distill_lib.metrics import Reader, fid, laplacian_variance, paired, quality
 from distill_lib.models import Network
 from distill_lib.pipelines import TextToImage
 from distill_lib.samplers import nfe
+from distill_lib.solvers import SOLVERS
 from distill_lib.store import cached
 from distill_lib.text import Clip
-from distill_lib.worlds.captions import drawn_attributes, say, tokenizer
+from distill_lib.worlds.captions import attributes, drawn_attributes, names_held_out, say, tokenizer
+from distill_lib.worlds.datasets import WORLDS, render_pictures
+from distill_lib.worlds.scenes import draw_scenes
 
-__all__ = ["Judges", "Prompted", "alignment"]
+__all__ = ["Judges", "Prompted", "alignment", "real_pictures"]
 
 Row = dict[str, Any]
 
@@ -51,6 +54,19 @@ def alignment(clip: Clip, image: Tensor, prompts: list[str]) -> Tensor:
         for some, words in zip(image.split(256), ids.split(256), strict=True)
     ]
     return torch.cat(parts)
+
+
+def real_pictures(world: str, n: int, part: int = 0, unseen: bool = False) -> tuple[Tensor, Tensor]:
+    """Pictures uint8 (n, 3, R, R) that no training has seen, and their attributes (n, 2, 4), of the content of prompts.
+
+    Those of seed 1000 + part that hold no pair of `worlds.captions.HELD_OUT`, or with `unseen` those that do.
+    """
+    scenes = draw_scenes(WORLDS[world], 1000 + part, torch.arange(8 * n + 64))
+    asked = attributes(scenes, WORLDS[world])
+    index = (names_held_out(asked) == unseen).nonzero()[:n, 0]
+    make = lambda: {"image": render_pictures(WORLDS[world], 1000 + part, index)[0]}  # noqa: E731
+    spec = {"world": WORLDS[world], "n": n, "part": part, "unseen": unseen}
+    return cached("real", spec, make, __name__)["image"], asked[index]
 
 
 class Prompted:
@@ -81,14 +97,10 @@ class Prompted:
         self.teacher_steps, self.w, self.seed = teacher_steps, w, seed
         self.asked = drawn_attributes(n, seed, unseen)
         self.prompts = say(self.asked)
-        self._real = held_out(world, n)  # one tensor, so that a reader reads it once
+        self.real, self.shows = real_pictures(world, n, 0, unseen)  # what the world has of that kind
+        self._unseen = unseen
         self._states: Tensor | None = None
         self._kept: dict[tuple[Any, ...], Tensor] = {}
-
-    @property
-    def real(self) -> Tensor:
-        """Pictures of the world, of any content, uint8 (n, 3, R, R)."""
-        return self._real
 
     @property
     def states(self) -> Tensor:
@@ -102,7 +114,8 @@ class Prompted:
     def pictures(self, net: Network, n_steps: int, w: float, method: str = "ours-D") -> Tensor:
         """Pictures uint8 (n, 3, R, R) of the prompts by the sampler of `method`; kept by the weights they came from."""
         words = hashlib.sha256("\n".join(self.prompts).encode()).hexdigest()[:12]
-        spec = {"net": weights_name(net.module, "net"), "steps": n_steps, "w": w, "prompts": words, "method": method}
+        spec = {"net": weights_name(net.module, "net"), "steps": n_steps, "w": w, "prompts": words}
+        spec |= {"sampler": method if method in (*STOCHASTIC, *SOLVERS) else "deterministic"}
         spec |= {"seed": self.seed, "bf16": net.bf16, "vae": weights_name(self.told.pipe.vae, "vae")}
 
         def make() -> dict[str, Tensor]:
@@ -117,13 +130,13 @@ class Prompted:
         """The teacher's own pictures at its many steps, at its own strength unless another is named."""
         return self.pictures(self.told.network, self.teacher_steps, self.w if w is None else w)
 
-    def judged(self, image: Tensor) -> dict[str, float]:
-        """What the judges find in pictures of the prompts, uint8 (n, 3, R, R)."""
-        found = read_attributes(self.judges.attributes, image)
+    def judged(self, image: Tensor, asked: Tensor | None = None) -> dict[str, float]:
+        """What the judges find in pictures uint8 (n, 3, R, R) of the prompts, or of other attributes (n, 2, 4)."""
+        found, asked = read_attributes(self.judges.attributes, image), self.asked if asked is None else asked
         return {
-            "attribute_accuracy": attribute_accuracy(found, self.asked).mean().item(),
-            "prompt_accuracy": prompt_accuracy(found, self.asked).mean().item(),
-            "clip": alignment(self.judges.clip, image, self.prompts).mean().item(),
+            "attribute_accuracy": attribute_accuracy(found, asked).mean().item(),
+            "prompt_accuracy": prompt_accuracy(found, asked).mean().item(),
+            "clip": alignment(self.judges.clip, image, say(asked)).mean().item(),
             "sharpness": laplacian_variance(image),
         }
 
@@ -139,12 +152,22 @@ class Prompted:
         about = {"method": method, "steps": n_steps, "w": w, "nfe": nfe(n_steps, w, not net.takes_w)}
         return [about | {"metric": m, "value": value, "n": self.n, "seed": self.seed} for m, value in values.items()]
 
-    def floor_rows(self) -> list[Row]:
-        """Real pictures against other real ones, and how sharp they are."""
-        values = {"floor_fid": fid(self.judges.reader, held_out(self.world, self.n, part=1), self.real)}
-        values |= {"sharpness": laplacian_variance(self.real)}
-        about = {"method": "real", "n": self.n, "seed": self.seed}
-        return [about | {"metric": metric, "value": value} for metric, value in values.items()]
+    def floor_rows(self, many: int = 0) -> list[Row]:
+        """Real pictures against other real ones, at n and at `many`; what the judges find in them and in their latents.
+
+        A judge that misreads real pictures bounds what any model can reach, and so does the autoencoder.
+        """
+        rows = []
+        for n in sorted({self.n, many} - {0}):
+            sets = [real_pictures(self.world, n, part, self._unseen)[0] for part in (0, 1)]
+            about = {"method": "real", "metric": "floor_fid", "n": n, "seed": self.seed}
+            rows.append(about | {"value": fid(self.judges.reader, *sets)})
+        back = torch.cat([self.told.pictures(self.told.latents(part)).cpu() for part in self.real.split(64)])
+        for method, image in (("real", self.real), ("autoencoder", back)):
+            about = {"method": method, "n": self.n, "seed": self.seed}
+            found = self.judged(image, self.shows)
+            rows += [about | {"metric": metric, "value": value} for metric, value in found.items()]
+        return rows
 
     def measure(self, method: str, nets: dict[int, Network], ws: Iterable[float]) -> list[Row]:
         """Rows of `method` for the network of each step count, at each strength."""

@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from distill_lib import store
 from distill_lib.methods.autoencoder import Critic, Players, build_autoencoder, train_autoencoder
 from distill_lib.methods.teacher import train_teacher
-from distill_lib.models import Network
+from distill_lib.models import Network, config_of
 from distill_lib.noise import uniform
 from distill_lib.pipelines import Latents, TextToImage, decode, text_states
 from distill_lib.schedules import OURS
 from distill_lib.text import Clip, build_text_encoder, train_clip
 from distill_lib.training import Trainable, TrainSettings, finish
 from distill_lib.worlds.captions import PHRASINGS, attributes, names_held_out, say, tokenizer
-from distill_lib.worlds.datasets import WORLDS, render_pictures
+from distill_lib.worlds.datasets import WORLDS, rendered_once
 
 __all__ = [
     "build_clip",
@@ -45,14 +45,8 @@ _BATCH = 64
 
 def captioned(world: str, count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Pictures uint8 (N, 3, R, R) of a world of two objects, and their attributes (N, 2, 4); rendered once."""
-
-    def make() -> dict[str, Tensor]:
-        image, scenes = render_pictures(WORLDS[world], seed, torch.arange(count))
-        return {"image": image, "attributes": attributes(scenes, WORLDS[world])}
-
-    key = {"world": WORLDS[world], "count": count, "seed": seed}
-    found = store.cached("captioned", key, make, "distill_lib.worlds.datasets")
-    return found["image"], found["attributes"]
+    image, scenes = rendered_once(WORLDS[world], seed, count)
+    return image, attributes(scenes, WORLDS[world])
 
 
 def phrased(asked: Tensor, seed: int) -> list[str]:
@@ -161,7 +155,8 @@ def train_small_diffusion(recipe: dict[str, Any], folder: Path) -> list[store.Ru
     """
     image, asked = captioned(recipe["world"], recipe["count"], recipe["seed"])
     known = ~names_held_out(asked)
-    data = {name: recipe[name] for name in ("world", "count", "seed")}
+    # the world itself and not its name: it may be made harder
+    data = {"world": WORLDS[recipe["world"]], "count": recipe["count"], "seed": recipe["seed"]}
     clip, clip_run = make_clip(recipe["clip"], image[known], asked[known], data)
     vae, vae_run = _autoencoder(recipe["autoencoder"], clip, image, data | {"parent": clip_run.key})
     vae.register_to_config(scaling_factor=1.0)
@@ -173,15 +168,18 @@ def train_small_diffusion(recipe: dict[str, Any], folder: Path) -> list[store.Ru
     pipe = StableDiffusionPipeline(
         **parts, unet=unet, safety_checker=None, feature_extractor=None, requires_safety_checker=False
     )
-    told = TextToImage(pipe, Network(unet, null=text_states(pipe, [""])[0], decode=partial(decode, pipe)))
+    told = TextToImage(pipe, Network(unet, null=text_states(pipe, [""])[0], decode=partial(decode, pipe, bf16=True)))
     z = encoded(told, image[known])
     scale = 1 / z.float().std().item()
     vae.register_to_config(scaling_factor=scale)
-    config = {"parents": [clip_run.key, vae_run.key], "unet": recipe["unet"], "scale": scale}
-    run = store.Run("text-teacher", config, "distill_lib.methods.teacher", "distill_lib.pipelines")
+    config = {"parents": [clip_run.key, vae_run.key], "settings": recipe["unet"], "unet": config_of(unet)}
+    code = ("distill_lib.methods.teacher", "distill_lib.pipelines", "distill_lib.worlds.captions")
+    run = store.Run("text-teacher", config, *code)
     pictures = Latents(scale * z.float(), phrased(asked[known], recipe["seed"]), told)
     training = train_teacher(told.network, pictures, _settings(recipe["unet"]), run, recipe["unet"]["drop"])
     finish(told.network, training, run, "text-to-image teacher")
+    for old in folder.rglob("*.safetensors*"):  # another number of shards would leave some behind
+        old.unlink()
     pipe.to(dtype=torch.float16)
     pipe.save_pretrained(folder, safe_serialization=True, max_shard_size="7MB")
     return [clip_run, vae_run, run]

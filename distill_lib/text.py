@@ -17,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from distill_lib.store import Run
 from distill_lib.training import Loop, Progress, Trainable, TrainSettings
-from distill_lib.worlds.captions import LENGTH, PHRASINGS, exchanged, say
+from distill_lib.worlds.captions import LENGTH, PHRASINGS, exchanged, names_held_out, say
 
 __all__ = ["EMBEDDING", "Clip", "build_text_encoder", "contrastive_loss", "train_clip"]
 
@@ -118,6 +118,9 @@ def train_clip(
         index = draws.integer("picture", len(image)).cpu()
         phrasing, right = draws.integer("phrasing", len(PHRASINGS)).cpu(), asked[index]
         wrong = exchanged(right, draws.uniform("exchange").cpu())
+        # a pair held out would be met as a mistake alone, and learned to be one
+        unseen = names_held_out(wrong) & ~names_held_out(right)
+        wrong = torch.where(unseen[:, None, None], right, wrong)
         shown = image[index].to(loop.device).float() / 127.5 - 1
         with torch.autocast(loop.device.type, torch.bfloat16, enabled=settings.bf16):
             *found, scale = net.forward(shown, ids(right, phrasing), ids(wrong, phrasing))

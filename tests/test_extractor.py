@@ -123,6 +123,10 @@ def test_the_factors_of_two_objects_are_those_of_the_left_one_and_then_of_the_ri
     assert values.shape == weights.shape == (50, n + 9)
     left, right = values[:, 0], values[:, n]  # 2 x of either
     assert torch.equal(torch.stack([left, right], 1), 2 * scenes.position[:, :2, 0].sort(1).values)
+    order = torch.tensor([1, 0, *range(2, scenes.shape.shape[1])])
+    names = ("shape", "color", "texture", "present", "position", "size", "rotation", "albedo", "frequency")
+    stored = replace(scenes, **{name: getattr(scenes, name)[:, order] for name in names})
+    assert torch.equal(factors_of_two(stored, spec)[0], values)  # however they are stored
     turned = replace(scenes, light=scenes.light + 0.3)
     assert ((factors_of_two(turned, spec)[0] != values).sum(1) == 1).all()  # what is the scene's is there once
 

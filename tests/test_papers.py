@@ -33,7 +33,8 @@ CLAIMS = {
     "guided": [
         f"g-{name}"
         for name in (
-            "A1 A2 A3 P1 P2 P3 S1 S2 S3 S4 S5 S6 S7 S8 S9 S9a S10 T1a T1b T1c T1d T1e T2 E1 E2 F2 F6a F6b F6c F10 F11 F12"
+            "A1 A2 A3 E1 E2 P1 P2 P3 S1 S2 S3 S4 S5 S6 S7 S8 S9 S9a S10 T1a T1b T1c T1d T1e T2 "
+            "F2 F6a F6b F6c F10 F11 F12"
         ).split()
     ],
     "sdxs": [

@@ -19,7 +19,7 @@ def test_an_exchange_changes_the_caption_in_one_attribute_or_in_all_and_keeps_th
     assert same == alike.tolist()
     moved = (found != asked)[:, 0].sum(1)
     everything = (found == asked.flip(1)).flatten(1).all(1)
-    assert ((moved == 1) | everything).all() or alike.any()
+    assert ((moved == 1) | everything | alike).all()
     assert torch.equal(found.sort(1).values, asked.sort(1).values)  # nothing is added, nothing lost
     assert 0.15 < (everything & ~alike).float().mean() < 0.6
 

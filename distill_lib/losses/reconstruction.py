@@ -1,7 +1,7 @@
 """What an autoencoder of pictures is trained by.
 
     l1           |x - x_hat|                                                                                   (1)
-    perceptual   sum over layers of |f_l(x) - f_l(x_hat)|^2, features of unit length at each place             (2)
+    perceptual   mean over layers of |f_l(x) - f_l(x_hat)|^2, features of unit length at each place            (2)
     critic       max(0, 1 - D(x)) + max(0, 1 + D(x_hat))     what the critic D learns                          (3)
     fooling      -D(x_hat)                                   what the decoder learns from it                   (4)
     kl           |mean|^2 + var - log var - 1, halved        towards unit latents                              (5)
@@ -33,7 +33,7 @@ def l1_loss(x: Tensor, x_hat: Tensor) -> Tensor:
 def perceptual_loss(features: Sequence[Tensor], features_hat: Sequence[Tensor]) -> Tensor:
     """(2), (B,); layers (B, C, H, W) of the picture and of its reconstruction."""
     pairs = zip(features, features_hat, strict=True)
-    return torch.stack([mean_square(normalize(a, dim=1) - normalize(b, dim=1)) * a.shape[1] for a, b in pairs]).sum(0)
+    return torch.stack([mean_square(normalize(a, dim=1) - normalize(b, dim=1)) * a.shape[1] for a, b in pairs]).mean(0)
 
 
 def critic_loss(real: Tensor, fake: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ def train_autoencoder(
     image: Tensor,
     settings: TrainSettings,
     run: Run,
-    weights: tuple[float, float, float] = (1.0, 0.1, 1e-4),
+    weights: tuple[float, float, float] = (0.5, 0.2, 1e-4),
     alone: int = 0,
 ) -> Iterator[Progress]:
     """Train net.module, `Players`, on pictures uint8 (N, 3, R, R).
@@ -96,11 +96,12 @@ def train_autoencoder(
             found = net.forward(x, eps)
             x_hat, mean, log_variance, real, fake, fooled = (part.float() for part in found)
             with torch.no_grad():
-                seen = features(x)
-            seen_hat = features(x_hat)
+                seen = [layer.float() for layer in features(x)]
+            seen_hat = [layer.float() for layer in features(x_hat)]
         loss = (
             l1_loss(x, x_hat) + perceptual * perceptual_loss(seen, seen_hat) + divergence * kl_loss(mean, log_variance)
         )
         if step >= alone:
-            loss = loss + fooling * fooling_loss(fooled) + critic_loss(real, fake)
+            # Adam does not see the factor, the one bound on the gradients of both players does
+            loss = loss + fooling * fooling_loss(fooled) + 0.1 * critic_loss(real, fake)
         yield loop.update(loss)

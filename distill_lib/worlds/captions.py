@@ -159,7 +159,7 @@ def check_prompt(prompt: str) -> None:
     Raises:
         ValueError: names each such word and the nearest known ones.
     """
-    unknown = [word for word in re.findall(r"[^\s,.]+", prompt.lower()) if word not in WORDS]
+    unknown = [word for word in re.findall(r"[^\s.]+", prompt.lower()) if word not in WORDS]
     if unknown:
         near = {word: difflib.get_close_matches(word, WORDS, 3, 0.4) or list(COLORS)[:3] for word in unknown}
         told = "; ".join(f"{word!r} (did you mean {', '.join(found)}?)" for word, found in near.items())

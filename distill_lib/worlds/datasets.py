@@ -21,7 +21,7 @@ from distill_lib.models import to_patches
 from distill_lib.store import cached
 from distill_lib.worlds.scenes import Scenes, SceneSpec, class_names, draw_scenes, render
 
-__all__ = ["REAL", "WORLDS", "DatasetSpec", "Pictures", "load", "render_pictures"]
+__all__ = ["REAL", "WORLDS", "DatasetSpec", "Pictures", "load", "render_pictures", "rendered_once"]
 
 WORLDS = {
     "plain": SceneSpec(texture=0, tiles=0, clutter=0),
@@ -101,6 +101,13 @@ def render_pictures(spec: SceneSpec, seed: int, index: Tensor) -> tuple[Tensor, 
     scenes = draw_scenes(spec, seed, index)
     parts = [render(draw_scenes(spec, seed, part), spec).image for part in index.split(_CHUNK)]
     return (torch.cat(parts) * 127.5 + 127.5).round().to(torch.uint8), scenes
+
+
+def rendered_once(spec: SceneSpec, seed: int, count: int) -> tuple[Tensor, Scenes]:
+    """`render_pictures` of the first `count` scenes of a seed; the pictures are kept in `runs/cache`."""
+    make = lambda: {"image": render_pictures(spec, seed, torch.arange(count))[0]}  # noqa: E731
+    image = cached("scenes", {"spec": spec, "seed": seed, "count": count}, make, __name__)["image"]
+    return image, draw_scenes(spec, seed, torch.arange(count))
 
 
 def _render_all(spec: DatasetSpec) -> dict[str, Tensor]:
