@@ -41,6 +41,7 @@ __all__ = [
 
 
 _LAYERS = ("64", "logits")
+_INCEPTION = "inception-v3-compat", ("2048", "logits_unbiased")
 
 
 def to_bytes(image: Tensor) -> Tensor:
@@ -51,24 +52,30 @@ def to_bytes(image: Tensor) -> Tensor:
 class Reader:
     """The extractor as the metrics use it: registered with torch-fidelity under a name with its hash.
 
+    None stands for the Inception network of the papers, for pictures of other people's models.
+
     What it reads of a tensor of pictures is kept for as long as the tensor lives, so that the same pictures behind many
     metrics are read once; do not change a tensor in place between two of them.
     """
 
-    def __init__(self, net: Extractor) -> None:
-        self.net = net
-        self.name = weights_name(net, "scenes")
-        if self.name not in FEATURE_EXTRACTORS_REGISTRY:
-            torch_fidelity.register_feature_extractor(self.name, _registered(net))
-        self._registered = create_feature_extractor(self.name, list(_LAYERS), cuda=False, verbose=False)
+    def __init__(self, net: Extractor | None) -> None:
+        if net is None:  # torch-fidelity fetches the weights the first time
+            self.name, (self.features, self.logits) = _INCEPTION
+        else:
+            self.name, (self.features, self.logits) = weights_name(net, "scenes"), _LAYERS
+            if self.name not in FEATURE_EXTRACTORS_REGISTRY:
+                torch_fidelity.register_feature_extractor(self.name, _registered(net))
+        self._cuda = net is None and torch.cuda.is_available()
+        layers = [self.features, self.logits]
+        self._registered = create_feature_extractor(self.name, layers, cuda=self._cuda, verbose=False)
         self._read = WeakTensorKeyDictionary()
 
     def read(self, image: Tensor) -> dict[str, Tensor]:
-        """Features "64" (N, 64) and class "logits" (N, C) of pictures uint8 (N, 3, R, R), in float64."""
+        """Features (N, F) and class logits (N, C) of pictures uint8 (N, 3, R, R), by the names of their layers."""
         if image not in self._read:
             # no worker processes (save_cpu_ram): they cost more than reading tensors
             self._read[image] = get_featuresdict_from_dataset(
-                _Pictures(image), self._registered, batch_size=256, cuda=False, save_cpu_ram=True, verbose=False
+                _Pictures(image), self._registered, batch_size=256, cuda=self._cuda, save_cpu_ram=True, verbose=False
             )
         return self._read[image]
 
@@ -114,8 +121,8 @@ class _Pictures(Dataset):
 
 
 def fid(reader: Reader, image: Tensor, other: Tensor) -> float:
-    """Frechet distance of the 64 features of two sets of pictures, uint8 (N, 3, R, R)."""
-    statistics = [fid_featuresdict_to_statistics(reader.read(x), "64") for x in (image, other)]
+    """Frechet distance of the features of two sets of pictures, uint8 (N, 3, R, R)."""
+    statistics = [fid_featuresdict_to_statistics(reader.read(x), reader.features) for x in (image, other)]
     return fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
 
 
@@ -123,12 +130,12 @@ def quality(reader: Reader, image: Tensor, real: Tensor) -> dict[str, float]:
     """fid, kid, is, precision and recall of pictures against real ones, by their names in the contracts."""
     found, other = reader.read(image), reader.read(real)
     subset = {"kid_subset_size": min(1000, min(len(image), len(real)) // 2), "kid_subsets": 20}
-    kid = kid_featuresdict_to_metric(found, other, "64", verbose=False, **subset)
-    near = prc_featuresdict_to_metric(found, other, "64", save_cpu_ram=True, verbose=False)
+    kid = kid_featuresdict_to_metric(found, other, reader.features, verbose=False, **subset)
+    near = prc_featuresdict_to_metric(found, other, reader.features, save_cpu_ram=True, verbose=False)
     return {
         "fid": fid(reader, image, real),
         "kid": kid["kernel_inception_distance_mean"],
-        "is": isc_featuresdict_to_metric(found, "logits", isc_splits=1, verbose=False)["inception_score_mean"],
+        "is": isc_featuresdict_to_metric(found, reader.logits, isc_splits=1, verbose=False)["inception_score_mean"],
         "precision": near["precision"],
         "recall": near["recall"],
     }

@@ -216,6 +216,12 @@ class Network:
         alpha_t, sigma_t = self.schedule(t, z_t)
         return (answer.float() - sigma_t * z_t) / alpha_t  # finite: alpha_T > 0 wherever epsilon can be predicted
 
+    def exact(self) -> "Network":
+        """The same weights, run in float32."""
+        null = self.null if isinstance(self.null, Tensor) else None
+        alike = {"null": null, "schedule": self.schedule, "predicts": self.predicts, "decode": self.decode}
+        return Network(self.module, bf16=False, **alike)
+
     def student(self) -> "Network":
         """A network that starts as a copy of this one, takes w and predicts v, under the same grid and precision.
 

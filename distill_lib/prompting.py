@@ -5,22 +5,26 @@ clip                                    mean cosine between picture and prompt i
 fid, kid, precision, recall             against pictures of the world, by an extractor for two objects
 fid_teacher, paired                     against the many-step teacher at the same strength, from the same noise
 sharpness                               variance of the Laplacian
+
+Of prompts that are no world's, only clip, fid_teacher, paired and sharpness can be told.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
+from transformers import CLIPModel, CLIPProcessor
 
 from distill_lib.attributes import attribute_accuracy, prompt_accuracy, read_attributes
 from distill_lib.evaluation import STOCHASTIC, sample_pictures
 from distill_lib.extractor import weights_name
 from distill_lib.metrics import Reader, fid, laplacian_variance, paired, quality
-from distill_lib.models import Network
+from distill_lib.models import Network, home
 from distill_lib.pipelines import TextToImage
 from distill_lib.samplers import nfe
 from distill_lib.solvers import SOLVERS
@@ -30,18 +34,47 @@ from distill_lib.worlds.captions import attributes, drawn_attributes, names_held
 from distill_lib.worlds.datasets import WORLDS, render_pictures
 from distill_lib.worlds.scenes import draw_scenes
 
-__all__ = ["Judges", "Prompted", "alignment", "real_pictures"]
+__all__ = ["Judges", "Prompted", "alignment", "clip_of", "real_pictures"]
 
 Row = dict[str, Any]
+_BATCH = 256
 
 
 @dataclass(frozen=True)
 class Judges:
-    """The networks that measure: features of two objects, attributes, and a mini CLIP."""
+    """The networks that measure: features, the cosine of picture and prompt, and what two objects show.
+
+    clip takes pictures uint8 (N, 3, R, R) and their prompts, as `alignment` and `clip_of` do once their model is told.
+    """
 
     reader: Reader
-    attributes: Module
-    clip: Clip
+    clip: Callable[[Tensor, list[str]], Tensor]
+    attributes: Module | None = None
+
+
+def clip_of(source: str | Path) -> Callable[[Tensor, list[str]], Tensor]:
+    """A CLIP of other people, from a folder or hub id, as a judge: the cosine of pictures and prompts, (N,).
+
+    Raises:
+        ValueError: nothing usable is there.
+    """
+    try:
+        model = CLIPModel.from_pretrained(source, use_safetensors=True).to(home()).eval().requires_grad_(False)
+        reads = CLIPProcessor.from_pretrained(source)
+    except Exception as error:
+        raise ValueError(f"clip={str(source)!r} is no usable CLIP: {' '.join(str(error).split())}") from error
+
+    @torch.no_grad()
+    def judge(image: Tensor, prompts: list[str]) -> Tensor:
+        parts = []
+        for index in torch.arange(len(image)).split(_BATCH):
+            words = [prompts[i] for i in index.tolist()]
+            given = reads(text=words, images=list(image[index]), return_tensors="pt", padding=True, truncation=True)
+            found = model(**given.to(model.device))
+            parts.append((found.image_embeds * found.text_embeds).sum(1).cpu())
+        return torch.cat(parts)
+
+    return judge
 
 
 @torch.no_grad()
@@ -51,7 +84,7 @@ def alignment(clip: Clip, image: Tensor, prompts: list[str]) -> Tensor:
     device = clip.log_scale.device
     parts = [
         (clip.of_image(some.to(device).float() / 127.5 - 1) * clip.of_text(words.to(device))).sum(1).cpu()
-        for some, words in zip(image.split(256), ids.split(256), strict=True)
+        for some, words in zip(image.split(_BATCH), ids.split(_BATCH), strict=True)
     ]
     return torch.cat(parts)
 
@@ -80,6 +113,7 @@ class Prompted:
         teacher_steps, w: steps of the teacher that stands for the truth, and the strength at which it is shown.
         seed: of prompts and noise.
         unseen: ask for the pairs of colour and shape that no text-to-image training has seen, and for no other.
+        prompts: n other prompts, of which nothing else is known; `world` is then empty.
     """
 
     def __init__(
@@ -92,12 +126,14 @@ class Prompted:
         w: float,
         seed: int = 0,
         unseen: bool = False,
+        prompts: list[str] | None = None,
     ) -> None:
         self.told, self.judges, self.world, self.n = told, judges, world, n
         self.teacher_steps, self.w, self.seed = teacher_steps, w, seed
-        self.asked = drawn_attributes(n, seed, unseen)
-        self.prompts = say(self.asked)
-        self.real, self.shows = real_pictures(world, n, 0, unseen)  # what the world has of that kind
+        if prompts is None:
+            self.asked = drawn_attributes(n, seed, unseen)
+            self.real, self.shows = real_pictures(world, n, 0, unseen)  # what the world has of that kind
+        self.prompts = say(self.asked) if prompts is None else prompts
         self._unseen = unseen
         self._states: Tensor | None = None
         self._kept: dict[tuple[Any, ...], Tensor] = {}
@@ -132,13 +168,13 @@ class Prompted:
 
     def judged(self, image: Tensor, asked: Tensor | None = None) -> dict[str, float]:
         """What the judges find in pictures uint8 (n, 3, R, R) of the prompts, or of other attributes (n, 2, 4)."""
-        found, asked = read_attributes(self.judges.attributes, image), self.asked if asked is None else asked
-        return {
-            "attribute_accuracy": attribute_accuracy(found, asked).mean().item(),
-            "prompt_accuracy": prompt_accuracy(found, asked).mean().item(),
-            "clip": alignment(self.judges.clip, image, say(asked)).mean().item(),
-            "sharpness": laplacian_variance(image),
-        }
+        prompts = self.prompts if asked is None else say(asked)
+        values = {"clip": self.judges.clip(image, prompts).mean().item(), "sharpness": laplacian_variance(image)}
+        if self.world and self.judges.attributes is not None:
+            found, asked = read_attributes(self.judges.attributes, image), self.asked if asked is None else asked
+            values["attribute_accuracy"] = attribute_accuracy(found, asked).mean().item()
+            values["prompt_accuracy"] = prompt_accuracy(found, asked).mean().item()
+        return values
 
     def rows(self, method: str, net: Network, n_steps: int, w: float, truth_w: float | None = None) -> list[Row]:
         """All metrics of a network's pictures, one row each.
@@ -146,17 +182,22 @@ class Prompted:
         They are compared with the teacher at the same strength, or at truth_w: a network without w may hold guidance.
         """
         image, truth = self.pictures(net, n_steps, w, method), self.truth(w if truth_w is None else truth_w)
-        values = self.judged(image) | quality(self.judges.reader, image, self.real)
+        values = self.judged(image)
         values |= {"fid_teacher": fid(self.judges.reader, image, truth), "paired": paired(image, truth).mean().item()}
-        del values["is"]  # classes of one solid say nothing of two
+        if self.world:
+            values |= quality(self.judges.reader, image, self.real)
+            del values["is"]  # classes of one solid say nothing of two
         about = {"method": method, "steps": n_steps, "w": w, "nfe": nfe(n_steps, w, not net.takes_w)}
         return [about | {"metric": m, "value": value, "n": self.n, "seed": self.seed} for m, value in values.items()]
 
     def floor_rows(self, many: int = 0) -> list[Row]:
         """Real pictures against other real ones, at n and at `many`; what the judges find in them and in their latents.
 
-        A judge that misreads real pictures bounds what any model can reach, and so does the autoencoder.
+        A judge that misreads real pictures bounds what any model can reach, and so does the autoencoder. There are no
+        real pictures of prompts that are no world's, and no rows.
         """
+        if not self.world:
+            return []
         rows = []
         for n in sorted({self.n, many} - {0}):
             sets = [real_pictures(self.world, n, part, self._unseen)[0] for part in (0, 1)]

@@ -17,7 +17,7 @@ READING_ORDER = """
     methods.autoencoder text
     toy extractor geometry attributes metrics nearest pipelines methods.pair_regression
     small_diffusion inpainting evaluation prompting editing export artefacts
-    profiles pretrained making students hardness ablations transfer
+    profiles pretrained text_to_image making students hardness ablations transfer
     figures papers.manifest papers.claims readme bench run
 """.split()
 

@@ -187,6 +187,31 @@ def test_pictures_are_read_once_for_as_long_as_they_live(rough, monkeypatch):
     assert fid(rough, changed, two) != first and asked == [40, 30, 40]
 
 
+def test_no_network_of_ours_stands_for_inception_with_its_own_layers(monkeypatch):
+    asked = []
+    original = metrics.create_feature_extractor
+
+    def create(name, layers, **how):
+        asked.append((name, layers))
+        return original(rough_name, ["64", "logits"], **how)
+
+    rough_name = Reader(Linear(0)).name
+    monkeypatch.setattr(metrics, "create_feature_extractor", create)
+    monkeypatch.setattr(
+        metrics,
+        "get_featuresdict_from_dataset",
+        lambda x, net, **_: {
+            "2048": torch.stack([x[i] for i in range(len(x))]).flatten(1)[:, :5].double(),
+            "logits_unbiased": torch.zeros(len(x), 3),
+        },
+    )
+    reader = Reader(None)
+    assert asked == [("inception-v3-compat", ["2048", "logits_unbiased"])]
+    one, two = gaussian_pictures(60, 5), gaussian_pictures(60, 6, mean=0.3)
+    assert fid(reader, one, two) > fid(reader, one, one.clone()) == pytest.approx(0, abs=1e-3)
+    assert quality(reader, one, two)["is"] == pytest.approx(1)
+
+
 # ------------------------------------------------------------------------------------------------ pictures
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from closed_forms import Gaussian
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from diffusers import StableDiffusionPipeline
+from tiny_pipelines import scheduler, tiny_pipeline
 
 from distill_lib import store
 from distill_lib.guidance import guided_pair
@@ -18,38 +18,10 @@ from distill_lib.samplers import ddim_step, sample, trajectory
 from distill_lib.schedules import Schedule, step_grid
 from distill_lib.store import Run
 from distill_lib.training import TrainSettings, finish
-from distill_lib.worlds.captions import LENGTH, drawn_attributes, say, tokenizer
+from distill_lib.worlds.captions import LENGTH, drawn_attributes, say
 
 PROMPTS = ["a red cube left of a green sphere", "a small striped cyan cone left of a gray cylinder"]
 SHORT = TrainSettings(steps=2, batch_size=4, lr=1e-3, warmup=1, bf16=False)
-
-
-def scheduler(predicts):
-    """Stable Diffusion's: T = 1000, scaled-linear betas, some signal left at the end."""
-    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    return DDIMScheduler(1000, **betas, clip_sample=False, prediction_type=predicts, timestep_spacing="trailing")
-
-
-def tiny_pipeline(predicts):
-    torch.manual_seed(0)
-    tokens = tokenizer()
-    text = CLIPTextConfig(
-        vocab_size=len(tokens), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=LENGTH, bos_token_id=tokens.bos_token_id, eos_token_id=tokens.eos_token_id,
-    )  # fmt: skip
-    unet = UNet2DConditionModel(
-        sample_size=4, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=16, attention_head_dim=4, norm_num_groups=8,
-    )  # fmt: skip
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4, scaling_factor=0.5,
-    )  # fmt: skip
-    return StableDiffusionPipeline(
-        vae=vae, text_encoder=CLIPTextModel(text), tokenizer=tokens, unet=unet, scheduler=scheduler(predicts),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["epsilon", "v_prediction"])

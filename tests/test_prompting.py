@@ -1,16 +1,19 @@
 """What is measured of text-to-image is what its name says, for all methods alike."""
 
+from functools import partial
+
 import pytest
 import torch
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
 from distill_lib.attributes import AttributeReader
 from distill_lib.evaluation import sample_pictures
 from distill_lib.extractor import Extractor
 from distill_lib.metrics import Reader, paired
 from distill_lib.pipelines import open_pipeline
-from distill_lib.prompting import Judges, Prompted, alignment, real_pictures
+from distill_lib.prompting import Judges, Prompted, alignment, clip_of, real_pictures
 from distill_lib.small_diffusion import build_clip
-from distill_lib.worlds.captions import drawn_attributes, names_held_out, say
+from distill_lib.worlds.captions import LENGTH, drawn_attributes, names_held_out, say, tokenizer
 from distill_lib.worlds.datasets import WORLDS, render_pictures
 
 SIZES = {"width": 16, "layers": 1, "tower": 8, "seed": 0}
@@ -19,7 +22,8 @@ SIZES = {"width": 16, "layers": 1, "tower": 8, "seed": 0}
 @pytest.fixture
 def judges():
     torch.manual_seed(0)
-    return Judges(Reader(Extractor(6, 3, 8, 64).eval()), AttributeReader(8).eval(), build_clip(SIZES, 64).eval())
+    clip = partial(alignment, build_clip(SIZES, 64).eval())
+    return Judges(Reader(Extractor(6, 3, 8, 64).eval()), clip, AttributeReader(8).eval())
 
 
 @pytest.fixture
@@ -71,8 +75,41 @@ def test_real_pictures_hold_what_prompts_ask_for_and_bound_what_a_model_can_reac
 def test_alignment_is_the_cosine_of_each_picture_with_its_own_prompt(judges):
     image, _ = render_pictures(WORLDS["captioned"], 0, torch.arange(3))
     prompts = say(drawn_attributes(3, 0))
-    both = alignment(judges.clip, image, prompts)
+    both = judges.clip(image, prompts)
     for i in range(3):
-        alone = alignment(judges.clip, image[i : i + 1], prompts[i : i + 1])
+        alone = judges.clip(image[i : i + 1], prompts[i : i + 1])
         assert both[i].item() == pytest.approx(alone.item(), abs=1e-5)
     assert both.abs().max() <= 1.0001
+
+
+def test_of_other_prompts_only_what_needs_no_world_is_told(prompted):
+    told, words = prompted.told, ["a gray cone right of a red cube"] * 4
+    free = Prompted(told, prompted.judges, "", 4, 4, 1.0, prompts=words)
+    values = {row["metric"]: row["value"] for row in free.rows("ddim", told.network, 2, 1.0)}
+    assert set(values) == {"fid_teacher", "paired", "clip", "sharpness"} and free.floor_rows() == []
+    assert free.prompts == words and values["paired"] > 0
+
+
+def test_a_clip_of_other_people_judges_by_its_own_cosine(tmp_path):
+    tokens = tokenizer()
+    known = {
+        "bos_token_id": tokens.bos_token_id,
+        "eos_token_id": tokens.eos_token_id,
+        "pad_token_id": tokens.pad_token_id,
+    }
+    text = {"vocab_size": len(tokens), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "max_position_embeddings": LENGTH} | known  # fmt: skip
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+              "image_size": 32, "patch_size": 8}  # fmt: skip
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).eval()
+    sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    reads = CLIPProcessor(CLIPImageProcessor(**sizes), tokens)
+    model.save_pretrained(tmp_path, safe_serialization=True)
+    reads.save_pretrained(tmp_path)
+    image, _ = render_pictures(WORLDS["captioned"], 0, torch.arange(3))
+    prompts = say(drawn_attributes(3, 0))
+    given = reads(text=prompts, images=list(image), return_tensors="pt", padding=True)
+    expected = model(**given).logits_per_image.diagonal() / model.logit_scale.exp()
+    assert torch.allclose(clip_of(tmp_path)(image, prompts), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="is no usable CLIP"):
+        clip_of(tmp_path / "nothing")

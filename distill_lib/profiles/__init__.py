@@ -53,22 +53,27 @@ class Transfer(_Strict):
     halving: TrainSettings = Field(description="of the encoders; decoders are halved as everywhere")
 
 
-class Latent(_Strict):
-    """Text-to-image in latent space: the teacher, what is asked of it, and its one-step student by regression."""
+class Text(_Strict):
+    """A text-to-image teacher, what is asked of it, and how it is distilled."""
 
-    pipeline: str = Field(description="the shipped small Stable Diffusion")
-    world: str
+    pipeline: str = Field(description="a shipped small Stable Diffusion; a folder or hub id where there is no world")
+    world: str = Field(description="what it draws; empty for another teacher, whose prompts come from a text file")
     prompts: int = Field(description="prompts, and pictures behind each metric")
     teacher_steps: int
     w: float = Field(description="strength of the teacher that stands for the truth")
     ws: list[float]
-    steps: list[int] = Field(description="of the plain samplers; g-hardness-latent is read at 4")
-    pairs: int = Field(description="of noise and teacher's picture, for the one-step student by regression")
-    regression: TrainSettings
-    stage_one: TrainSettings = Field(description="live stage one: the first steps, from the teacher")
+    pairs: int = Field(description="of noise and teacher's picture: for regression, or where no pictures come")
+    stage_one: TrainSettings = Field(description="live stage one: the first steps, from the teacher; else all of it")
     start: int = Field(description="steps of stage one's student, halved first")
     students: list[int] = Field(description="steps of the students that are measured")
     halving: TrainSettings
+
+
+class Latent(Text):
+    """The shipped one, whose world is known: how hard it is, and how its pictures are edited."""
+
+    steps: list[int] = Field(description="of the plain samplers; g-hardness-latent is read at 4")
+    regression: TrainSettings = Field(description="of the one-step student, on pairs")
     edits: int = Field(description="scenes that are edited, for each kind of edit")
     inpainting: TrainSettings = Field(description="of each halving of the inpainting network")
 
@@ -108,11 +113,17 @@ class Profile(_Strict):
     sensitivity: TrainSettings = Field(description="one halving, repeated with one setting changed at a time")
     ablations: Ablations
     transfer: Transfer
-    latent: Latent
+    latent: Latent = Field(description="the shipped text-to-image teacher")
+    other: Text | None = Field(default=None, description="another one, which notebook 07 distils instead")
 
     def halving_settings(self, n_steps: int, seed: int) -> TrainSettings:
         """Settings of the halving to n_steps, with a seed of its own."""
         return (self.halving if n_steps > 2 else self.halving_last).with_seed(1000 * seed + n_steps)
+
+    @property
+    def text(self) -> Text:
+        """The text-to-image teacher that notebook 07 distils."""
+        return self.other or self.latent
 
     @property
     def extractor(self) -> str:

@@ -1,0 +1,138 @@
+"""Text-to-image as the notebooks set it up: teacher, judges, prompts, training data, and where distillation starts.
+
+The shipped small Stable Diffusion comes with pictures, attributes and a finished stage one. Any other folder or hub id
+of the shape of Stable Diffusion comes with prompts in a text file, a line each, and with nothing else: the first of
+them are measured, and the others are distilled on, by the teacher's own samples.
+
+Differs from the paper: Stable Diffusion is distilled there on the pictures that it was trained on.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from distill_lib import pretrained
+from distill_lib.extractor import weights_name
+from distill_lib.methods.pair_regression import teacher_pairs
+from distill_lib.metrics import Reader
+from distill_lib.models import Network
+from distill_lib.pipelines import Latents, TextToImage, open_pipeline
+from distill_lib.profiles import Profile, Text
+from distill_lib.prompting import Judges, Prompted, alignment, clip_of
+from distill_lib.small_diffusion import latent_pictures
+
+__all__ = ["Task", "foreign_judges", "prompts_of", "shipped_judges", "task"]
+
+_CLIP = "openai/clip-vit-base-patch32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is distilled, and from where.
+
+    Args:
+        how: sizes and settings.
+        source: name of the teacher.
+        parents: keys of all that the results rest on, the teacher's first.
+        suffix: what the names of the results end in; empty for a shipped teacher.
+        told: the teacher.
+        asked: prompts, and what their pictures are compared with.
+        pictures: training data.
+        w_max: end of the range of strengths.
+        first: a finished student of stage one and its key, where there is one.
+        curve: how its loss fell, (step, loss).
+    """
+
+    how: Text
+    source: str
+    parents: list[str]
+    suffix: str
+    told: TextToImage
+    asked: Prompted
+    pictures: Latents
+    w_max: float
+    first: tuple[Network, str] | None = None
+    curve: tuple[tuple[float, float], ...] = ()
+
+
+def shipped_judges() -> Judges:
+    """What measures pictures of our world of two objects; raises as `pretrained.extractor`."""
+    clip = partial(alignment, pretrained.clip())
+    return Judges(Reader(pretrained.extractor("captioned")), clip, pretrained.attribute_reader())
+
+
+def foreign_judges() -> Judges:
+    """What measures other pictures, fetched the first time: the Inception network, and a CLIP from the hub."""
+    return Judges(Reader(None), clip_of(_CLIP))
+
+
+def prompts_of(path: str, measured: int) -> tuple[list[str], list[str]]:
+    """Prompts of a text file, a line each: the first `measured` ones, and the others.
+
+    Raises:
+        ValueError: there is no such file, or it holds too few.
+    """
+    if not path or not Path(path).is_file():
+        raise ValueError(f"a teacher of your own needs prompts=, a text file, a prompt a line; {path!r} is not a file")
+    lines = [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
+    if len(lines) <= measured:
+        raise ValueError(f"{path} holds {len(lines)} prompts; {measured} are measured, and at least one more is needed")
+    return lines[:measured], lines[measured:]
+
+
+def task(settings: Profile, seed: int, teacher: str = "", prompts: str = "", judges: Judges | None = None) -> Task:
+    """What a profile distils, or another teacher in its place.
+
+    Args:
+        settings: the profile.
+        seed: of prompts and noise.
+        teacher: a folder or hub id instead of the profile's own.
+        prompts: the text file of a teacher that is not shipped.
+        judges: what measures, instead of the shipped or the foreign ones.
+
+    Raises:
+        ValueError: as `prompts_of` and `pipelines.open_pipeline`.
+    """
+    how = settings.text
+    if teacher:
+        how = how.model_copy(update={"pipeline": teacher, "world": ""})
+    return _shipped(how, settings, seed, judges) if how.world else _foreign(how, seed, prompts, judges)
+
+
+def _shipped(how: Text, settings: Profile, seed: int, judges: Judges | None) -> Task:
+    names = [f"{kind}-{how.pipeline}" for kind in ("pipeline", "textstudent")]
+    told, made = pretrained.pipeline(how.pipeline), pretrained.made(names[1])
+    keys = [pretrained.key(name) for name in (*names, "attributes-scenes", "clip-judge", "extractor-captioned")]
+    sizes = how.world, how.prompts, how.teacher_steps, how.w, seed
+    return Task(
+        how=how,
+        source=names[0],
+        parents=keys,
+        suffix="",
+        told=told,
+        asked=Prompted(told, judges or shipped_judges(), *sizes),
+        pictures=latent_pictures(told, keys[0], how.world, settings.sizes.pictures // 2, 1),
+        w_max=made["config"]["w_max"],
+        first=(pretrained.text_student(how.pipeline, told), made["weights"]),
+        curve=tuple((step, loss) for step, loss, _ in made["curve"]),
+    )
+
+
+def _foreign(how: Text, seed: int, prompts: str, judges: Judges | None) -> Task:
+    measured, others = prompts_of(prompts, how.prompts)
+    told = open_pipeline(how.pipeline)
+    key = f"{how.pipeline}-{weights_name(told.pipe.unet, 'unet')}"
+    sizes = "", how.prompts, how.teacher_steps, how.w, seed
+    taught = [others[i % len(others)] for i in range(how.pairs)]
+    own = teacher_pairs(told, taught, how.teacher_steps, how.w, 100 + seed, key)
+    return Task(
+        how=how,
+        source=how.pipeline,
+        parents=[key],
+        suffix="-" + re.sub(r"[^a-z0-9]+", "-", Path(how.pipeline).name.lower()).strip("-"),
+        told=told,
+        asked=Prompted(told, judges or foreign_judges(), *sizes, prompts=measured),
+        pictures=Latents(own.x, taught, told),
+        w_max=max(how.ws),
+    )
