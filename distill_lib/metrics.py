@@ -59,6 +59,7 @@ class Reader:
     """
 
     def __init__(self, net: Extractor | None) -> None:
+        self.net = net
         if net is None:  # torch-fidelity fetches the weights the first time
             self.name, (self.features, self.logits) = _INCEPTION
         else:
