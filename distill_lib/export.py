@@ -59,7 +59,7 @@ A plain `StableDiffusionPipeline`. It takes the guidance strength w as an input:
 from diffusers import StableDiffusionPipeline
 
 pipe = StableDiffusionPipeline.from_pretrained("{folder}")
-pipe("{prompt}", num_inference_steps={n_steps}, guidance_scale=3.0).images[0]
+pipe({prompt!r}, num_inference_steps={n_steps}, guidance_scale=3.0).images[0]
 ```
 """
 
@@ -82,7 +82,11 @@ def export_pipeline(
         n_steps, about, w_max, prompt: told in the folder's README.
     """
     scheduler = DDIMScheduler.from_config(
-        pipe.scheduler.config, prediction_type="v_prediction", timestep_spacing="trailing", clip_sample=False
+        pipe.scheduler.config,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,  # Stable Diffusion's own says False, and would leave a last trace of noise
     )
     parts = {"vae": pipe.vae, "text_encoder": pipe.text_encoder, "tokenizer": pipe.tokenizer}
     student = StableDiffusionPipeline(

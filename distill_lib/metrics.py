@@ -26,6 +26,7 @@ from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
 
 from distill_lib.extractor import Extractor, weights_name
+from distill_lib.models import home
 
 __all__ = [
     "Reader",
@@ -41,6 +42,7 @@ __all__ = [
 
 
 _LAYERS = ("64", "logits")
+_PART = 256  # pictures taken to float at a time
 _INCEPTION = "inception-v3-compat", ("2048", "logits_unbiased")
 
 
@@ -52,7 +54,8 @@ def to_bytes(image: Tensor) -> Tensor:
 class Reader:
     """The extractor as the metrics use it: registered with torch-fidelity under a name with its hash.
 
-    None stands for the Inception network of the papers, for pictures of other people's models.
+    None stands for the Inception network of the papers, for pictures of other people's models. torch-fidelity fetches
+    and reads its weights by itself, as a PyTorch file: the one file here that is not safetensors.
 
     What it reads of a tensor of pictures is kept for as long as the tensor lives, so that the same pictures behind many
     metrics are read once; do not change a tensor in place between two of them.
@@ -60,13 +63,13 @@ class Reader:
 
     def __init__(self, net: Extractor | None) -> None:
         self.net = net
-        if net is None:  # torch-fidelity fetches the weights the first time
+        if net is None:
             self.name, (self.features, self.logits) = _INCEPTION
         else:
             self.name, (self.features, self.logits) = weights_name(net, "scenes"), _LAYERS
             if self.name not in FEATURE_EXTRACTORS_REGISTRY:
                 torch_fidelity.register_feature_extractor(self.name, _registered(net))
-        self._cuda = net is None and torch.cuda.is_available()
+        self._cuda = net is None and home().type == "cuda"
         layers = [self.features, self.logits]
         self._registered = create_feature_extractor(self.name, layers, cuda=self._cuda, verbose=False)
         self._read = WeakTensorKeyDictionary()
@@ -144,12 +147,13 @@ def quality(reader: Reader, image: Tensor, real: Tensor) -> dict[str, float]:
 
 def paired(image: Tensor, other: Tensor) -> Tensor:
     """Mean square difference of each pair in [-1, 1], (N,), of uint8 pictures."""
-    return ((image.float() - other.float()) / 127.5).square().flatten(1).mean(1)
+    parts = zip(image.split(_PART), other.split(_PART), strict=True)
+    return torch.cat([((a.float() - b.float()) / 127.5).square().flatten(1).mean(1) for a, b in parts])
 
 
 def laplacian_variance(image: Tensor) -> float:
     """Sharpness: variance of the discrete Laplacian of the grey picture in [-1, 1], over all pictures."""
-    grey = (image.float() / 127.5 - 1).mean(1, keepdim=True)
+    grey = torch.cat([(part.float() / 127.5 - 1).mean(1, keepdim=True) for part in image.split(_PART)])
     kernel = torch.tensor([[[[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]]])
     return conv2d(grey, kernel).var().item()
 

@@ -4,14 +4,16 @@ The small model that is trained here, and `stabilityai/stable-diffusion-2-1-base
 grid, and what the network predicts, are those of the folder's own scheduler.
 """
 
+import hashlib
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch import Tensor
 
+from distill_lib.extractor import weights_name
 from distill_lib.metrics import to_bytes
 from distill_lib.models import Network, home
 from distill_lib.schedules import Schedule
@@ -19,6 +21,7 @@ from distill_lib.worlds.captions import check_prompt
 
 __all__ = ["Latents", "TextToImage", "decode", "open_pipeline", "text_states"]
 
+_PIXELS = 512 * 512  # decoded at a time
 _CLOSED = 1000  # a tokenizer with fewer entries knows only the words that it was made of
 
 
@@ -31,9 +34,14 @@ def text_states(pipe: StableDiffusionPipeline, prompts: list[str]) -> Tensor:
 
 
 def decode(pipe: StableDiffusionPipeline, z: Tensor, bf16: bool = False) -> Tensor:
-    """Pictures (B, 3, R, R) in [-1, 1] of latents that are scaled as the U-Net knows them."""
+    """Pictures (B, 3, R, R) in [-1, 1] of latents that are scaled as the U-Net knows them.
+
+    In parts of so many pixels that those of 512 x 512 pixels are decoded one by one.
+    """
+    z = z.to(pipe.vae.device) / pipe.vae.config.scaling_factor
+    side = z.shape[-1] << (len(pipe.vae.config.block_out_channels) - 1)
     with torch.autocast(pipe.vae.device.type, torch.bfloat16, enabled=bf16):
-        return pipe.vae.decode(z.to(pipe.vae.device) / pipe.vae.config.scaling_factor).sample.float()
+        return torch.cat([pipe.vae.decode(part).sample.float() for part in z.split(max(1, _PIXELS // side**2))])
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,14 @@ class TextToImage:
 
     pipe: StableDiffusionPipeline
     network: Network
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that turns prompts and noise into pictures: all weights, the grid, and what is predicted."""
+        digest = hashlib.sha256(self.network.schedule.alpha.numpy().tobytes() + self.network.predicts.encode())
+        for part in (self.network.module, self.pipe.text_encoder, self.pipe.vae):
+            digest.update(weights_name(part, type(part).__name__).encode())
+        return digest.hexdigest()[:12]
 
     def states(self, prompts: list[str]) -> Tensor:
         """What the U-Net is told of prompts: the text encoder's states, (B, L, D).

@@ -38,6 +38,7 @@ __all__ = ["Judges", "Prompted", "alignment", "clip_of", "real_pictures"]
 
 Row = dict[str, Any]
 _BATCH = 256
+_KEPT = 8 * 2**30  # bytes of pictures at hand, besides those in the cache
 
 
 @dataclass(frozen=True)
@@ -152,15 +153,19 @@ class Prompted:
         words = hashlib.sha256("\n".join(self.prompts).encode()).hexdigest()[:12]
         spec = {"net": weights_name(net.module, "net"), "steps": n_steps, "w": w, "prompts": words}
         spec |= {"sampler": method if method in (*STOCHASTIC, *SOLVERS) else "deterministic"}
-        spec |= {"seed": self.seed, "bf16": net.bf16, "vae": weights_name(self.told.pipe.vae, "vae")}
+        spec |= {"seed": self.seed, "bf16": net.bf16, "predicts": net.predicts, "told": self.told.fingerprint}
 
         def make() -> dict[str, Tensor]:
             return {"image": sample_pictures(net, n_steps, w, self.states, self.seed, method)}
 
         key = tuple(spec.values())
-        if key not in self._kept:  # the very tensor again, so that a reader reads it once
-            self._kept[key] = cached("prompted", spec, make, __name__)["image"]
-        return self._kept[key]
+        image = self._kept.pop(key, None)
+        if image is None:
+            image = cached("prompted", spec, make, __name__)["image"]
+        self._kept[key] = image  # the very tensor again, so that a reader reads it once; the last asked for at the end
+        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > _KEPT:
+            del self._kept[next(iter(self._kept))]
+        return image
 
     def truth(self, w: float | None = None) -> Tensor:
         """The teacher's own pictures at its many steps, at its own strength unless another is named."""

@@ -315,7 +315,8 @@ def main() -> None:
         extra = {}
         for item in getattr(args, "set", []):
             key, _, value = item.partition("=")
-            extra[key] = yaml.safe_load(value)
+            # notebooks run in a folder of their own
+            extra[key] = str(Path(value).resolve()) if value and Path(value).exists() else yaml.safe_load(value)
         if args.command == "figures":
             figures(args.profile, args.id, args.seed, extra, args.dataset)
         elif args.command == "notebook":

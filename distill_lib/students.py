@@ -7,9 +7,8 @@ from distill_lib import pretrained
 from distill_lib.inpainting import Masked
 from distill_lib.methods.step_halving import Halved, halve_down, stochastic_students
 from distill_lib.models import Network
-from distill_lib.pipelines import TextToImage
-from distill_lib.profiles import Profile
-from distill_lib.text_to_image import Task
+from distill_lib.pipelines import Latents, TextToImage
+from distill_lib.profiles import Profile, Text
 from distill_lib.worlds.datasets import Pictures
 
 __all__ = ["deterministic", "for_inpainting", "for_one_strength", "in_latents", "range_of", "stochastic"]
@@ -48,18 +47,13 @@ def for_one_strength(settings: Profile, w: float, pictures: Pictures, seed: int)
     return halve_down(pair, pretrained.made(name)["weights"], settings.halving_start, **how)
 
 
-def in_latents(settings: Profile, job: Task, first: Halved | None, seed: int) -> dict[int, Halved]:
-    """Text-to-image students of all w by their steps, from the task's student of stage one, or else from `first`.
-
-    Raises:
-        ValueError: there is neither.
-    """
-    if job.first is None and first is None:
-        raise ValueError(f"there is no student of stage one of {job.source} to halve")
-    net, key = job.first or (first.net, first.key)
-    settings_of = lambda n_steps: job.how.halving.with_seed(1000 * seed + n_steps)  # noqa: E731
-    how = {"w_range": (0.0, job.w_max), "reuse": settings.reuse}
-    return halve_down(net, key, job.how.start, job.pictures, settings_of, "text-halving", **how)
+def in_latents(
+    settings: Profile, how: Text, first: tuple[Network, str], w_max: float, pictures: Latents, seed: int
+) -> dict[int, Halved]:
+    """Text-to-image students of all w by their steps, from a student of stage one for w up to w_max, and its key."""
+    settings_of = lambda n_steps: how.halving.with_seed(1000 * seed + n_steps)  # noqa: E731
+    shared = {"w_range": (0.0, w_max), "reuse": settings.reuse}
+    return halve_down(*first, how.start, pictures, settings_of, "text-halving", **shared)
 
 
 def for_inpainting(settings: Profile, told: TextToImage, pictures: Masked, seed: int) -> dict[int, Halved]:

@@ -7,13 +7,13 @@ them are measured, and the others are distilled on, by the teacher's own samples
 Differs from the paper: Stable Diffusion is distilled there on the pictures that it was trained on.
 """
 
+import hashlib
 import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from distill_lib import pretrained
-from distill_lib.extractor import weights_name
 from distill_lib.methods.pair_regression import teacher_pairs
 from distill_lib.metrics import Reader
 from distill_lib.models import Network
@@ -71,33 +71,39 @@ def prompts_of(path: str, measured: int) -> tuple[list[str], list[str]]:
     """Prompts of a text file, a line each: the first `measured` ones, and the others.
 
     Raises:
-        ValueError: there is no such file, or it holds too few.
+        ValueError: there is no such file, it is no text, or it holds too few different prompts.
     """
     if not path or not Path(path).is_file():
         raise ValueError(f"a teacher of your own needs prompts=, a text file, a prompt a line; {path!r} is not a file")
-    lines = [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text file in UTF-8: {error}") from error
+    lines = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
     if len(lines) <= measured:
         raise ValueError(f"{path} holds {len(lines)} prompts; {measured} are measured, and at least one more is needed")
     return lines[:measured], lines[measured:]
 
 
 def task(settings: Profile, seed: int, teacher: str = "", prompts: str = "", judges: Judges | None = None) -> Task:
-    """What a profile distils, or another teacher in its place.
+    """What a profile distils: the shipped teacher, or with `teacher` or `prompts` another one.
 
     Args:
         settings: the profile.
         seed: of prompts and noise.
-        teacher: a folder or hub id instead of the profile's own.
+        teacher: a folder or hub id; if it is empty and there are prompts, that of the profile's `other`.
         prompts: the text file of a teacher that is not shipped.
         judges: what measures, instead of the shipped or the foreign ones.
 
     Raises:
-        ValueError: as `prompts_of` and `pipelines.open_pipeline`.
+        ValueError: as `prompts_of` and `pipelines.open_pipeline`; prompts without a teacher.
     """
-    how = settings.text
-    if teacher:
-        how = how.model_copy(update={"pipeline": teacher, "world": ""})
-    return _shipped(how, settings, seed, judges) if how.world else _foreign(how, seed, prompts, judges)
+    if not teacher and not prompts:
+        return _shipped(settings.latent, settings, seed, judges)
+    if not teacher and settings.other is None:
+        raise ValueError(f"prompts={prompts!r} needs teacher=, a folder or hub id: {settings.name} names no other one")
+    how = settings.other or settings.latent
+    return _foreign(how.model_copy(update={"pipeline": teacher or how.pipeline}), seed, prompts, judges)
 
 
 def _shipped(how: Text, settings: Profile, seed: int, judges: Judges | None) -> Task:
@@ -121,18 +127,20 @@ def _shipped(how: Text, settings: Profile, seed: int, judges: Judges | None) -> 
 
 def _foreign(how: Text, seed: int, prompts: str, judges: Judges | None) -> Task:
     measured, others = prompts_of(prompts, how.prompts)
-    told = open_pipeline(how.pipeline)
-    key = f"{how.pipeline}-{weights_name(told.pipe.unet, 'unet')}"
+    told, judges = open_pipeline(how.pipeline), judges or foreign_judges()
+    name = f"{how.pipeline}-{told.fingerprint}"
     sizes = "", how.prompts, how.teacher_steps, how.w, seed
     taught = [others[i % len(others)] for i in range(how.pairs)]
-    own = teacher_pairs(told, taught, how.teacher_steps, how.w, 100 + seed, key)
+    own = teacher_pairs(told, taught, how.teacher_steps, how.w, 100 + seed, name)
+    data = hashlib.sha256(own.x.numpy().tobytes() + "\n".join(taught).encode()).hexdigest()[:12]
+    slug = re.sub(r"[^a-z0-9]+", "-", Path(how.pipeline).name.lower()).strip("-")
     return Task(
         how=how,
         source=how.pipeline,
-        parents=[key],
-        suffix="-" + re.sub(r"[^a-z0-9]+", "-", Path(how.pipeline).name.lower()).strip("-"),
+        parents=[f"{name}-on-{data}"],
+        suffix=f"-{slug}-{told.fingerprint[:6]}",
         told=told,
-        asked=Prompted(told, judges or foreign_judges(), *sizes, prompts=measured),
+        asked=Prompted(told, judges, *sizes, prompts=measured),
         pictures=Latents(own.x, taught, told),
         w_max=max(how.ws),
     )

@@ -1,12 +1,14 @@
 """Folders of the shape of Stable Diffusion, tiny and random: of both kinds of prediction, on their own grid of 1000."""
 
+import shutil
+
 import pytest
 import torch
 from closed_forms import Gaussian
 from diffusers import StableDiffusionPipeline
 from tiny_pipelines import scheduler, tiny_pipeline
 
-from distill_lib import store
+from distill_lib import pipelines, store
 from distill_lib.guidance import guided_pair
 from distill_lib.losses.halving import halving_target
 from distill_lib.methods.guidance_distillation import distill_guidance
@@ -165,3 +167,33 @@ def test_a_prompt_with_an_unknown_word_is_refused(saved):
 def test_what_is_no_such_folder_is_named(tmp_path):
     with pytest.raises(ValueError, match="is no usable StableDiffusionPipeline"):
         open_pipeline(tmp_path)
+
+
+def test_a_fingerprint_holds_all_that_makes_pictures(saved, tmp_path):
+    folder, _ = saved
+    first, names = open_pipeline(folder).fingerprint, ("unet", "text_encoder", "vae", "scheduler")
+    assert open_pipeline(folder).fingerprint == first
+    for name in names:
+        other = tmp_path / name
+        shutil.copytree(folder, other)
+        told = open_pipeline(other)
+        if name == "scheduler":
+            path = other / "scheduler" / "scheduler_config.json"
+            path.write_text(path.read_text().replace('"beta_end": 0.012', '"beta_end": 0.013'))
+        else:
+            part = getattr(told.pipe, name)
+            with torch.no_grad():
+                next(part.parameters()).add_(1)
+            part.save_pretrained(other / name, safe_serialization=True)
+        assert open_pipeline(other).fingerprint != first, name
+
+
+def test_pictures_are_decoded_in_parts(saved, monkeypatch):
+    told, z = open_pipeline(saved[0], bf16=False), noise(5)
+    whole = told.network.decode(z)
+    monkeypatch.setattr(pipelines, "_PIXELS", 2 * 8 * 8)
+    asked = []
+    monkeypatch.setattr(
+        told.pipe.vae, "decode", lambda part, decode=told.pipe.vae.decode: asked.append(len(part)) or decode(part)
+    )
+    assert torch.allclose(told.network.decode(z), whole, atol=1e-5) and asked == [2, 2, 1]

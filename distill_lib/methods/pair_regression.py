@@ -21,16 +21,17 @@ from distill_lib.training import Loop, Progress, TrainSettings
 __all__ = ["Pairs", "teacher_pairs", "train_on_pairs"]
 
 _BATCH = 64
+_PART = 1024
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Noise z_T (N, C, H, W), the teacher's latents x (N, C, H, W) from it, and the prompts that it was told."""
+    """The teacher's latents x (N, C, H, W), the prompts that it was told, and the seed of the noise behind them."""
 
-    z_T: Tensor
     x: Tensor
     prompts: list[str]
     told: TextToImage
+    seed: int
 
     def __len__(self) -> int:
         return len(self.x)
@@ -38,28 +39,31 @@ class Pairs:
     def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
         """z_T, x and text states (B, L, D) of the pairs `index` (B,)."""
         states = self.told.states([self.prompts[i] for i in index.tolist()])
-        return self.z_T[index].to(device), self.x[index].to(device), states.to(device)
+        z_T = normal(self.seed, "pairs", 0, index.to(device), self.x.shape[1:])
+        return z_T, self.x[index].to(device), states.to(device)
 
 
 @torch.no_grad()
 def teacher_pairs(told: TextToImage, prompts: list[str], n_steps: int, w: float, seed: int, name: str) -> Pairs:
     """The teacher's own samples by the deterministic sampler; kept in a cache under `name`, which says which teacher.
 
-    Data-free: nothing but prompts and noise goes in.
+    Data-free: nothing but prompts and noise goes in. Kept in parts, so that a run that was cut off goes on.
     """
-    net, numbers = told.network, torch.arange(len(prompts), device=told.network.device)
+    net, found = told.network, []
+    for numbers in torch.arange(len(prompts), device=net.device).split(_PART):
 
-    def make() -> dict[str, Tensor]:
-        parts = []
-        for index in numbers.split(_BATCH):
-            label = told.states([prompts[i] for i in index.tolist()]).to(net.device)
-            z_T = normal(seed, "pairs", 0, index, net.shape)
-            parts.append(sample(denoiser(net, label, w), z_T, n_steps, net.schedule).cpu())
-        return {"x": torch.cat(parts)}
+        def make(numbers: Tensor = numbers) -> dict[str, Tensor]:
+            parts = []
+            for index in numbers.split(_BATCH):
+                label = told.states([prompts[i] for i in index.tolist()]).to(net.device)
+                z_T = normal(seed, "pairs", 0, index, net.shape)
+                parts.append(sample(denoiser(net, label, w), z_T, n_steps, net.schedule).cpu())
+            return {"x": torch.cat(parts)}
 
-    spec = {"teacher": name, "prompts": prompts, "steps": n_steps, "w": w, "seed": seed, "bf16": net.bf16}
-    x = cached("pairs", spec, make, __name__)["x"]
-    return Pairs(normal(seed, "pairs", 0, numbers, net.shape).cpu(), x, prompts, told)
+        spec = {"teacher": name, "prompts": [prompts[i] for i in numbers.tolist()], "first": numbers[0].item()}
+        spec |= {"steps": n_steps, "w": w, "seed": seed, "bf16": net.bf16}
+        found.append(cached("pairs", spec, make, __name__)["x"])
+    return Pairs(torch.cat(found), prompts, told, seed)
 
 
 def train_on_pairs(net: Network, pairs: Pairs, settings: TrainSettings, run: Run) -> Iterator[Progress]:

@@ -56,8 +56,7 @@ class Transfer(_Strict):
 class Text(_Strict):
     """A text-to-image teacher, what is asked of it, and how it is distilled."""
 
-    pipeline: str = Field(description="a shipped small Stable Diffusion; a folder or hub id where there is no world")
-    world: str = Field(description="what it draws; empty for another teacher, whose prompts come from a text file")
+    pipeline: str = Field(description="a shipped small Stable Diffusion; of another teacher its folder or hub id")
     prompts: int = Field(description="prompts, and pictures behind each metric")
     teacher_steps: int
     w: float = Field(description="strength of the teacher that stands for the truth")
@@ -72,6 +71,7 @@ class Text(_Strict):
 class Latent(Text):
     """The shipped one, whose world is known: how hard it is, and how its pictures are edited."""
 
+    world: str
     steps: list[int] = Field(description="of the plain samplers; g-hardness-latent is read at 4")
     regression: TrainSettings = Field(description="of the one-step student, on pairs")
     edits: int = Field(description="scenes that are edited, for each kind of edit")
@@ -114,16 +114,11 @@ class Profile(_Strict):
     ablations: Ablations
     transfer: Transfer
     latent: Latent = Field(description="the shipped text-to-image teacher")
-    other: Text | None = Field(default=None, description="another one, which notebook 07 distils instead")
+    other: Text | None = Field(default=None, description="another one, for notebook 07 with a file of prompts")
 
     def halving_settings(self, n_steps: int, seed: int) -> TrainSettings:
         """Settings of the halving to n_steps, with a seed of its own."""
         return (self.halving if n_steps > 2 else self.halving_last).with_seed(1000 * seed + n_steps)
-
-    @property
-    def text(self) -> Text:
-        """The text-to-image teacher that notebook 07 distils."""
-        return self.other or self.latent
 
     @property
     def extractor(self) -> str:
@@ -153,6 +148,12 @@ class Profile(_Strict):
         plan = self.ablations
         if any(n & (n - 1) or n < 1 for n in (plan.start, plan.until)) or not plan.until < plan.start // 2 < OURS.T:
             raise ValueError(f"ablations: from start={plan.start} to until={plan.until} takes two halvings or more")
+        for text in (self.latent, *([self.other] if self.other else [])):
+            n = text.start
+            if n < 8 or n & (n - 1) or any(k >= n or k & (k - 1) or k < 1 for k in text.students):
+                raise ValueError(f"{text.pipeline}: start={n} and students={text.students} should be powers of two")
+            if 4 not in text.students or text.w not in text.ws or text.prompts < 14:
+                raise ValueError(f"{text.pipeline}: students need 4, ws={text.ws} need w={text.w}, prompts at least 14")
         if not plan.ranges or min(plan.ranges) > 4:
             raise ValueError(f"ablations.ranges={plan.ranges} should hold one of at most 4")
         return self
