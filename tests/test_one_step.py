@@ -3,7 +3,7 @@
 import torch
 from closed_forms import Gaussian, fake_network
 
-from distill_lib.losses.one_step import one_step, pair_loss
+from distill_lib.losses.one_step import one_step, square_loss
 from distill_lib.methods.pair_regression import teacher_pairs, train_on_pairs
 from distill_lib.models import Network, denoiser
 from distill_lib.pipelines import open_pipeline
@@ -27,7 +27,7 @@ def test_the_loss_is_smallest_at_the_mean_of_crossing_ways():
     """Two ways from one noise to x and -x: the best answer is 0, which is neither."""
     z_T, x = noise(1), noise(1, 1)
     both = lambda answer: sum(  # noqa: E731
-        pair_loss(lambda z, t, label: -answer, z_T, end, torch.zeros(1)).item() for end in (x, -x)
+        square_loss(one_step(lambda z, t, label: -answer, z_T, torch.zeros(1)), end).item() for end in (x, -x)
     )
     losses = {scale: both(scale * x) for scale in (-1.0, -0.5, 0.0, 0.5, 1.0)}
     assert min(losses, key=losses.get) == 0.0
@@ -36,7 +36,7 @@ def test_the_loss_is_smallest_at_the_mean_of_crossing_ways():
 def test_the_gradient_is_that_of_the_formula():
     """At T all is noise, so that x_hat = -v_hat and d loss / d v_hat = 2 (x + v_hat) / D."""
     v_hat, x = noise().requires_grad_(), noise(seed=1)
-    pair_loss(lambda z, t, label: v_hat, noise(seed=2), x, torch.zeros(3)).sum().backward()
+    square_loss(one_step(lambda z, t, label: v_hat, noise(seed=2), torch.zeros(3)), x).sum().backward()
     assert torch.allclose(v_hat.grad, 2 * (x + v_hat.detach()) / x[0].numel(), atol=1e-6)
 
 

@@ -1,7 +1,7 @@
 """What a one-step network is trained by.
 
     x_hat = x_from_v(z_T, v_hat(z_T, T))         the whole way in one step of the deterministic sampler         (1)
-    pair  = |x - x_hat|^2                        against the end x of the teacher's own way from z_T            (2)
+    pair  = |x_hat - x|^2                        against the end x of the teacher's own way from z_T            (2)
 
 (2) is knowledge distillation of Luhman and Luhman 2021 (arXiv 2101.02388). Where the teacher's ways cross, one z_T has
 to answer for several x, and the mean that (2) asks for is blurred: the premise of SDXS (Song et al. 2024, arXiv
@@ -14,7 +14,7 @@ from torch import Tensor
 from distill_lib.losses.denoising import Predict, mean_square
 from distill_lib.schedules import OURS, Schedule, x_from_v
 
-__all__ = ["one_step", "pair_loss"]
+__all__ = ["one_step", "square_loss"]
 
 
 def one_step(net: Predict, z_T: Tensor, label: Tensor, schedule: Schedule = OURS) -> Tensor:
@@ -23,6 +23,6 @@ def one_step(net: Predict, z_T: Tensor, label: Tensor, schedule: Schedule = OURS
     return x_from_v(z_T, net(z_T, t, label), t, schedule)
 
 
-def pair_loss(net: Predict, z_T: Tensor, x: Tensor, label: Tensor, schedule: Schedule = OURS) -> Tensor:
-    """(2), one value a sample, (B,); z_T and x (B, *D) are the two ends of one way of the teacher."""
-    return mean_square(x - one_step(net, z_T, label, schedule))
+def square_loss(x_hat: Tensor, x: Tensor) -> Tensor:
+    """(2), one value a sample, (B,), of what was drawn in one step and the end of the teacher's way, (B, *D)."""
+    return mean_square(x_hat - x)

@@ -4,13 +4,13 @@ Luhman and Luhman 2021 (arXiv 2101.02388). The reference that SDXS starts from: 
 `06_latent_teacher`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from distill_lib.losses.one_step import pair_loss
+from distill_lib.losses.one_step import one_step, square_loss
 from distill_lib.models import Network, denoiser
 from distill_lib.noise import normal
 from distill_lib.pipelines import TextToImage
@@ -66,9 +66,22 @@ def teacher_pairs(told: TextToImage, prompts: list[str], n_steps: int, w: float,
     return Pairs(torch.cat(found), prompts, told, seed)
 
 
-def train_on_pairs(net: Network, pairs: Pairs, settings: TrainSettings, run: Run) -> Iterator[Progress]:
-    """Train net.module, which starts as the teacher, to make in one step what the teacher made in many."""
+def train_on_pairs(
+    net: Network,
+    pairs: Pairs,
+    settings: TrainSettings,
+    run: Run,
+    loss: Callable[[Tensor, Tensor], Tensor] = square_loss,
+) -> Iterator[Progress]:
+    """Train net.module, which starts as the teacher, to make in one step what the teacher made in many.
+
+    Args:
+        net: the student.
+        pairs: noise, the teacher's answer to it, and prompts.
+        settings, run: of the training.
+        loss: loss(x_hat, x) -> (B,), what a difference of latents costs.
+    """
     loop = Loop(net, settings, run)
     for _, draws in loop:
         z_T, x, label = pairs.batch(draws.integer("pair", len(pairs)).cpu(), loop.device)
-        yield loop.update(pair_loss(net, z_T, x, label, net.schedule))
+        yield loop.update(loss(one_step(net, z_T, label, net.schedule), x))
