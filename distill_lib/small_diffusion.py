@@ -3,6 +3,7 @@
     1. a mini CLIP reads captions and pictures (`text`); its text encoder is frozen from then on
     2. an autoencoder takes pictures to latents a quarter of their side (`methods.autoencoder`)
     3. a U-Net with cross-attention denoises latents of captioned pictures, in v (`methods.teacher`)
+    4. the decoder goes on alone, on latents that stay as they are, as that of Stable Diffusion did
 
 Captions with a pair of `worlds.captions.HELD_OUT` are seen by neither 1 nor 3. What comes out is a plain folder of
 diffusers' StableDiffusionPipeline, on our own schedule.
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
 from distill_lib import store
@@ -133,24 +134,22 @@ def make_clip(recipe: dict[str, Any], image: Tensor, asked: Tensor, parent: dict
     return net.module, run
 
 
-def _autoencoder(
-    recipe: dict[str, Any], clip: Clip, image: Tensor, parent: dict[str, Any]
-) -> tuple[AutoencoderKL, store.Run]:
-    torch.manual_seed(recipe["seed"])
-    net: Trainable = _Module(Players(build_autoencoder(recipe["channels"]), Critic(recipe["critic"])))
-    run = store.Run("autoencoder", parent | {"autoencoder": recipe}, "distill_lib.methods.autoencoder")
+def _autoencoder(recipe: dict[str, Any], clip: Clip, image: Tensor, config: dict[str, Any], net: Players) -> store.Run:
+    """One training of the players' parts that are not frozen; leaves the averaged weights in them."""
+    run = store.Run("autoencoder", config, "distill_lib.methods.autoencoder")
     training = train_autoencoder(
-        net, clip.tower.layers, image, _settings(recipe), run, tuple(recipe["weights"]), recipe["alone"]
+        _Module(net), clip.tower.layers, image, _settings(recipe), run, tuple(recipe["weights"]), recipe["alone"]
     )
-    finish(net, training, run, "autoencoder")
-    return net.module.autoencoder, run
+    finish(_Module(net), training, run, "autoencoder")
+    return run
 
 
 def train_small_diffusion(recipe: dict[str, Any], folder: Path) -> list[store.Run]:
-    """Train all three and write the pipeline to `folder` in half precision; the runs, in order.
+    """Train all of it and write the pipeline to `folder` in half precision; the runs, in order.
 
     Args:
-        recipe: world, count, seed, and the settings and sizes of `clip`, `autoencoder` and `unet`.
+        recipe: world, count, seed, and the settings and sizes of `clip`, `autoencoder` and `unet`; `decoder` holds what
+            differs from the autoencoder's when the decoder goes on alone.
         folder: where the pipeline goes.
     """
     image, asked = captioned(recipe["world"], recipe["count"], recipe["seed"])
@@ -158,7 +157,11 @@ def train_small_diffusion(recipe: dict[str, Any], folder: Path) -> list[store.Ru
     # the world itself and not its name: it may be made harder
     data = {"world": WORLDS[recipe["world"]], "count": recipe["count"], "seed": recipe["seed"]}
     clip, clip_run = make_clip(recipe["clip"], image[known], asked[known], data)
-    vae, vae_run = _autoencoder(recipe["autoencoder"], clip, image, data | {"parent": clip_run.key})
+    how = recipe["autoencoder"]
+    torch.manual_seed(how["seed"])
+    players = Players(build_autoencoder(how["channels"]), Critic(how["critic"]))
+    vae_run = _autoencoder(how, clip, image, data | {"parent": clip_run.key, "autoencoder": how}, players)
+    vae = players.autoencoder
     vae.register_to_config(scaling_factor=1.0)
     parts = {"vae": vae, "text_encoder": clip.text, "tokenizer": tokenizer(), "scheduler": OURS.to_scheduler()}
     sizes = {name: recipe["unet"][name] for name in ("channels", "attention", "layers")}
@@ -178,8 +181,12 @@ def train_small_diffusion(recipe: dict[str, Any], folder: Path) -> list[store.Ru
     pictures = Latents(scale * z.float(), phrased(asked[known], recipe["seed"]), told)
     training = train_teacher(told.network, pictures, _settings(recipe["unet"]), run, recipe["unet"]["drop"])
     finish(told.network, training, run, "text-to-image teacher")
+    how = how | recipe["decoder"]
+    for part in (vae.decoder, vae.post_quant_conv, players.critic):
+        part.requires_grad_(True)
+    last_run = _autoencoder(how, clip, image, data | {"parent": vae_run.key, "decoder": how}, players)
     for old in folder.rglob("*.safetensors*"):  # another number of shards would leave some behind
         old.unlink()
     pipe.to(dtype=torch.float16)
     pipe.save_pretrained(folder, safe_serialization=True, max_shard_size="7MB")
-    return [clip_run, vae_run, run]
+    return [clip_run, vae_run, run, last_run]

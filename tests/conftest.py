@@ -13,6 +13,7 @@ RECIPE = {
     "seed": 0,
     "clip": SHORT | {"width": 16, "layers": 1, "tower": 8},
     "autoencoder": SHORT | {"channels": [16, 16, 16], "critic": 4, "weights": [1.0, 0.1, 1e-4], "alone": 1},
+    "decoder": {"weights": [1.0, 0.2, 0.0], "alone": 0, "seed": 9},
     "unet": SHORT | {"channels": [16, 32], "attention": [True, False], "layers": 1, "drop": 0.2},
 }
 

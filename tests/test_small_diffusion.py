@@ -29,7 +29,12 @@ def test_diffusers_alone_draws_what_our_sampler_draws(small_pipeline):
 
 def test_latents_have_unit_size_and_weights_are_small_shards(small_pipeline):
     folder, runs = small_pipeline
-    assert [run.key.split("-")[0] for run in runs] == ["clip", "autoencoder", "text"] and all(run.done for run in runs)
+    assert [run.key.split("-")[0] for run in runs] == ["clip", "autoencoder", "text", "autoencoder"] and all(
+        run.done for run in runs
+    )
+    before, after = runs[1].weights(), runs[3].weights()
+    moved = {name.split(".")[1] for name, value in after.items() if not torch.equal(value, before[name])}
+    assert {"decoder", "post_quant_conv"} <= moved and not moved & {"encoder", "quant_conv"}  # latents stay
     told = open_pipeline(folder)
     image, _ = render_pictures(WORLDS["captioned"], 0, torch.arange(24))
     assert told.latents(image).std().item() == pytest.approx(1, rel=0.05)
