@@ -27,8 +27,6 @@ FAULTS = {
         "(sigma_s * alpha_t + alpha_s * sigma_t)",
     ),
     "06_latent_teacher": ("pipelines.py", ".latent_dist.mean * vae", ".latent_dist.mean * 3 * vae"),
-    "07_text_to_image_in_few_steps": ("models.py", "nn.init.zeros_(student", "nn.init.ones_(student"),
-    "08_editing": ("inpainting.py", "image.float() * (1 - mask)", "image.float() * (1 - 0 * mask)"),
     "15_claims": ("losses/denoising.py", ".clamp(1.0, clamp)", ".clamp(0.5, clamp)"),
 }
 
