@@ -269,8 +269,6 @@ def main() -> None:
     names = parser.parse_args().names
     if unknown := set(names) - set(everything):
         parser.error(f"{', '.join(sorted(unknown))} is unknown; choose of {', '.join(everything)}")
-    if not _COMPILED:  # on a CPU PyTorch's fused attention is slow to differentiate: a step takes 1.4 times as long
-        torch.backends.cuda.enable_flash_sdp(False)
     there = {path.parent.name for path in pretrained.PRETRAINED.glob("*/made.json")}
     missing = [name for name in everything if name not in there and not _needs_files(name)]
     try:
