@@ -144,9 +144,9 @@ class Network:
     """A U-Net as net(z_t, t, label, w) -> v_hat, with precision, memory layout and compilation settled once.
 
     On a CPU channels come first: there PyTorch's group normalisation of bfloat16 is twenty times faster so, and an
-    eager training step is as fast as a compiled one. Its fused attention is switched off there for the whole process: at
-    our sizes it is slow to differentiate, and a step of the latent U-Net takes 1.4 times as long. On a GPU channels come
-    last.
+    eager training step is as fast as a compiled one. Its fused attention is switched off there for the whole process:
+    it is slow to differentiate at our sizes, and a step of the latent U-Net takes 1.4 times as long. On a GPU channels
+    come last.
 
     What it is told, `label`, is a class, (B,), or a text encoder's states, (B, L, D). A network with more channels than
     its data is also shown something, such as a mask: that rides behind the states (`showing`).
