@@ -19,7 +19,7 @@ from torch.nn.functional import max_pool2d
 from distill_lib.attributes import prompt_accuracy, read_attributes
 from distill_lib.evaluation import in_batches
 from distill_lib.inpainting import shown_latents
-from distill_lib.metrics import paired
+from distill_lib.metrics import paired, to_bytes
 from distill_lib.models import Network, denoiser, showing
 from distill_lib.noise import normal, uniform
 from distill_lib.pipelines import TextToImage
@@ -108,8 +108,8 @@ class Edits:
         a, b = _rendered(scenes, spec), _rendered(changed, spec)
         solid = torch.stack([part.masks[torch.arange(n), which] for part in (a, b)]).amax(0)[:, None]
         return cls(
-            before=_bytes(a.image),
-            after=_bytes(b.image),
+            before=to_bytes(a.image),
+            after=to_bytes(b.image),
             was=was[kept],
             asked=asked[kept],
             region=_boxes(max_pool2d((solid > 0).float(), 2 * _MARGIN + 1, 1, _MARGIN)),
@@ -148,10 +148,6 @@ def _picked(scenes: Scenes, index: Tensor) -> Scenes:
 def _rendered(scenes: Scenes, spec: SceneSpec) -> Rendered:
     parts = [render(_picked(scenes, part), spec) for part in torch.arange(len(scenes)).split(_CHUNK)]
     return Rendered(*(torch.cat([getattr(part, name) for part in parts]) for name in ("image", "depth", "masks")))
-
-
-def _bytes(image: Tensor) -> Tensor:
-    return (image * 127.5 + 127.5).round().to(torch.uint8)
 
 
 def _boxes(mask: Tensor) -> Tensor:

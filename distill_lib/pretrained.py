@@ -89,7 +89,8 @@ def extractor(name: str = "scenes") -> Extractor:
         ValueError: its file is missing or broken.
     """
     weights = _read_reader(f"extractor-{name}")
-    side = 64 if name == "captioned" else 32
+    worlds = made(f"extractor-{name}")["config"].get("worlds")  # none of real data, which is 32 pixels wide
+    side = WORLDS[worlds[0]].resolution if worlds else 32
     net = Extractor(len(weights["classes.1.bias"]), len(weights["factors.bias"]), side=side)
     net.load_state_dict(weights)
     return net.eval().requires_grad_(False)

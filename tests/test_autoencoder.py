@@ -63,7 +63,9 @@ def test_a_few_pictures_are_learned_by_heart_and_a_killed_run_ends_the_same(tmp_
     monkeypatch.setattr(store, "RUNS", tmp_path)
     image = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     settings = TrainSettings(steps=40, batch_size=4, lr=3e-3, warmup=2, ema=0.5, bf16=False, checkpoint_seconds=0.0)
-    features = lambda x: [x]  # noqa: E731
+
+    def features(x):
+        return [x]
 
     def train(name, stop=None):
         net = players()

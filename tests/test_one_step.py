@@ -18,17 +18,22 @@ def noise(n=3, seed=0):
 
 
 def test_one_step_is_the_sampler_with_one_step():
-    net = lambda z, t, label: fake_network(z, t)  # noqa: E731
     z_T = noise()
+
+    def net(z_t, t, label):
+        return fake_network(z_t, t)
+
     assert torch.allclose(one_step(net, z_T, torch.zeros(3)), sample(fake_network, z_T, 1), atol=1e-5)
 
 
 def test_the_loss_is_smallest_at_the_mean_of_crossing_ways():
     """Two ways from one noise to x and -x: the best answer is 0, which is neither."""
     z_T, x = noise(1), noise(1, 1)
-    both = lambda answer: sum(  # noqa: E731
-        square_loss(one_step(lambda z, t, label: -answer, z_T, torch.zeros(1)), end).item() for end in (x, -x)
-    )
+
+    def both(answer):
+        drawn = one_step(lambda z, t, label: -answer, z_T, torch.zeros(1))
+        return sum(square_loss(drawn, end).item() for end in (x, -x))
+
     losses = {scale: both(scale * x) for scale in (-1.0, -0.5, 0.0, 0.5, 1.0)}
     assert min(losses, key=losses.get) == 0.0
 

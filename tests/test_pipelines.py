@@ -60,21 +60,19 @@ def test_a_folder_is_read_with_its_own_grid_and_its_empty_prompt(saved):
     assert torch.allclose(told.network.null.expand_as(expected[1]), expected[1], atol=1e-6)
 
 
+def drawn_by(pipe, n, w, z_T):
+    """Latents of PROMPTS by diffusers' own pipeline."""
+    how = {"num_inference_steps": n, "guidance_scale": 1 + w, "height": 8, "width": 8, "output_type": "latent"}
+    return pipe(PROMPTS, latents=z_T.clone(), **how).images
+
+
 @pytest.mark.parametrize("n", [1, 4, 25])
 @pytest.mark.parametrize("w", [0.0, 1.5])
 def test_our_sampler_on_the_adapter_is_diffusers_pipeline(saved, n, w):
     folder, pipe = saved
     told, z_T = open_pipeline(folder, bf16=False), noise()
     ours = sample(denoise_pair(told.network, told.states(PROMPTS), w), z_T, n, told.network.schedule)
-    theirs = pipe(
-        PROMPTS,
-        num_inference_steps=n,
-        guidance_scale=1 + w,
-        latents=z_T.clone(),
-        height=8,
-        width=8,
-        output_type="latent",
-    ).images
+    theirs = drawn_by(pipe, n, w, z_T)
     assert torch.allclose(ours, theirs, atol=2e-4 * theirs.abs().max().item())
 
 
@@ -120,15 +118,7 @@ def test_all_of_distillation_runs_and_the_student_is_a_plain_pipeline(saved, run
         vae=pipe.vae, text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer, unet=last.module,
         scheduler=scheduler("v_prediction"), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
-    theirs = plain(
-        PROMPTS,
-        num_inference_steps=4,
-        guidance_scale=1 + w,
-        latents=z_T.clone(),
-        height=8,
-        width=8,
-        output_type="latent",
-    ).images
+    theirs = drawn_by(plain, 4, w, z_T)
     assert torch.allclose(ours, theirs, atol=2e-4 * theirs.abs().max().item())
 
 
