@@ -10,6 +10,7 @@ in three steps. The true picture is the same scene with one solid in another col
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -125,6 +126,11 @@ class Edits:
             "seam": seam(image, self.after, self.region),
             "paired_target": paired(image, self.after).mean().item(),
         }
+
+    def rows(self, image: Tensor, reader: Module, about: dict[str, Any]) -> list[dict[str, Any]]:
+        """What `judged` finds, a row a metric; `about` holds the columns that they share."""
+        about = about | {"n": len(image)}
+        return [about | {"metric": metric, "value": value} for metric, value in self.judged(image, reader).items()]
 
 
 def _changed(scenes: Scenes, which: Tensor, kind: str, u: Tensor) -> Scenes:

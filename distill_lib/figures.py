@@ -83,6 +83,12 @@ LABELS = {
     "attribute_accuracy": "shapes and colours right",
     "prompt_accuracy": "prompts right",
     "clip": "picture and prompt (mini CLIP)",
+    "edit_success": "shows what was asked for",
+    "outside": "square change outside the region",
+    "seam": "seam (1: that of the true picture)",
+    "start": "time from which it is drawn",
+    "kid": "KID",
+    "floor_fid": "FID of real pictures",
 }
 _STYLE = {
     "figure.dpi": 100,

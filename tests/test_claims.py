@@ -1,4 +1,4 @@
-"""Every claim on ablations, transfer and cost can be supported and can be contradicted, each part of it alone."""
+"""Every claim on ablations, transfer, cost and text can be supported and can be contradicted, each part of it alone."""
 
 import json
 from itertools import product
@@ -25,8 +25,22 @@ START = {
     "halvings from random weights": {"fid_teacher": 2.0},
 }
 EMBEDDING = {"Fourier features": {"fid_teacher": 1.0}, "w as one number": {"fid_teacher": 2.0}}
+SOLVER = {"fid": 60.0, "clip": 0.9}
+TEXT = {
+    "ours-D": {"fid": 30.0, "clip": 0.95, "prompt_accuracy": 0.97, "seconds": 1.0},
+    "teacher": {"fid": 30.0, "clip": 0.95, "prompt_accuracy": 0.97, "seconds": 12.0},
+    "ddim": SOLVER,
+    "dpm": SOLVER,
+    "dpm++": SOLVER | {"fid": {1: 60.0, 2: 60.0, 4: 60.0, 8: 30.0, 16: 30.0}},
+    "unipc": SOLVER,
+}
+EDIT = {
+    "ours-D": {"edit_success": 0.9, "paired_target": 0.02, "seam": 1.0},
+    "teacher": {"edit_success": 0.9, "paired_target": 0.02, "seam": 1.0},
+    "ddim": {"edit_success": 0.8, "paired_target": 0.04},
+}
 
-# id: what supports it, as artefact -> method -> metric -> value
+# id: what supports it, as artefact -> method -> metric -> value, or value by steps
 GOOD = {
     "g-S6": {"g-abl-range": RANGES},
     "g-S8": {"g-fig12": FIG_12},
@@ -34,6 +48,13 @@ GOOD = {
     "g-P1": {"g-abl-weighting": NETWORKS | {"eps, truncated SNR": {"fid": 90.0}}},
     "g-P3": {"g-cost": {"all of distillation": {"training_seconds": 50.0}, "teacher": {"training_seconds": 90.0}}},
     "g-F12": {"g-fig12": FIG_12, "g-class-transfer": CLASSES},
+    "g-A2": {"g-tab2": TEXT},
+    "g-A3": {"g-fig8": EDIT, "g-fig9": EDIT},
+    "g-T2": {"g-tab2": TEXT},
+    "g-F10": {"g-fig10": TEXT},
+    "g-F11": {"g-fig11": TEXT},
+    "g-E1": {"g-fig8": EDIT},
+    "g-E2": {"g-fig9": EDIT},
 }
 # id, and what is changed to contradict it: artefact, method, metric, value
 BAD = [
@@ -53,18 +74,52 @@ BAD = [
     ("g-F12", "g-fig12", "ours-D", "iou_kept", 0.5),
     ("g-F12", "g-class-transfer", "ours-D", "accuracy", 0.7),
     ("g-F12", "g-class-transfer", "ours-D", "iou", 0.5),
+    ("g-A2", "g-tab2", "ours-D", "fid", 45.0),
+    ("g-A2", "g-tab2", "ours-D", "prompt_accuracy", 0.8),
+    ("g-A2", "g-tab2", "ours-D", "seconds", 2.0),
+    ("g-A3", "g-fig8", "ours-D", "edit_success", 0.7),
+    ("g-A3", "g-fig8", "ours-D", "paired_target", 0.03),
+    ("g-A3", "g-fig9", "ours-D", "edit_success", 0.7),
+    ("g-A3", "g-fig9", "ours-D", "paired_target", 0.03),
+    ("g-T2", "g-tab2", "ddim", "fid", 30.0),
+    ("g-T2", "g-tab2", "dpm", "fid", 30.0),
+    ("g-T2", "g-tab2", "unipc", "fid", 30.0),
+    ("g-T2", "g-tab2", "dpm++", "fid", 30.0),
+    ("g-T2", "g-tab2", "dpm++", "fid", 60.0),
+    ("g-T2", "g-tab2", "unipc", "clip", 0.99),
+    ("g-F10", "g-fig10", "ddim", "fid", 20.0),
+    ("g-F10", "g-fig10", "teacher", "fid", 20.0),
+    ("g-F10", "g-fig10", "ddim", "clip", 0.99),
+    ("g-F10", "g-fig10", "teacher", "clip", 0.99),
+    ("g-F11", "g-fig11", "ours-D", "fid", 40.0),
+    ("g-F11", "g-fig11", "ours-D", "prompt_accuracy", 0.8),
+    ("g-E1", "g-fig8", "ddim", "edit_success", 0.95),
+    ("g-E1", "g-fig8", "ours-D", "paired_target", 0.05),
+    ("g-E2", "g-fig9", "ours-D", "seam", 1.3),
+    ("g-E2", "g-fig9", "ours-D", "paired_target", 0.05),
 ]
 
 
+STEPS = {"g-tab2": (1, 2, 4, 8, 16), "g-fig10": (1, 2, 4, 8, 16), "g-fig11": (1, 2, 4, 8, 16)}
+STEPS |= {"g-fig8": (3,), "g-fig9": (1, 2, 4, 8)}
+WS = {"g-abl-init": (0, 1, 4), "g-abl-embedding": (0, 1, 4), "g-fig11": (0, 2, 4)}
+WS |= dict.fromkeys(("g-tab2", "g-fig10", "g-fig8", "g-fig9"), (2,))
+WS |= dict.fromkeys(("g-cost", "g-abl-weighting", "g-class-transfer"), (1,))
+KINDS = dict.fromkeys(("g-fig8", "g-fig9"), ({"kind": "colour"}, {"kind": "shape"}))
+
+
 def write(folder, artefacts):
-    """Rows of three seeds, a percent apart, at every step count and strength that the claims name."""
+    """Rows of three seeds, a percent apart, at every step count, strength and kind of edit that the claims name."""
     for artefact, methods in artefacts.items():
         rows = [
             {"method": method, "metric": metric, "steps": steps, "nfe": 2 * steps, "w": w, "seed": seed}
-            | {"value": value * (1 + 0.01 * (seed - 1))}
+            | kind
+            | {"value": (value[steps] if isinstance(value, dict) else value) * (1 + 0.01 * (seed - 1))}
             for method, values in methods.items()
             for metric, value in values.items()
-            for steps, w, seed in product(_steps(method, artefact), _ws(method, artefact), (0, 1, 2))
+            for steps, w, seed, kind in product(
+                _steps(method, artefact), _ws(method, artefact), (0, 1, 2), KINDS.get(artefact, ({},))
+            )
         ]
         path = folder / "laptop" / f"{artefact}.json"
         path.parent.mkdir(exist_ok=True)
@@ -72,13 +127,14 @@ def write(folder, artefacts):
 
 
 def _steps(method, artefact):
+    if artefact in STEPS:
+        return (32,) if method == "teacher" else STEPS[artefact]
     once = method in ("source", "unrelated") or artefact in ("g-cost", "g-abl-weighting")
     return (4,) if once or artefact.startswith("g-abl") else (2, 4, 8, 16)
 
 
 def _ws(method, artefact):
-    once = method in ("source", "unrelated") or artefact in ("g-cost", "g-abl-weighting", "g-class-transfer")
-    return (1,) if once else (0, 1, 4) if artefact in ("g-abl-init", "g-abl-embedding") else (0, 1)
+    return (1,) if method in ("source", "unrelated") else WS.get(artefact, (0, 1))
 
 
 def verdict(folder, name, artefacts):

@@ -82,6 +82,9 @@ def test_metrics_of_the_true_edit_and_of_none(edits):
     assert right["outside"] == 0
     none = one.judged(one.before, Reads(one.was))
     assert none["edit_success"] == 0 and none["outside"] == 0 and none["paired_target"] > 0
+    rows = one.rows(one.before, Reads(one.was), {"method": "source", "seed": 3})
+    assert {row["metric"]: row["value"] for row in rows} == none
+    assert all(row["method"] == "source" and row["seed"] == 3 and row["n"] == 24 for row in rows)
 
 
 def test_a_patch_that_was_pasted_in_shows_a_seam():
