@@ -11,7 +11,7 @@ READING_ORDER = """
     reach noise store schedules samplers solvers guidance models
     worlds.sketch worlds.scenes worlds.captions worlds.datasets
     losses.denoising losses.guided losses.halving losses.heads encoding losses.encoding
-    losses.reconstruction losses.one_step
+    losses.reconstruction losses.one_step losses.knowledge losses.feature_matching losses.score pruning
     training
     methods.teacher methods.guidance_distillation methods.step_halving methods.encoder_halving methods.head_teacher
     methods.autoencoder text

@@ -1,0 +1,154 @@
+"""What a cut leaves has the sizes that the paper counts, starts as the teacher, and is refused if it does not fit."""
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from distill_lib.models import config_of
+from distill_lib.pruning import SDXS_512, SDXS_1024, Cut, prune, pruned_config, stages
+
+SD_21 = {
+    "sample_size": 64,
+    "cross_attention_dim": 1024,
+    "attention_head_dim": (5, 10, 20, 20),
+    "use_linear_projection": True,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    "layers_per_block": 2,
+}
+SDXL = {
+    "sample_size": 128,
+    "cross_attention_dim": 2048,
+    "attention_head_dim": (5, 10, 20),
+    "use_linear_projection": True,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 2,
+    "up_block_types": ("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",),
+    "transformer_layers_per_block": (1, 2, 10),
+    "layers_per_block": 2,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+
+
+def size(config):
+    with torch.device("meta"):
+        return sum(p.numel() for p in UNet2DConditionModel(**config).parameters())
+
+
+def small(layers=2, seed=0):
+    torch.manual_seed(seed)
+    return UNet2DConditionModel(
+        sample_size=8,
+        cross_attention_dim=16,
+        attention_head_dim=4,
+        norm_num_groups=8,
+        block_out_channels=(16, 32, 48, 48),
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        layers_per_block=layers,
+    )
+
+
+def test_stable_diffusion_shrinks_to_the_counts_of_the_paper():
+    assert size(SD_21) == 865_910_724
+    without_units = Cut(middle="removed", innermost=True, finest=True)
+    assert size(pruned_config(SD_21, without_units)) == 515_401_604
+    assert size(pruned_config(SD_21, SDXS_512)) == 318_695_364
+
+
+def test_the_large_model_shrinks_to_the_count_of_the_paper():
+    config = SDXL | {"mid_block_type": "UNetMidBlock2DCrossAttn"}
+    assert size(config) == 2_567_463_684
+    assert size(pruned_config(config, SDXS_1024)) == 745_225_604
+
+
+def test_nothing_removed_is_the_teacher_to_the_bit():
+    teacher = small()
+    student = prune(teacher, Cut())
+    z, t, tokens = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), torch.randn(2, 5, 16)
+    with torch.no_grad():
+        assert torch.equal(student(z, t, tokens).sample, teacher(z, t, tokens).sample)
+
+
+@pytest.mark.parametrize("middle", ["kept", "plain", "removed"])
+@pytest.mark.parametrize("innermost", [False, True])
+@pytest.mark.parametrize("finest", [False, True])
+@pytest.mark.parametrize("layers", [None, 1])
+def test_every_cut_runs_and_keeps_the_teacher_s_weights(middle, innermost, finest, layers):
+    teacher = small()
+    student = prune(teacher, Cut(middle=middle, innermost=innermost, finest=finest, layers=layers))
+    out = student(torch.randn(1, 4, 8, 8), torch.tensor([9]), torch.randn(1, 5, 16)).sample
+    assert out.shape == (1, 4, 8, 8) and out.isfinite().all()
+    kept = [p.data for p in student.parameters()]
+    have = {p.data.sum().item() for p in teacher.parameters()}
+    assert all(p.sum().item() in have for p in kept)
+
+
+def test_the_last_unit_of_an_up_stage_copies_the_teacher_s_last():
+    teacher = small()
+    student = prune(teacher, Cut(layers=1))
+    for mine, theirs in zip(student.up_blocks, teacher.up_blocks, strict=True):
+        assert torch.equal(mine.resnets[0].conv1.weight, theirs.resnets[0].conv1.weight)
+        assert torch.equal(mine.resnets[1].conv1.weight, theirs.resnets[2].conv1.weight)
+
+
+def test_a_student_need_not_inherit():
+    teacher = small()
+    assert not torch.equal(prune(teacher, Cut(), inherit=False).conv_in.weight, teacher.conv_in.weight)
+
+
+def test_stages_of_student_and_teacher_have_features_of_one_size():
+    teacher = small()
+    student = prune(teacher, Cut(middle="removed", innermost=True, finest=True, layers=1))
+    sizes = {}
+    for name, net in (("teacher", teacher), ("student", student)):
+        found = sizes.setdefault(name, [])
+        hooks = [
+            stage.register_forward_hook(
+                lambda _m, _i, out, found=found: found.append(tuple(getattr(out, "sample", out)[0].shape[-3:]))
+            )
+            for stage in stages(net)
+        ]
+        net(torch.randn(1, 4, 8, 8), torch.tensor([9]), torch.randn(1, 5, 16))
+        for hook in hooks:
+            hook.remove()
+    assert sizes["student"] == sizes["teacher"][:3] + sizes["teacher"][5:]
+    assert len(list(stages(student, down=False))) == 3
+
+
+@pytest.mark.parametrize(
+    "cut, message",
+    [
+        (Cut(layers=3), "layers=3: the network has 2 a stage"),
+        (Cut(depths=(1, 1)), r"depths=\(1, 1\): the network has"),
+        (Cut(depths=(1, 1, 2, 1)), r"depths=\(1, 1, 2, 1\)"),
+    ],
+)
+def test_what_is_not_there_cannot_be_kept(cut, message):
+    with pytest.raises(ValueError, match=message):
+        prune(small(), cut)
+
+
+def test_a_middle_that_is_gone_cannot_be_removed_again():
+    once = prune(small(), Cut(middle="removed"))
+    with pytest.raises(ValueError, match="has no middle stage"):
+        pruned_config(config_of(once), Cut(middle="plain"))
+
+
+def test_a_cut_whose_layers_have_no_counterpart_is_refused():
+    torch.manual_seed(0)
+    uneven = UNet2DConditionModel(
+        sample_size=8,
+        cross_attention_dim=16,
+        attention_head_dim=4,
+        norm_num_groups=8,
+        block_out_channels=(16, 32, 64),
+        down_block_types=("DownBlock2D",) * 3,
+        up_block_types=("UpBlock2D",) * 3,
+        layers_per_block=1,
+    )
+    with pytest.raises(ValueError, match="this cut does not fit"):
+        prune(uneven, Cut(middle="removed", innermost=True))
