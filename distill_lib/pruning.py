@@ -8,17 +8,18 @@ one of its shape.
     SDXS_1024    Stable Diffusion XL, 2,567,463,684 weights, to 745,225,604
 """
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import nn
+from torch import Tensor, nn
 
 from distill_lib.models import config_of
 
-__all__ = ["SDXS_512", "SDXS_1024", "Cut", "prune", "pruned_config", "stages"]
+__all__ = ["SDXS_512", "SDXS_1024", "Cut", "counterparts", "prune", "pruned_config", "stages", "tapped"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,3 +135,29 @@ def stages(unet: UNet2DConditionModel, down: bool = True) -> Iterator[nn.Module]
     blocks: Sequence[nn.Module] = [*(unet.down_blocks if down else ()), *unet.up_blocks]
     for block in blocks:
         yield (getattr(block, "attentions", None) or block.resnets)[-1]
+
+
+def counterparts(
+    student: UNet2DConditionModel, teacher: UNet2DConditionModel, down: bool = True
+) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The `stages` of a cut network, and those of the network it was cut from that stand beside them."""
+    first = len(teacher.down_blocks) if down else 0
+    theirs, mine = list(stages(teacher, down)), list(stages(student, down))
+    kept = len(student.down_blocks) if down else 0
+    return mine, theirs[:kept] + theirs[first + len(teacher.up_blocks) - len(student.up_blocks) :]
+
+
+@contextlib.contextmanager
+def tapped(modules: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
+    """A list that the outputs of modules go into, in the order in which they are called, while the block lasts."""
+    found: list[Tensor] = []
+
+    def keep(_module: nn.Module, _given: Any, out: Any) -> None:
+        found.append(out if isinstance(out, Tensor) else out[0])
+
+    hooks = [module.register_forward_hook(keep) for module in modules]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()

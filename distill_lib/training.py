@@ -7,7 +7,7 @@ split over processes, meets the same numbers; gradients are averaged over proces
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -101,14 +101,17 @@ class Loop:
     """Steps of one training of `net.module`, resumed where `run` stands; none are left of a finished one.
 
     Iterating yields (step, draws); the body computes a loss and calls `update`. `share` counts the samples of a step
-    that fall to this process.
+    that fall to this process. Of a module that holds several networks, `rates` multiplies the learning rate of those
+    whose parameters' names start so. A parameter that a step gives no gradient stays as it is.
 
     Raises:
         ValueError: the batch cannot be shared evenly by the processes, or the network holds buffers, which the average
             of weights would lose.
     """
 
-    def __init__(self, net: Trainable, settings: TrainSettings, run: Run) -> None:
+    def __init__(
+        self, net: Trainable, settings: TrainSettings, run: Run, rates: Mapping[str, float] | None = None
+    ) -> None:
         self.settings, self.run = settings, run
         self.accelerator = Accelerator(cpu=home().type == "cpu")
         if settings.batch_size % self.accelerator.num_processes:
@@ -126,7 +129,16 @@ class Loop:
         self.parameters = list(net.module.parameters())
         self.names = [name for name, _ in net.module.named_parameters()]
         self.average = [p.detach().clone() for p in self.parameters]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.lr, weight_decay=1e-4, foreach=True)
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            factor = next((x for start, x in (rates or {}).items() if name.startswith(start)), 1.0)
+            groups.setdefault(factor, []).append(parameter)
+        self.optimizer = torch.optim.AdamW(
+            [{"params": those, "factor": factor} for factor, those in groups.items()],
+            lr=settings.lr,
+            weight_decay=1e-4,
+            foreach=True,
+        )
         self.step, self.loss, self.seconds = 0, float("nan"), 0.0
         parts = settings.snapshots + 1
         self._kept = {settings.steps * i // parts for i in range(1, parts)}
@@ -149,7 +161,7 @@ class Loop:
         settings = self.settings
         rate = settings.lr * min(1, (self.step + 1) / max(1, settings.warmup)) * (1 - self.step / settings.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         self.accelerator.backward(loss.mean())
         nn.utils.clip_grad_norm_(self.parameters, settings.clip, foreach=True)
         self.optimizer.step()

@@ -14,8 +14,8 @@ READING_ORDER = """
     losses.reconstruction losses.one_step losses.knowledge losses.feature_matching losses.score pruning
     training
     methods.teacher methods.guidance_distillation methods.step_halving methods.encoder_halving methods.head_teacher
-    methods.autoencoder text
-    toy extractor geometry attributes metrics nearest pipelines methods.pair_regression
+    methods.autoencoder methods.tiny_decoder methods.unet_distillation text
+    toy extractor geometry attributes metrics nearest pipelines methods.pair_regression methods.score_distillation
     small_diffusion inpainting evaluation prompting editing export artefacts
     profiles pretrained text_to_image making students hardness ablations transfer
     figures papers.manifest papers.claims readme bench run

@@ -5,7 +5,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from distill_lib.models import config_of
-from distill_lib.pruning import SDXS_512, SDXS_1024, Cut, prune, pruned_config, stages
+from distill_lib.pruning import SDXS_512, SDXS_1024, Cut, counterparts, prune, pruned_config, tapped
 
 SD_21 = {
     "sample_size": 64,
@@ -100,23 +100,18 @@ def test_a_student_need_not_inherit():
     assert not torch.equal(prune(teacher, Cut(), inherit=False).conv_in.weight, teacher.conv_in.weight)
 
 
-def test_stages_of_student_and_teacher_have_features_of_one_size():
+def test_a_stage_of_the_student_stands_beside_the_one_it_came_from():
     teacher = small()
     student = prune(teacher, Cut(middle="removed", innermost=True, finest=True, layers=1))
-    sizes = {}
-    for name, net in (("teacher", teacher), ("student", student)):
-        found = sizes.setdefault(name, [])
-        hooks = [
-            stage.register_forward_hook(
-                lambda _m, _i, out, found=found: found.append(tuple(getattr(out, "sample", out)[0].shape[-3:]))
-            )
-            for stage in stages(net)
-        ]
-        net(torch.randn(1, 4, 8, 8), torch.tensor([9]), torch.randn(1, 5, 16))
-        for hook in hooks:
-            hook.remove()
-    assert sizes["student"] == sizes["teacher"][:3] + sizes["teacher"][5:]
-    assert len(list(stages(student, down=False))) == 3
+    given = torch.randn(1, 4, 8, 8), torch.tensor([9]), torch.randn(1, 5, 16)
+    for down, count in ((True, 6), (False, 3)):
+        mine, theirs = counterparts(student, teacher, down)
+        with tapped(mine) as ours, tapped(theirs) as wanted:
+            student(*given)
+            teacher(*given)
+        assert [f.shape for f in ours] == [f.shape for f in wanted] and len(ours) == count
+    student(*given)
+    assert len(ours) == 3  # the taps are closed
 
 
 @pytest.mark.parametrize(

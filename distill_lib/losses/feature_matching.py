@@ -7,8 +7,8 @@
 
 SDXS (Song et al. 2024, arXiv 2403.16627), eq. 10, whose SSIM is a similarity: what is made small is 1 - SSIM. It says
 neither whether statistics are taken over windows or over whole maps, nor the weights w_l; both are arguments. Those of
-a whole map are as in DISTS (Ding et al. 2020, arXiv 2004.07728). SSIM was made for positive pictures: where the means are
-opposite and the structure is too, the product is positive.
+a whole map are as in DISTS (Ding et al. 2020, arXiv 2004.07728). SSIM was made for positive pictures: where means are
+opposite, and structure is too, the product is positive.
 """
 
 from collections.abc import Sequence

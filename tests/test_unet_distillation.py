@@ -1,0 +1,81 @@
+"""A small U-Net approaches a large one by what both answer and by what both see on the way."""
+
+import pytest
+import torch
+from test_pruning import small
+
+from distill_lib.losses.denoising import mean_square
+from distill_lib.methods.unet_distillation import distill_unet
+from distill_lib.models import Network
+from distill_lib.pruning import Cut, counterparts, prune, tapped
+from distill_lib.store import Run
+from distill_lib.training import TrainSettings, finish
+
+SHORT = TrainSettings(steps=60, batch_size=8, lr=2e-3, warmup=5, ema=0.9, bf16=False)
+CUT = Cut(middle="removed", innermost=True, finest=True, layers=1)
+
+
+class Data:
+    """Sixteen pictures with states of their own."""
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(0)
+        self.x = torch.randn(16, 4, 8, 8, generator=generator)
+        self.states = torch.randn(16, 5, 16, generator=generator)
+
+    def __len__(self):
+        return len(self.x)
+
+    def batch(self, index, device="cpu"):
+        return self.x[index].to(device), self.states[index].to(device)
+
+
+def networks(cut, inherit=True):
+    null = torch.zeros(5, 16)
+    teacher = small().requires_grad_(False)
+    student = prune(teacher, cut, inherit).requires_grad_(True)
+    return Network(student, bf16=False, null=null), Network(teacher, bf16=False, null=null)
+
+
+def trained(runs, name, steps=60, **how):
+    student, teacher = networks(CUT)
+    run = Run(name, how, "distill_lib.methods.unet_distillation")
+    settings = TrainSettings(steps=steps, batch_size=8, lr=2e-3, warmup=5, ema=0.9, bf16=False)
+    return student, teacher, finish(student, distill_unet(student, teacher, Data(), settings, run, **how), run, name)
+
+
+def miss(student, teacher):
+    """Squared differences of answers and of features, at inputs that no training has seen."""
+    generator = torch.Generator().manual_seed(9)
+    z, states = torch.randn(32, 4, 8, 8, generator=generator), torch.randn(32, 5, 16, generator=generator)
+    t = torch.arange(32) * 32 + 1
+    mine, theirs = counterparts(student.module, teacher.module)
+    with torch.no_grad(), tapped(mine) as ours, tapped(theirs) as wanted:
+        answer = mean_square(student(z, t, states) - teacher(z, t, states)).mean().item()
+    return answer, sum(mean_square(a - b).mean().item() for a, b in zip(ours, wanted, strict=True))
+
+
+def test_nothing_removed_has_nothing_to_learn(runs):
+    student, teacher = networks(Cut())
+    run = Run("same", {}, "distill_lib.methods.unet_distillation")
+    first = next(distill_unet(student, teacher, Data(), SHORT, run))
+    assert first.loss == pytest.approx(0, abs=1e-9)
+
+
+def test_training_brings_answers_and_features_nearer(runs):
+    before = miss(*networks(CUT))
+    student, teacher, _ = trained(runs, "both")
+    after = miss(student, teacher)
+    assert after[0] < 0.5 * before[0] and after[1] < 0.9 * before[1]
+
+
+def test_features_are_matched_only_where_they_are_asked_for(runs):
+    with_features, without = (miss(*trained(runs, f"f{weight}", lambda_f=weight)[:2]) for weight in (1.0, 0.0))
+    assert with_features[1] < without[1]
+
+
+def test_the_denoising_loss_is_added_where_it_is_asked_for(runs):
+    student, teacher = networks(Cut())  # already as the teacher, so that nothing else is left
+    run = Run("denoising", {}, "distill_lib.methods.unet_distillation")
+    first = next(distill_unet(student, teacher, Data(), SHORT, run, denoising=0.5))
+    assert first.loss > 0.1
