@@ -19,6 +19,7 @@ from distill_lib.training import Loop, Progress, Trainable, TrainSettings
 from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES
 
 __all__ = [
+    "LOGITS",
     "AttributeReader",
     "attribute_accuracy",
     "attribute_loss",
@@ -28,6 +29,8 @@ __all__ = [
 ]
 
 _KINDS = (len(SHAPES), len(COLORS), len(TEXTURES), 2)
+LOGITS = sum(_KINDS)
+"""Answers about one solid."""
 
 
 class AttributeReader(nn.Module):
@@ -41,7 +44,7 @@ class AttributeReader(nn.Module):
             layers += [nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.GroupNorm(8, b), nn.SiLU()]
             layers += [nn.Conv2d(b, b, 3, 1, 1, bias=False), nn.GroupNorm(8, b), nn.SiLU()]
         self.body = nn.Sequential(*layers)
-        self.read = nn.Linear(sizes[-1] * (side // 16) ** 2, 2 * sum(_KINDS))
+        self.read = nn.Linear(sizes[-1] * (side // 16) ** 2, 2 * LOGITS)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.read(self.body(image).flatten(1)).unflatten(1, (2, -1))

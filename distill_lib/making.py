@@ -6,12 +6,14 @@
 import argparse
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from torch import nn
 
 from distill_lib import pretrained, store
 from distill_lib.artefacts import origin
@@ -19,6 +21,7 @@ from distill_lib.attributes import AttributeReader, train_reader
 from distill_lib.extractor import Extractor, picture_lessons, scene_lessons, train_extractor
 from distill_lib.geometry import Geometry, train_geometry
 from distill_lib.inpainting import Masked, inpainter, inpainting_of, masked_pictures
+from distill_lib.matchers import MATCHERS
 from distill_lib.methods.guidance_distillation import distill_guidance
 from distill_lib.methods.teacher import train_teacher
 from distill_lib.models import Network, build_unet, student_of
@@ -33,7 +36,7 @@ __all__ = ["main", "make", "pictures_of", "settings_of"]
 
 _KINDS = {"extractors": "extractor", "geometries": "geometry", "teachers": "teacher", "students": "student"}
 _KINDS |= {"attributes": "attributes", "clips": "clip", "pipelines": "pipeline", "textstudents": "textstudent"}
-_KINDS |= {"inpainters": "inpainter", "inpaintstudents": "inpaintstudent"}
+_KINDS |= {"inpainters": "inpainter", "inpaintstudents": "inpaintstudent", "matchers": "matcher"}
 _COMPILED = torch.cuda.is_available()  # on a CPU it does not pay, see models.Network
 _STAGE_ONE = "distill_lib.methods.guidance_distillation"
 _NOT_SETTINGS = (
@@ -169,16 +172,24 @@ def make_geometry(name: str) -> None:
 
 def make_attributes(name: str) -> None:
     """Train the network that reads what a picture of two objects shows."""
-    recipe = RECIPES["attributes"][name]
+    _make_reader(f"attributes-{name}", RECIPES["attributes"][name], AttributeReader, "distill_lib.attributes")
+
+
+def make_matcher(name: str) -> None:
+    """Train a network to read the same, for its features."""
+    _make_reader(f"matcher-{name}", RECIPES["matchers"][name], MATCHERS[name], "distill_lib.matchers")
+
+
+def _make_reader(name: str, recipe: dict[str, Any], build: Callable[..., nn.Module], code: str) -> None:
     image, asked = captioned(recipe["world"], recipe["count"], recipe["seed"])
     torch.manual_seed(recipe["seed"])
-    net = AttributeReader(recipe["width"], image.shape[-1])
-    run = store.Run(f"attributes-{name}", recipe, "distill_lib.attributes", "distill_lib.worlds.captions")
+    net = build(recipe["width"], image.shape[-1])
+    run = store.Run(name, recipe, code, "distill_lib.worlds.captions")
     if not run.done:
         forward = torch.compile(net, dynamic=False) if _COMPILED else net
         trainable = SimpleNamespace(module=net, forward=forward)
-        follow(train_reader(trainable, image, asked, settings_of(recipe), run), f"attributes {name}", 30)
-    _ship_reader(f"attributes-{name}", run, recipe)
+        follow(train_reader(trainable, image, asked, settings_of(recipe), run), name, 30)
+    _ship_reader(name, run, recipe)
 
 
 def make_judge(name: str) -> None:
@@ -258,6 +269,7 @@ def make(name: str) -> None:
     makers = {"teacher": make_teacher, "student": make_student, "extractor": make_extractor, "geometry": make_geometry}
     makers |= {"attributes": make_attributes, "clip": make_judge, "pipeline": make_pipeline}
     makers |= {"textstudent": make_text_student, "inpainter": make_inpainter, "inpaintstudent": make_inpaint_student}
+    makers |= {"matcher": make_matcher}
     makers[kind](rest)
 
 

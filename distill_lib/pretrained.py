@@ -18,6 +18,7 @@ from distill_lib.attributes import AttributeReader
 from distill_lib.extractor import Extractor
 from distill_lib.geometry import Geometry
 from distill_lib.inpainting import inpainter
+from distill_lib.matchers import MATCHERS, ConvMatcher, TokenMatcher
 from distill_lib.models import Network, home, load_unet
 from distill_lib.pipelines import TextToImage, open_pipeline
 from distill_lib.reach import ROOT
@@ -35,6 +36,7 @@ __all__ = [
     "inpaint_network",
     "key",
     "made",
+    "matcher",
     "pipeline",
     "student",
     "teacher",
@@ -108,6 +110,14 @@ def attribute_reader(name: str = "scenes") -> AttributeReader:
     recipe = made(f"attributes-{name}")["config"]
     net = AttributeReader(recipe["width"], WORLDS[recipe["world"]].resolution)
     net.load_state_dict(_read_reader(f"attributes-{name}"))
+    return net.eval().requires_grad_(False)
+
+
+def matcher(name: str) -> ConvMatcher | TokenMatcher:
+    """A shipped network whose features pictures are matched by, one of `matchers.MATCHERS`; raises as `extractor`."""
+    recipe = made(f"matcher-{name}")["config"]
+    net = MATCHERS[name](recipe["width"], WORLDS[recipe["world"]].resolution)
+    net.load_state_dict(_read_reader(f"matcher-{name}"))
     return net.eval().requires_grad_(False)
 
 

@@ -13,7 +13,7 @@ from distill_lib.worlds.datasets import REAL
 
 KINDS = {"extractor": "extractors", "geometry": "geometries", "teacher": "teachers", "student": "students"}
 KINDS |= {"attributes": "attributes", "clip": "clips", "pipeline": "pipelines", "textstudent": "textstudents"}
-KINDS |= {"inpainter": "inpainters", "inpaintstudent": "inpaintstudents"}
+KINDS |= {"inpainter": "inpainters", "inpaintstudent": "inpaintstudents", "matcher": "matchers"}
 EVERY = {f"{kind}-{name}": recipe for kind, recipes in KINDS.items() for name, recipe in RECIPES[recipes].items()}
 NAMES = sorted(path.name for path in PRETRAINED.iterdir())
 
