@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from distill_lib.schedules import OURS, Schedule, eps_from_v, step_grid, x_from_v
+from distill_lib.schedules import OURS, Schedule, add_noise, eps_from_v, step_grid, x_from_v
 
 __all__ = [
     "Denoise",
@@ -21,6 +21,7 @@ __all__ = [
     "noise_again",
     "sample",
     "sample_ancestral",
+    "sample_consistency",
     "sample_stochastic",
     "stochastic_path",
     "trajectory",
@@ -151,6 +152,21 @@ def sample_ancestral(denoise: Denoise, z_T: Tensor, n_steps: int, fresh: Fresh, 
     for i, (t, s) in enumerate(pairwise(step_grid(n_steps, schedule.T))):
         here, there = (torch.full((len(z),), k, device=z.device) for k in (t, s))
         z = ancestral_step(denoise, z, fresh(i), here, there, schedule)
+    return z
+
+
+@torch.no_grad()
+def sample_consistency(denoise: Denoise, z_T: Tensor, n_steps: int, fresh: Fresh, schedule: Schedule = OURS) -> Tensor:
+    """The sampler of consistency models: all the way to x, and back to the next time with noise drawn anew.
+
+    z_s = alpha_s x_hat(z_t) + sigma_s eps_i; Song et al. 2023 (arXiv 2303.01469), Algorithm 1. fresh(i) is the noise
+    of the i-th way back, i = 0 .. N - 2. n calls of `denoise`; with one step it is `sample`.
+    """
+    z = z_T
+    for i, (t, s) in enumerate(pairwise(step_grid(n_steps, schedule.T))):
+        here, there = (torch.full((len(z),), k, device=z.device) for k in (t, s))
+        x_hat = x_from_v(z, denoise(z, here), here, schedule)
+        z = add_noise(x_hat, fresh(i), there, schedule) if s else x_hat
     return z
 
 

@@ -11,10 +11,11 @@ READING_ORDER = """
     reach noise store schedules samplers solvers guidance models
     worlds.sketch worlds.scenes worlds.captions worlds.datasets
     losses.denoising losses.guided losses.halving losses.heads encoding losses.encoding
-    losses.reconstruction losses.one_step losses.knowledge losses.feature_matching losses.score pruning
+    losses.reconstruction losses.one_step losses.knowledge losses.feature_matching losses.score losses.consistency
+    pruning
     training
     methods.teacher methods.guidance_distillation methods.step_halving methods.encoder_halving methods.head_teacher
-    methods.autoencoder methods.tiny_decoder methods.unet_distillation text
+    methods.autoencoder methods.tiny_decoder methods.unet_distillation methods.consistency text
     toy extractor geometry attributes matchers metrics nearest pipelines
     methods.pair_regression methods.score_distillation
     small_diffusion inpainting evaluation prompting editing export artefacts

@@ -34,6 +34,7 @@ CLAIMS = {
         f"g-{name}"
         for name in (
             "A1 A2 A3 P1 P2 P3 S1 S2 S3 S4 S5 S6 S7 S8 S9 S9a S10 T1a T1b T1c T1d T1e T2 F2 F6a F6b F6c F10 F11 F12"
+            " E1 E2"  # ours
         ).split()
     ],
     "sdxs": [
@@ -41,8 +42,9 @@ CLAIMS = {
         *(f"s-{name}" for name in "F1 F4 F5 F6 F7 F8a F8b F9 T1 T2 T3a T3b T3c G2".split()),
     ],
 }
-RECALLED = {"g-S9a", "g-T1a", "g-T1d", "g-T1e", "g-T2", "g-F6c"}
+RECALLED = {"g-S9a", "g-T1a", "g-T1d", "g-T1e", "g-T2", "g-F6c", "g-E1", "g-E2"}
 JUDGED = {"g-A1", "g-P1", "g-P2", "g-P3", "g-S9a", "g-F12", *(f"g-S{i}" for i in range(1, 11))}
+JUDGED |= {"g-A2", "g-A3", "g-T2", "g-F10", "g-F11", "g-E1", "g-E2"}
 JUDGED |= {"g-T1a", "g-T1b", "g-T1c", "g-T1d", "g-T1e", "g-F2", "g-F6a", "g-F6b", "g-F6c"}
 ANSWERED = [item for name in PAPERS for item in [*load_paper(name).items, *load_paper(name).ours] if item.artefacts]
 

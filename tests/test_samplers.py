@@ -19,7 +19,7 @@ from distill_lib.samplers import (
     stochastic_path,
     trajectory,
 )
-from distill_lib.schedules import OURS, Schedule, step_grid
+from distill_lib.schedules import OURS, Schedule, add_noise, step_grid, x_from_v
 
 MEAN, STD = 0.3, 0.5
 
@@ -256,8 +256,11 @@ def test_every_ancestral_step_equals_the_one_of_diffusers_with_eta_1(n):
     for t, s in pairwise(step_grid(n)):
         eps = torch.randn_like(z)
         v = fake_network(z, times(64, t))
-        theirs = scheduler.step(v, t - 1, z, eta=1.0, variance_noise=eps).prev_sample
         ours = ancestral_step(fake_network, z, eps, times(64, t), times(64, s))
+        if t == OURS.T:  # nothing of z is kept; diffusers takes the root of a rounded 0 there, nan on some processors
+            theirs = add_noise(x_from_v(z, v, times(64, t)), eps, times(64, s))
+        else:
+            theirs = scheduler.step(v, t - 1, z, eta=1.0, variance_noise=eps).prev_sample
         worst, z = max(worst, (theirs - ours).abs().max().item()), ours
     assert worst < 2e-5  # as for the deterministic step, and a root of a difference of alphas_cumprod
 

@@ -1,0 +1,88 @@
+"""Consistency against the exact answer of a Gaussian: its own ways are known, and one step ends where many do."""
+
+import pytest
+import torch
+from closed_forms import Gaussian, fake_network
+from test_unet_distillation import Data, networks
+
+from distill_lib.losses.consistency import consistency_loss, consistency_target
+from distill_lib.methods.consistency import distill_consistency
+from distill_lib.models import denoise_student
+from distill_lib.noise import normal
+from distill_lib.pruning import Cut
+from distill_lib.samplers import sample, sample_consistency, trajectory
+from distill_lib.schedules import OURS, add_noise, step_grid, v_from_x
+from distill_lib.store import Run
+from distill_lib.training import TrainSettings, finish
+
+TEACHER = Gaussian(0.5, 0.4)
+
+
+def exact(z_t, t):
+    """The end of the way through z_t: x = m + std (z_t - alpha m) / sqrt(alpha^2 std^2 + sigma^2), as v."""
+    alpha, sigma = OURS(t, z_t)
+    x = TEACHER.mean + TEACHER.std * (z_t - alpha * TEACHER.mean) / (alpha**2 * TEACHER.std**2 + sigma**2).sqrt()
+    return v_from_x(z_t, x, t)
+
+
+def noisy(t, n=64):
+    x, eps = (normal(0, stream, 0, torch.arange(n), (3,)).double() for stream in ("x", "eps"))
+    return add_noise(0.5 + 0.4 * x, eps, torch.full((n,), t))
+
+
+@pytest.mark.parametrize("t, s", [(1024, 1008), (512, 496), (16, 0)])
+def test_the_exact_student_has_nothing_to_learn_from_small_steps(t, s):
+    z_t, here, there = noisy(t), torch.full((64,), t), torch.full((64,), s)
+    target = consistency_target(exact, TEACHER, z_t, here, there)
+    # a step of 1/64 misses the way by some thousandths; another student misses its own answer by much more
+    right = consistency_loss(exact, target, z_t, here)
+    assert right.max() < 1e-4
+    wrong = consistency_target(fake_network, TEACHER, z_t, here, there)
+    assert consistency_loss(fake_network, wrong, z_t, here).mean() > 50 * right.max()
+
+
+def test_at_the_end_of_the_grid_the_target_is_where_the_teacher_arrives():
+    z_t, t, s = noisy(16), torch.full((64,), 16), torch.zeros(64, dtype=torch.long)
+    end = trajectory(TEACHER, z_t, [16, 0])[-1]
+    assert torch.equal(consistency_target(fake_network, TEACHER, z_t, t, s), end)
+
+
+def test_far_from_its_target_the_loss_is_the_distance_and_near_it_is_a_square():
+    t, target = torch.full((2,), 1024), torch.zeros(2, 3, dtype=torch.float64)
+    z = torch.zeros(2, 3, dtype=torch.float64)
+    for size, expected in ((100.0, 100.0 - 0.03), (1e-4, 1e-8 / 0.06)):
+        loss = consistency_loss(lambda z, t, size=size: torch.full_like(z, size), target, z, t)
+        assert loss.tolist() == pytest.approx([expected] * 2, rel=1e-3)
+
+
+def test_the_sampler_with_one_step_is_ddim_s_and_with_the_exact_student_every_count_draws_the_data():
+    z_T = normal(0, "z", 0, torch.arange(20_000), (1,)).double()
+    fresh = lambda i: normal(0, "fresh", i, torch.arange(20_000), (1,)).double()  # noqa: E731
+    assert torch.equal(sample_consistency(fake_network, z_T, 1, fresh), sample(fake_network, z_T, 1))
+    for n_steps in (1, 2, 4):
+        x = sample_consistency(exact, z_T, n_steps, fresh)
+        assert x.mean().item() == pytest.approx(0.5, abs=0.01) and x.std().item() == pytest.approx(0.4, abs=0.01)
+
+
+def test_it_asks_the_network_once_a_step():
+    asked = []
+    sample_consistency(lambda z, t: asked.append(t[0].item()) or z, torch.zeros(2, 1), 4, lambda i: torch.zeros(2, 1))
+    assert asked == step_grid(4)[:-1]
+
+
+def test_training_makes_one_step_end_nearer_to_where_many_of_the_teacher_s_do(runs):
+    _, teacher = networks(Cut())
+    data = Data()
+    label, z_T = data.states, normal(0, "z", 0, torch.arange(16), (4, 8, 8))
+    with torch.no_grad():
+        end = sample(lambda z, t: teacher(z, t, label), z_T, 64)
+    misses = []
+    for steps in (1, 150):
+        student = teacher.student()
+        settings = TrainSettings(steps=steps, batch_size=8, lr=1e-3, warmup=5, ema=0.9, bf16=False)
+        run = Run(f"lcm{steps}", {}, "distill_lib.methods.consistency")
+        training = distill_consistency(student, teacher, data, settings, run, (0.0, 0.0), n_points=16)
+        finish(student, training, run, "consistency")
+        x = sample(denoise_student(student, label, torch.zeros(16)), z_T, 1)
+        misses.append((x - end).square().mean().item())
+    assert misses[1] < 0.8 * misses[0]
