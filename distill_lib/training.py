@@ -25,6 +25,7 @@ __all__ = [
     "Draws",
     "Loop",
     "Progress",
+    "Together",
     "TrainSettings",
     "Trainable",
     "finish",
@@ -95,6 +96,18 @@ class Trainable(Protocol):
 
     module: nn.Module
     forward: Callable[..., Any]
+
+
+class Together(nn.Module):
+    """Several networks as one module, each called by its name, so that one loop trains and keeps all of them."""
+
+    def __init__(self, **networks: nn.Module) -> None:
+        super().__init__()
+        for name, network in networks.items():
+            self.add_module(name, network)
+
+    def forward(self, who: str, *given: Any, **named: Any) -> Any:
+        return self.get_submodule(who)(*given, **named)
 
 
 class Loop:

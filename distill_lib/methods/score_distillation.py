@@ -18,10 +18,9 @@ the score difference may be normalised, both as in DMD2 (Yin et al. 2024, arXiv 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill_lib.losses.denoising import v_loss
 from distill_lib.losses.one_step import one_step
@@ -30,7 +29,7 @@ from distill_lib.methods.pair_regression import Pairs
 from distill_lib.models import Network, denoise_pair
 from distill_lib.schedules import add_noise, x_from_v
 from distill_lib.store import Run
-from distill_lib.training import Loop, Progress, TrainSettings, place
+from distill_lib.training import Loop, Progress, Together, TrainSettings, place
 
 __all__ = ["Segment", "Team", "distill_scores"]
 
@@ -51,21 +50,12 @@ class Segment:
         return tuple(first + (last - first) * share for first, last in (self.alpha, self.lambda_fm))
 
 
-class _Both(nn.Module):
-    def __init__(self, student: nn.Module, online: nn.Module) -> None:
-        super().__init__()
-        self.student, self.online = student, online
-
-    def forward(self, who: str, *given: Any, **named: Any) -> Any:
-        return getattr(self, who)(*given, **named)
-
-
 class Team:
     """Student and online model behind one module, which one loop trains and keeps."""
 
     def __init__(self, student: Network, online: Network) -> None:
         self.student, self.online = student, online
-        self.module = self.forward = _Both(student.module, online.module)
+        self.module = self.forward = Together(student=student.module, online=online.module)
 
 
 def distill_scores(

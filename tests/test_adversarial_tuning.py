@@ -1,0 +1,80 @@
+"""Adapter and critic learn, the student's own weights do not, and a plain network is left."""
+
+import torch
+from test_unet_distillation import Data, networks
+
+from distill_lib.losses.reconstruction import critic_loss
+from distill_lib.methods.adversarial_tuning import (
+    ProjectedCritic,
+    Tuned,
+    add_low_rank,
+    merge_low_rank,
+    tune_adversarially,
+)
+from distill_lib.noise import normal
+from distill_lib.pruning import Cut
+from distill_lib.store import Run
+from distill_lib.training import TrainSettings, finish
+
+
+class Pairs:
+    """Noise with a picture of another spread, which no such student draws."""
+
+    def __len__(self):
+        return 16
+
+    def batch(self, index, device="cpu"):
+        z = normal(0, "z", 0, index, (4, 8, 8))
+        return z, 0.2 * z.roll(1, 3), Data().states[index]
+
+
+def features(image):
+    return [image, torch.nn.functional.avg_pool2d(image, 2)]
+
+
+def answers(net):
+    z, _, label = Pairs().batch(torch.arange(8))
+    with torch.no_grad():
+        return net(z, torch.full((8,), 700), label)
+
+
+def tuned(runs, steps):
+    student, _ = networks(Cut())
+    student.decode = lambda z: z
+    torch.manual_seed(1)
+    run = Run(f"gan{steps}", {}, "distill_lib.methods.adversarial_tuning")
+    before = answers(student)
+    add_low_rank(student, 2)
+    assert torch.equal(answers(student), before)  # an adapter starts at nothing
+    both = Tuned(student, ProjectedCritic([4, 4], 8))
+    own = {name: p.detach().clone() for name, p in student.module.named_parameters() if "lora" not in name}
+    critic = {name: p.detach().clone() for name, p in both.critic.named_parameters()}
+    settings = TrainSettings(steps=steps, batch_size=8, lr=2e-3, warmup=2, ema=0.0, bf16=False)
+    finish(both, tune_adversarially(both, features, Pairs(), settings, run), run, "gan")
+    return student, both, own, critic, before
+
+
+def test_only_adapter_and_critic_are_trained(runs):
+    student, both, own, critic, before = tuned(runs, 5)
+    now = dict(student.module.named_parameters())
+    assert all(torch.equal(now[name], value) for name, value in own.items())
+    assert any(not torch.equal(p, critic[name]) for name, p in both.critic.named_parameters())
+    assert not torch.equal(answers(student), before)
+
+
+def test_a_merged_adapter_leaves_a_plain_network_with_the_same_answers(runs):
+    student, *_ = tuned(runs, 5)
+    with_adapter = answers(student)
+    student.forward = student.module
+    merge_low_rank(student)
+    assert not any("lora" in name or "base_layer" in name for name, _ in student.module.named_parameters())
+    assert torch.allclose(answers(student), with_adapter, atol=1e-5)
+
+
+def test_the_critic_learns_to_tell(runs):
+    student, both, *_ = tuned(runs, 60)
+    z, x, label = Pairs().batch(torch.arange(16))
+    with torch.no_grad():
+        drawn = -student(z, torch.full((16,), 1024), label)  # at T the prediction is -x
+        loss = critic_loss(both.critic(features(x)), both.critic(features(drawn))).mean().item()
+    assert loss < 1.9  # 2 is a guess
