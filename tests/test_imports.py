@@ -16,7 +16,7 @@ READING_ORDER = """
     training
     methods.teacher methods.guidance_distillation methods.step_halving methods.encoder_halving methods.head_teacher
     methods.autoencoder methods.tiny_decoder methods.unet_distillation methods.consistency text
-    toy extractor geometry attributes matchers metrics nearest pipelines
+    toy extractor geometry attributes matchers metrics nearest pipelines true_scale
     methods.pair_regression methods.score_distillation methods.adversarial_tuning
     small_diffusion inpainting evaluation prompting editing export artefacts
     profiles pretrained text_to_image making students hardness ablations transfer

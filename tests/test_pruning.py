@@ -6,31 +6,7 @@ from diffusers import UNet2DConditionModel
 
 from distill_lib.models import config_of
 from distill_lib.pruning import SDXS_512, SDXS_1024, Cut, counterparts, prune, pruned_config, tapped
-
-SD_21 = {
-    "sample_size": 64,
-    "cross_attention_dim": 1024,
-    "attention_head_dim": (5, 10, 20, 20),
-    "use_linear_projection": True,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-    "layers_per_block": 2,
-}
-SDXL = {
-    "sample_size": 128,
-    "cross_attention_dim": 2048,
-    "attention_head_dim": (5, 10, 20),
-    "use_linear_projection": True,
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 2,
-    "up_block_types": ("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",),
-    "transformer_layers_per_block": (1, 2, 10),
-    "layers_per_block": 2,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
+from distill_lib.true_scale import SD_21, SDXL
 
 
 def size(config):
@@ -60,9 +36,8 @@ def test_stable_diffusion_shrinks_to_the_counts_of_the_paper():
 
 
 def test_the_large_model_shrinks_to_the_count_of_the_paper():
-    config = SDXL | {"mid_block_type": "UNetMidBlock2DCrossAttn"}
-    assert size(config) == 2_567_463_684
-    assert size(pruned_config(config, SDXS_1024)) == 745_225_604
+    assert size(SDXL) == 2_567_463_684
+    assert size(pruned_config(SDXL, SDXS_1024)) == 745_225_604
 
 
 def test_nothing_removed_is_the_teacher_to_the_bit():

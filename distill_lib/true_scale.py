@@ -1,0 +1,155 @@
+"""The networks of Stable Diffusion and SDXS at their true sizes, with random weights: what a picture costs.
+
+Latency does not depend on weights. Each network is built, timed at batch 1 and freed before the next, so that 16 GB are
+enough; operations are counted on tensors without memory. Tables 1 and 2 of SDXS (Song et al. 2024, arXiv 2403.16627).
+
+    total = sum over modules of evaluations x seconds                                                          (1)
+
+A guided pair asks U-Net and text encoder twice a step; the paper counts 32 evaluations of the U-Net, 16 guided steps.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from distill_lib.metrics import median_seconds
+from distill_lib.pruning import SDXS_512, SDXS_1024, pruned_config
+
+__all__ = ["SDXL", "SD_21", "SYSTEMS", "Part", "counted", "measured"]
+
+SD_21: dict[str, Any] = {
+    "sample_size": 64,
+    "cross_attention_dim": 1024,
+    "attention_head_dim": (5, 10, 20, 20),
+    "use_linear_projection": True,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    "layers_per_block": 2,
+}
+"""U-Net of Stable Diffusion 2.1 base."""
+SDXL: dict[str, Any] = {
+    "sample_size": 128,
+    "cross_attention_dim": 2048,
+    "attention_head_dim": (5, 10, 20),
+    "use_linear_projection": True,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 2,
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "up_block_types": ("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",),
+    "transformer_layers_per_block": (1, 2, 10),
+    "layers_per_block": 2,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+"""U-Net of Stable Diffusion XL base."""
+_CLIP = {"vocab_size": 49408, "max_position_embeddings": 77}
+_TEXTS = {  # width, layers, heads
+    "SD 2.1": [(1024, 23, 16)],
+    "SDXL": [(768, 12, 12), (1280, 32, 20)],
+}
+_VAE = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One module of a system: how it is built, what it is given on a device and in a precision, how often it is asked."""
+
+    build: Callable[[], nn.Module]
+    given: Callable[[torch.device, torch.dtype], tuple[tuple[Tensor, ...], dict[str, Any]]]
+    nfe: int
+
+
+class _Texts(nn.Module):
+    """One text encoder or two, one after the other."""
+
+    def __init__(self, sizes: list[tuple[int, int, int]]) -> None:
+        super().__init__()
+        configs = (
+            CLIPTextConfig(
+                **_CLIP, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
+                num_attention_heads=heads,
+            )
+            for width, layers, heads in sizes
+        )  # fmt: skip
+        self.encoders = nn.ModuleList(map(CLIPTextModel, configs))
+
+    def forward(self, ids: Tensor) -> list[Tensor]:
+        return [encoder(ids).last_hidden_state for encoder in self.encoders]
+
+
+def _text(sizes: list[tuple[int, int, int]], nfe: int) -> Part:
+    return Part(
+        lambda: _Texts(sizes), lambda device, _: ((torch.ones(1, 77, dtype=torch.long, device=device),), {}), nfe
+    )
+
+
+def _unet(config: dict[str, Any], nfe: int) -> Part:
+    side, width = config["sample_size"], config["cross_attention_dim"]
+
+    def given(device: torch.device, dtype: torch.dtype) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+        empty = lambda *shape: torch.zeros(*shape, device=device, dtype=dtype)  # noqa: E731
+        extra = {}
+        if config.get("addition_embed_type"):
+            extra = {"added_cond_kwargs": {"text_embeds": empty(1, 1280), "time_ids": empty(1, 6)}}
+        return (empty(1, 4, side, side), torch.tensor(999, device=device), empty(1, 77, width)), extra
+
+    return Part(lambda: UNet2DConditionModel(**config), given, nfe)
+
+
+def _decoder(build: Callable[[], nn.Module], side: int) -> Part:
+    return Part(build, lambda device, dtype: ((torch.zeros(1, 4, side, side, device=device, dtype=dtype),), {}), 1)
+
+
+def _system(text: str, unet: dict[str, Any], decoder: Callable[[], nn.Module], guided: int, steps: int) -> dict:
+    parts = {"text encoder": _text(_TEXTS[text], guided), "U-Net": _unet(unet, guided * steps)}
+    return parts | {"decoder": _decoder(decoder, unet["sample_size"])}
+
+
+SYSTEMS: dict[str, dict[str, Part]] = {
+    "SD 2.1 base": _system("SD 2.1", SD_21, lambda: AutoencoderKL(**_VAE).decoder, 2, 16),
+    "SDXS-512": _system("SD 2.1", pruned_config(SD_21, SDXS_512), lambda: AutoencoderTiny().decoder, 1, 1),
+    "SDXL": _system("SDXL", SDXL, lambda: AutoencoderKL(**_VAE).decoder, 2, 16),
+    "SDXS-1024": _system("SDXL", pruned_config(SDXL, SDXS_1024), lambda: AutoencoderTiny().decoder, 1, 1),
+}
+"""Modules by system; text encoders without their projections, which no U-Net of these reads."""
+
+
+def counted(part: Part) -> dict[str, int]:
+    """Weights of a part, and floating-point operations of one evaluation (a multiply and an add are two)."""
+    meta = torch.device("meta")
+    with meta:
+        module = part.build().eval()
+    given, named = part.given(meta, torch.float32)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(*given, **named)
+    return {"params": sum(p.numel() for p in module.parameters()), "flops": counter.get_total_flops()}
+
+
+def measured(part: Part, device: torch.device, dtype: torch.dtype = torch.bfloat16, repeats: int = 5) -> float:
+    """Median seconds of one evaluation at batch 1, with small random weights."""
+    with torch.device("meta"):
+        module = part.build().eval().to(dtype)
+    module = module.to_empty(device=device)
+    with torch.no_grad():
+        for tensor in (*module.parameters(), *module.buffers()):
+            if tensor.is_floating_point():
+                tensor.normal_(0, 0.02)
+            else:  # positions
+                tensor.copy_(torch.arange(tensor.numel(), device=device).reshape(tensor.shape))
+        given, named = part.given(device, dtype)
+        return median_seconds(partial(module, *given, **named), repeats)
