@@ -67,7 +67,7 @@ _VAE = {
 
 @dataclass(frozen=True)
 class Part:
-    """One module of a system: how it is built, what it is given on a device and in a precision, how often it is asked."""
+    """One module of a system: its network, what it is given on a device and in a precision, how often it is asked."""
 
     build: Callable[[], nn.Module]
     given: Callable[[torch.device, torch.dtype], tuple[tuple[Tensor, ...], dict[str, Any]]]
