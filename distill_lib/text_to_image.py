@@ -18,7 +18,7 @@ from distill_lib.methods.pair_regression import teacher_pairs
 from distill_lib.metrics import Reader
 from distill_lib.models import Network
 from distill_lib.pipelines import Latents, TextToImage, open_pipeline
-from distill_lib.profiles import Profile, Text
+from distill_lib.profiles import Latent, Profile, Text
 from distill_lib.prompting import Judges, Prompted, alignment, clip_of
 from distill_lib.small_diffusion import latent_pictures
 
@@ -99,14 +99,14 @@ def task(settings: Profile, seed: int, teacher: str = "", prompts: str = "", jud
         ValueError: as `prompts_of` and `pipelines.open_pipeline`; prompts without a teacher.
     """
     if not teacher and not prompts:
-        return _shipped(settings.latent, settings, seed, judges)
+        return _shipped(settings.latent, seed, judges)
     if not teacher and settings.other is None:
         raise ValueError(f"prompts={prompts!r} needs teacher=, a folder or hub id: {settings.name} names no other one")
     how = settings.other or settings.latent
     return _foreign(how.model_copy(update={"pipeline": teacher or how.pipeline}), seed, prompts, judges)
 
 
-def _shipped(how: Text, settings: Profile, seed: int, judges: Judges | None) -> Task:
+def _shipped(how: Latent, seed: int, judges: Judges | None) -> Task:
     names = [f"{kind}-{how.pipeline}" for kind in ("pipeline", "textstudent")]
     told, made = pretrained.pipeline(how.pipeline), pretrained.made(names[1])
     keys = [pretrained.key(name) for name in (*names, "attributes-scenes", "clip-judge", "extractor-captioned")]
@@ -118,7 +118,7 @@ def _shipped(how: Text, settings: Profile, seed: int, judges: Judges | None) -> 
         suffix="",
         told=told,
         asked=Prompted(told, judges or shipped_judges(), *sizes),
-        pictures=latent_pictures(told, keys[0], how.world, settings.sizes.pictures // 2, 1),
+        pictures=latent_pictures(told, keys[0], how.world, how.pictures, 1),
         w_max=made["config"]["w_max"],
         first=(pretrained.text_student(how.pipeline, told), made["weights"]),
         curve=tuple((step, loss) for step, loss, _ in made["curve"]),

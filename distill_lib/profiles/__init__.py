@@ -72,6 +72,7 @@ class Latent(Text):
     """The shipped one, whose world is known: how hard it is, and how its pictures are edited."""
 
     world: str
+    pictures: int = Field(description="captioned pictures that text-to-image and inpainting are halved on")
     steps: list[int] = Field(description="of the plain samplers; g-hardness-latent is read at 4")
     regression: TrainSettings = Field(description="of the one-step student, on pairs")
     edits: int = Field(description="scenes that are edited, for each kind of edit")
