@@ -210,7 +210,7 @@ def panels(rows: list[Row], metrics: Sequence[str], title: str, x: str = "nfe") 
             of_method = select(here, method=method)
             if x not in of_method[0] or (method == "teacher" and x == "nfe"):
                 level = sum(row["value"] for row in of_method) / len(of_method)
-                if logarithmic and level <= 0:
+                if logarithmic and level < 1e-6:  # a set's distance to itself, which no logarithm shows
                     continue
                 ax.axhline(level, color="black", ls=_LEVELS.get(method, "-"), lw=1, label=LABELS.get(method, method))
                 continue
