@@ -55,7 +55,7 @@ def test_a_folder_is_read_with_its_own_grid_and_its_empty_prompt(saved):
     assert told.network.schedule.T == 1000 and not told.network.takes_w
     states = told.states([*PROMPTS, ""])
     assert states.shape == (3, LENGTH, 16)
-    assert torch.allclose(told.network.null, states[2], atol=1e-6)  # alone or in a batch, rounded otherwise on some CPUs
+    assert torch.allclose(told.network.null, states[2], atol=1e-6)  # some CPUs round a batch otherwise
     expected = pipe.encode_prompt(PROMPTS, "cpu", 1, True, negative_prompt=["", ""])
     assert torch.allclose(states[:2], expected[0], atol=1e-6)
     assert torch.allclose(told.network.null.expand_as(expected[1]), expected[1], atol=1e-6)
