@@ -57,7 +57,10 @@ def test_far_from_its_target_the_loss_is_the_distance_and_near_it_is_a_square():
 
 def test_the_sampler_with_one_step_is_ddim_s_and_with_the_exact_student_every_count_draws_the_data():
     z_T = normal(0, "z", 0, torch.arange(20_000), (1,)).double()
-    fresh = lambda i: normal(0, "fresh", i, torch.arange(20_000), (1,)).double()  # noqa: E731
+
+    def fresh(i):
+        return normal(0, "fresh", i, torch.arange(20_000), (1,)).double()
+
     assert torch.equal(sample_consistency(fake_network, z_T, 1, fresh), sample(fake_network, z_T, 1))
     for n_steps in (1, 2, 4):
         x = sample_consistency(exact, z_T, n_steps, fresh)

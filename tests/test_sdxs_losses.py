@@ -74,7 +74,10 @@ def test_the_direction_of_two_gaussians_is_the_difference_of_their_scores(t):
     x, eps, times = maps(6, 2), maps(6, 2, seed=1), torch.full((6,), t)
     z_t = add_noise(x, eps, times)
     alpha, sigma = OURS(times, z_t)
-    score = lambda g: -(z_t - alpha * g.mean) / (alpha**2 * g.std**2 + sigma**2)  # noqa: E731
+
+    def score(g):
+        return -(z_t - alpha * g.mean) / (alpha**2 * g.std**2 + sigma**2)
+
     found = score_direction(x, online.x_hat(z_t, times), offline.x_hat(z_t, times), normalised=False)
     assert torch.allclose(alpha * found / sigma**2, score(online) - score(offline), atol=1e-4)
 

@@ -12,7 +12,7 @@ import torch
 
 from distill_lib.guidance import without_condition
 from distill_lib.losses.denoising import mean_square
-from distill_lib.losses.knowledge import feature_loss, output_loss
+from distill_lib.losses.knowledge import knowledge_loss
 from distill_lib.models import Network
 from distill_lib.pruning import counterparts, tapped
 from distill_lib.schedules import add_noise, v_from
@@ -58,9 +58,8 @@ def distill_unet(
             v_teacher = teacher(z_t, t, label)
         with tapped(mine) as features:
             v_student = student(z_t, t, label)
-        loss = output_loss(v_student, v_teacher)
-        if lambda_f:
-            loss = loss + lambda_f * feature_loss([f.float() for f in features], [f.float() for f in wanted])
+        seen, shown = ([f.float() for f in found] for found in (features, wanted))
+        loss = knowledge_loss(v_student, v_teacher, seen, shown, lambda_f)
         if denoising:
             loss = loss + denoising * mean_square(v_student - v_from(x, eps, t, schedule))
         yield loop.update(loss)
