@@ -97,5 +97,4 @@ def masked_pictures(told: TextToImage, name: str, world: str, count: int, seed: 
 
 def inpainter(told: TextToImage, unet: UNet2DConditionModel) -> Network:
     """A network of nine channels behind the adapter of the pipeline that it came from."""
-    net = told.network
-    return Network(unet, bf16=net.bf16, null=net.null, schedule=net.schedule, predicts=net.predicts, decode=net.decode)
+    return told.network.like(unet)

@@ -23,6 +23,7 @@ from distill_lib.geometry import Geometry, train_geometry
 from distill_lib.inpainting import Masked, inpainter, inpainting_of, masked_pictures
 from distill_lib.matchers import MATCHERS
 from distill_lib.methods.guidance_distillation import distill_guidance
+from distill_lib.methods.pair_regression import teacher_pairs
 from distill_lib.methods.teacher import train_teacher
 from distill_lib.models import Network, build_unet, student_of
 from distill_lib.pipelines import Latents
@@ -36,9 +37,10 @@ __all__ = ["main", "make", "pictures_of", "settings_of"]
 
 _KINDS = {"extractors": "extractor", "geometries": "geometry", "teachers": "teacher", "students": "student"}
 _KINDS |= {"attributes": "attributes", "clips": "clip", "pipelines": "pipeline", "textstudents": "textstudent"}
-_KINDS |= {"inpainters": "inpainter", "inpaintstudents": "inpaintstudent", "matchers": "matcher"}
+_KINDS |= {"inpainters": "inpainter", "inpaintstudents": "inpaintstudent", "matchers": "matcher", "pairs": "pairs"}
 _COMPILED = torch.cuda.is_available()  # on a CPU it does not pay, see models.Network
 _STAGE_ONE = "distill_lib.methods.guidance_distillation"
+_SHIPPED = 7 * 10**6  # bytes of a file at most
 _NOT_SETTINGS = (
     "network",
     "world",
@@ -249,6 +251,17 @@ def make_pipeline(name: str) -> None:
     write_origin(folder, runs, recipe, f"make teachers NAMES=pipeline-{name}")
 
 
+def make_pairs(name: str) -> None:
+    """Let a pipeline answer prompts from noise, and ship its latents."""
+    recipe, told = RECIPES["pairs"][name], pipeline(RECIPES["pairs"][name]["pipeline"])
+    source, folder = f"pipeline-{recipe['pipeline']}", pretrained.PRETRAINED / f"pairs-{name}"
+    how = recipe["teacher_steps"], recipe["w"], recipe["seed"], key(source), recipe["solver"]
+    x = teacher_pairs(told, pretrained.pair_prompts(recipe), *how).x.half()
+    for number, part in enumerate(x.split(_SHIPPED // (2 * x[0].numel()))):
+        store.save_tensors(folder / f"{number}.safetensors", {"x": part})
+    write_origin(folder, [], recipe | {"pipeline": made(source)["weights"]}, f"make teachers NAMES=pairs-{name}")
+
+
 def _ship_reader(name: str, run: store.Run, recipe: dict[str, Any]) -> None:
     """Write a finished network of our own, which is no diffusers one, to pretrained/name in fp16."""
     folder = pretrained.PRETRAINED / name
@@ -269,7 +282,7 @@ def make(name: str) -> None:
     makers = {"teacher": make_teacher, "student": make_student, "extractor": make_extractor, "geometry": make_geometry}
     makers |= {"attributes": make_attributes, "clip": make_judge, "pipeline": make_pipeline}
     makers |= {"textstudent": make_text_student, "inpainter": make_inpainter, "inpaintstudent": make_inpaint_student}
-    makers |= {"matcher": make_matcher}
+    makers |= {"matcher": make_matcher, "pairs": make_pairs}
     makers[kind](rest)
 
 

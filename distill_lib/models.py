@@ -220,20 +220,22 @@ class Network:
         alpha_t, sigma_t = self.schedule(t, z_t)
         return (answer.float() - sigma_t * z_t) / alpha_t  # finite: alpha_T > 0 wherever epsilon can be predicted
 
+    def like(self, unet: UNet2DConditionModel, **changed: Any) -> "Network":
+        """Another U-Net behind the same adapter: precision, empty prompt, grid, prediction and decoder, but for `changed`."""
+        null = self.null if isinstance(self.null, Tensor) else None
+        alike = {"bf16": self.bf16, "null": null, "schedule": self.schedule, "predicts": self.predicts}
+        return Network(unet, **alike | {"decode": self.decode} | changed)
+
     def exact(self) -> "Network":
         """The same weights, run in float32."""
-        null = self.null if isinstance(self.null, Tensor) else None
-        alike = {"null": null, "schedule": self.schedule, "predicts": self.predicts, "decode": self.decode}
-        return Network(self.module, bf16=False, **alike)
+        return self.like(self.module, bf16=False)
 
     def student(self) -> "Network":
         """A network that starts as a copy of this one, takes w and predicts v, under the same grid and precision.
 
         Of a teacher that predicts epsilon the copy starts far from it: its last layer has to learn v first.
         """
-        null = self.null if isinstance(self.null, Tensor) else None
-        alike = {"bf16": self.bf16, "null": null, "schedule": self.schedule, "decode": self.decode}
-        return Network(student_of(self.module), **alike)
+        return self.like(student_of(self.module), predicts="v_prediction")
 
 
 def denoise_pair(net: Network, label: Tensor, w: float) -> Denoise:

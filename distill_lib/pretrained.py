@@ -19,11 +19,13 @@ from distill_lib.extractor import Extractor
 from distill_lib.geometry import Geometry
 from distill_lib.inpainting import inpainter
 from distill_lib.matchers import MATCHERS, ConvMatcher, TokenMatcher
+from distill_lib.methods.pair_regression import Pairs
 from distill_lib.models import Network, home, load_unet
 from distill_lib.pipelines import TextToImage, open_pipeline
 from distill_lib.reach import ROOT
-from distill_lib.small_diffusion import build_clip
+from distill_lib.small_diffusion import build_clip, phrased
 from distill_lib.text import Clip
+from distill_lib.worlds.captions import drawn_attributes
 from distill_lib.worlds.datasets import WORLDS
 
 __all__ = [
@@ -37,6 +39,8 @@ __all__ = [
     "key",
     "made",
     "matcher",
+    "pair_prompts",
+    "pairs",
     "pipeline",
     "student",
     "teacher",
@@ -134,11 +138,25 @@ def pipeline(name: str = "scenes") -> TextToImage:
     return open_pipeline(PRETRAINED / f"pipeline-{name}")
 
 
+def pair_prompts(recipe: dict[str, Any]) -> list[str]:
+    """The prompts behind the pairs of a recipe: drawn evenly, in all phrasings, none of a pair held out."""
+    return phrased(drawn_attributes(recipe["count"], recipe["seed"]), recipe["seed"])
+
+
+def pairs(name: str, told: TextToImage) -> Pairs:
+    """The shipped answers of a pipeline to prompts and noise, in half precision; raises as `extractor`."""
+    recipe = made(f"pairs-{name}")["config"]
+    parts = sorted((PRETRAINED / f"pairs-{name}").glob("*.safetensors"))
+    x = torch.cat([store.load_tensors(path)["x"] for path in parts])
+    if len(x) != recipe["count"]:
+        raise ValueError(f"pairs-{name} holds {len(x)} of {recipe['count']} pairs; run make teachers NAMES=pairs-{name}")
+    return Pairs(x, pair_prompts(recipe), told, recipe["seed"])
+
+
 def text_student(name: str, told: TextToImage) -> Network:
     """The shipped student of stage one of a pipeline, behind the adapter of its teacher; raises as `load_unet`."""
     unet = load_unet(PRETRAINED / f"textstudent-{name}").to(home()).requires_grad_(False)
-    net = told.network
-    return Network(unet, bf16=net.bf16, null=net.null, schedule=net.schedule, decode=net.decode)
+    return told.network.like(unet, predicts="v_prediction")
 
 
 def inpaint_network(kind: str, name: str, told: TextToImage) -> Network:

@@ -5,7 +5,8 @@ Luhman and Luhman 2021 (arXiv 2101.02388). The reference that SDXS starts from: 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from distill_lib.models import Network, denoiser
 from distill_lib.noise import normal
 from distill_lib.pipelines import TextToImage
 from distill_lib.samplers import sample
+from distill_lib.solvers import sample_by
 from distill_lib.store import Run, cached
 from distill_lib.training import Loop, Progress, TrainSettings
 
@@ -26,30 +28,43 @@ _PART = 1024
 
 @dataclass(frozen=True)
 class Pairs:
-    """The teacher's latents x (N, C, H, W), the prompts that it was told, and the seed of the noise behind them."""
+    """The teacher's latents x (N, C, H, W), the prompts that it was told, and the seed of the noise behind them.
+
+    The noise of each is found again by its number, which counts from `first`.
+    """
 
     x: Tensor
     prompts: list[str]
     told: TextToImage
     seed: int
+    first: int = 0
 
     def __len__(self) -> int:
         return len(self.x)
 
+    def part(self, start: int, stop: int) -> "Pairs":
+        """Those from `start` up to `stop`."""
+        prompts = self.prompts[start:stop]
+        return replace(self, x=self.x[start:stop], prompts=prompts, first=self.first + start)
+
     def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
         """z_T, x and text states (B, L, D) of the pairs `index` (B,)."""
         states = self.told.states([self.prompts[i] for i in index.tolist()])
-        z_T = normal(self.seed, "pairs", 0, index.to(device), self.x.shape[1:])
-        return z_T, self.x[index].to(device), states.to(device)
+        z_T = normal(self.seed, "pairs", 0, self.first + index.to(device), self.x.shape[1:])
+        return z_T, self.x[index].float().to(device), states.to(device)
 
 
 @torch.no_grad()
-def teacher_pairs(told: TextToImage, prompts: list[str], n_steps: int, w: float, seed: int, name: str) -> Pairs:
+def teacher_pairs(
+    told: TextToImage, prompts: list[str], n_steps: int, w: float, seed: int, name: str, solver: str = ""
+) -> Pairs:
     """The teacher's own samples by the deterministic sampler; kept in a cache under `name`, which says which teacher.
 
-    Data-free: nothing but prompts and noise goes in. Kept in parts, so that a run that was cut off goes on.
+    Data-free: nothing but prompts and noise goes in. Kept in parts, so that a run that was cut off goes on. `solver`
+    is one of `solvers.SOLVERS` in place of DDIM: with as many steps it comes nearer to the end of the teacher's way.
     """
     net, found = told.network, []
+    draw = partial(sample_by, solver) if solver else sample
     for numbers in torch.arange(len(prompts), device=net.device).split(_PART):
 
         def make(numbers: Tensor = numbers) -> dict[str, Tensor]:
@@ -57,11 +72,11 @@ def teacher_pairs(told: TextToImage, prompts: list[str], n_steps: int, w: float,
             for index in numbers.split(_BATCH):
                 label = told.states([prompts[i] for i in index.tolist()]).to(net.device)
                 z_T = normal(seed, "pairs", 0, index, net.shape)
-                parts.append(sample(denoiser(net, label, w), z_T, n_steps, net.schedule).cpu())
+                parts.append(draw(denoiser(net, label, w), z_T, n_steps, net.schedule).cpu())
             return {"x": torch.cat(parts)}
 
         spec = {"teacher": name, "prompts": [prompts[i] for i in numbers.tolist()], "first": numbers[0].item()}
-        spec |= {"steps": n_steps, "w": w, "seed": seed, "bf16": net.bf16}
+        spec |= {"steps": n_steps, "w": w, "seed": seed, "bf16": net.bf16, "solver": solver}
         found.append(cached("pairs", spec, make, __name__)["x"])
     return Pairs(torch.cat(found), prompts, told, seed)
 
