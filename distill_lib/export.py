@@ -10,12 +10,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
 from distill_lib.schedules import OURS
 
-__all__ = ["export_pipeline", "export_student", "run_readme_loop"]
+__all__ = ["assembled", "export_one_step", "export_pipeline", "export_student", "run_readme_loop"]
 
 _README = '''# {title}
 
@@ -27,7 +27,7 @@ Guidance strengths w in [0, {w_max:g}] (diffusers' guidance_scale is 1 + w); {n_
 import math
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from torch.nn.functional import pixel_shuffle
 
 
@@ -64,6 +64,22 @@ pipe({prompt!r}, num_inference_steps={n_steps}, guidance_scale=3.0).images[0]
 """
 
 
+_CARD_ONE = """# Text to image in one step
+
+{about}
+
+A plain `StableDiffusionPipeline` with a tiny decoder. It holds the guidance of its teacher and takes no strength of its
+own, so that `guidance_scale` stays 1. Image-to-image is not possible: the encoder of its autoencoder was not trained.
+
+```python
+from diffusers import StableDiffusionPipeline
+
+pipe = StableDiffusionPipeline.from_pretrained("{folder}")
+pipe({prompt!r}, num_inference_steps=1, guidance_scale=1.0).images[0]
+```
+"""
+
+
 def export_pipeline(
     folder: Path,
     pipe: StableDiffusionPipeline,
@@ -81,6 +97,14 @@ def export_pipeline(
         unet: the student's, which takes w and predicts v.
         n_steps, about, w_max, prompt: told in the folder's README.
     """
+    card = {"n_steps": n_steps, "about": about, "w_max": w_max, "prompt": prompt, "folder": folder.name}
+    return _write(folder, assembled(pipe, unet, pipe.vae), _CARD.format(**card))
+
+
+def assembled(
+    pipe: StableDiffusionPipeline, unet: UNet2DConditionModel, vae: AutoencoderKL | AutoencoderTiny
+) -> StableDiffusionPipeline:
+    """A pipeline of a student's U-Net, which predicts v, and a decoder; all else is that of its teacher's, `pipe`."""
     scheduler = DDIMScheduler.from_config(
         pipe.scheduler.config,
         prediction_type="v_prediction",
@@ -88,16 +112,39 @@ def export_pipeline(
         clip_sample=False,
         set_alpha_to_one=True,  # Stable Diffusion's own says False, and would leave a last trace of noise
     )
-    parts = {"vae": pipe.vae, "text_encoder": pipe.text_encoder, "tokenizer": pipe.tokenizer}
-    student = StableDiffusionPipeline(
+    parts = {"vae": vae, "text_encoder": pipe.text_encoder, "tokenizer": pipe.tokenizer}
+    return StableDiffusionPipeline(
         **parts, unet=unet, scheduler=scheduler, safety_checker=None, feature_extractor=None,
         requires_safety_checker=False,
     )  # fmt: skip
+
+
+def _write(folder: Path, student: StableDiffusionPipeline, card: str, shards: str = "10GB") -> Path:
     with _replaced(folder) as part:
-        student.save_pretrained(part, safe_serialization=True)
-        card = {"n_steps": n_steps, "about": about, "w_max": w_max, "prompt": prompt, "folder": folder.name}
-        (part / "README.md").write_text(_CARD.format(**card))
+        student.save_pretrained(part, safe_serialization=True, max_shard_size=shards)
+        (part / "README.md").write_text(card)
     return folder
+
+
+def export_one_step(
+    folder: Path,
+    pipe: StableDiffusionPipeline,
+    unet: UNet2DConditionModel,
+    tiny: AutoencoderTiny,
+    about: str,
+    prompt: str,
+    shards: str = "10GB",
+) -> Path:
+    """Write a student of one step to `folder` as diffusers' own pipeline, with its tiny decoder.
+
+    Args:
+        folder, pipe, about, prompt: as in `export_pipeline`.
+        unet: the student's, which takes no w and predicts v.
+        tiny: the decoder.
+        shards: size of a file of weights at most.
+    """
+    card = _CARD_ONE.format(about=about, prompt=prompt, folder=folder.name)
+    return _write(folder, assembled(pipe, unet, tiny), card, shards)
 
 
 @contextlib.contextmanager

@@ -4,10 +4,7 @@
 """
 
 import argparse
-import hashlib
-import json
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,18 +13,18 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from distill_lib import pretrained, store
-from distill_lib.artefacts import origin
 from distill_lib.attributes import AttributeReader, train_reader
 from distill_lib.extractor import Extractor, picture_lessons, scene_lessons, train_extractor
 from distill_lib.geometry import Geometry, train_geometry
 from distill_lib.inpainting import Masked, inpainter, inpainting_of, masked_pictures
+from distill_lib.making_sdxs import make_one_step, make_pairs, make_tiny_decoder, make_tiny_unet
 from distill_lib.matchers import MATCHERS
 from distill_lib.methods.guidance_distillation import distill_guidance
-from distill_lib.methods.pair_regression import teacher_pairs
 from distill_lib.methods.teacher import train_teacher
 from distill_lib.models import Network, build_unet, student_of
 from distill_lib.pipelines import Latents
 from distill_lib.pretrained import RECIPES, inpaint_network, key, made, pipeline, teacher
+from distill_lib.shipping import ship, ship_reader, write_origin
 from distill_lib.small_diffusion import captioned, latent_pictures, make_clip, train_small_diffusion
 from distill_lib.training import TrainSettings, follow
 from distill_lib.worlds.datasets import REAL, WORLDS, DatasetSpec, Pictures, load
@@ -37,10 +34,12 @@ __all__ = ["main", "make", "pictures_of", "settings_of"]
 
 _KINDS = {"extractors": "extractor", "geometries": "geometry", "teachers": "teacher", "students": "student"}
 _KINDS |= {"attributes": "attributes", "clips": "clip", "pipelines": "pipeline", "textstudents": "textstudent"}
-_KINDS |= {"inpainters": "inpainter", "inpaintstudents": "inpaintstudent", "matchers": "matcher", "pairs": "pairs"}
+_KINDS |= {"inpainters": "inpainter", "inpaintstudents": "inpaintstudent", "matchers": "matcher"}
+_KINDS |= {"pairs": "pairs", "tinydecoders": "tinydecoder", "tinyunets": "tinyunet", "onesteps": "onestep"}
 _COMPILED = torch.cuda.is_available()  # on a CPU it does not pay, see models.Network
 _STAGE_ONE = "distill_lib.methods.guidance_distillation"
-_SHIPPED = 7 * 10**6  # bytes of a file at most
+
+
 _NOT_SETTINGS = (
     "network",
     "world",
@@ -65,32 +64,6 @@ def settings_of(recipe: dict[str, Any]) -> TrainSettings:
 def pictures_of(recipe: dict[str, Any]) -> Pictures:
     """The training pictures of a recipe; real data is read from the folder DISTILL_FOLDER."""
     return load(DatasetSpec(name=recipe["world"], count=recipe["count"], seed=recipe["seed"]))
-
-
-def ship(name: str, unet: UNet2DConditionModel, runs: list[store.Run], config: dict[str, Any], command: str) -> None:
-    """Write the network of finished runs, each of which went on from the one before, to pretrained/name in fp16."""
-    folder = pretrained.PRETRAINED / name
-    unet.load_state_dict(runs[-1].weights())
-    for old in folder.glob("*.safetensors*"):  # another number of shards would leave some behind
-        old.unlink()
-    unet.register_to_config(_name_or_path=name)  # diffusers keeps the folder that a network was loaded from
-    unet.half().save_pretrained(folder, safe_serialization=True, max_shard_size="7MB")
-    write_origin(folder, runs, config, command)
-
-
-def write_origin(folder: Path, runs: list[store.Run], config: dict[str, Any], command: str) -> None:
-    """Write made.json: settings, data, commit, command and training curve (step, loss, seconds) over all runs."""
-    curve, step, seconds = [], 0, 0.0
-    for run in runs:
-        curve += [[step + r["step"], round(r["loss"], 5), round(seconds + r["seconds"], 1)] for r in run.progress()]
-        step, _, seconds = curve[-1]
-    digest = hashlib.sha256()
-    for weights in sorted(folder.rglob("*.safetensors")):
-        digest.update(weights.read_bytes())
-    record = {"config": config, "commit": origin()["commit"], "command": command, "curve": curve}
-    record |= {"weights": digest.hexdigest()}
-    with store.atomic(folder / "made.json") as part:
-        part.write_text(json.dumps(record))
 
 
 def make_teacher(name: str) -> None:
@@ -155,7 +128,7 @@ def make_extractor(name: str) -> None:
         forward = torch.compile(net, dynamic=False) if _COMPILED else net
         trainable = SimpleNamespace(module=net, forward=forward)
         follow(train_extractor(trainable, lessons, settings_of(recipe), run), f"extractor {name}", 30)
-    _ship_reader(f"extractor-{name}", run, recipe)
+    ship_reader(f"extractor-{name}", run, recipe)
 
 
 def make_geometry(name: str) -> None:
@@ -169,7 +142,7 @@ def make_geometry(name: str) -> None:
         worlds = [WORLDS[world] for world in recipe["worlds"]]
         trainable = SimpleNamespace(module=net, forward=forward)
         follow(train_geometry(trainable, worlds, recipe["count"], settings_of(recipe), run), f"geometry {name}", 30)
-    _ship_reader(f"geometry-{name}", run, recipe)
+    ship_reader(f"geometry-{name}", run, recipe)
 
 
 def make_attributes(name: str) -> None:
@@ -191,14 +164,14 @@ def _make_reader(name: str, recipe: dict[str, Any], build: Callable[..., nn.Modu
         forward = torch.compile(net, dynamic=False) if _COMPILED else net
         trainable = SimpleNamespace(module=net, forward=forward)
         follow(train_reader(trainable, image, asked, settings_of(recipe), run), name, 30)
-    _ship_reader(name, run, recipe)
+    ship_reader(name, run, recipe)
 
 
 def make_judge(name: str) -> None:
     """Train a mini CLIP that measures, on all captions."""
     recipe = RECIPES["clips"][name]
     image, asked = captioned(recipe["world"], recipe["count"], recipe["seed"])
-    _ship_reader(f"clip-{name}", make_clip(recipe, image, asked, {"world": WORLDS[recipe["world"]]})[1], recipe)
+    ship_reader(f"clip-{name}", make_clip(recipe, image, asked, {"world": WORLDS[recipe["world"]]})[1], recipe)
 
 
 def make_text_student(name: str) -> None:
@@ -251,24 +224,6 @@ def make_pipeline(name: str) -> None:
     write_origin(folder, runs, recipe, f"make teachers NAMES=pipeline-{name}")
 
 
-def make_pairs(name: str) -> None:
-    """Let a pipeline answer prompts from noise, and ship its latents."""
-    recipe, told = RECIPES["pairs"][name], pipeline(RECIPES["pairs"][name]["pipeline"])
-    source, folder = f"pipeline-{recipe['pipeline']}", pretrained.PRETRAINED / f"pairs-{name}"
-    how = recipe["teacher_steps"], recipe["w"], recipe["seed"], key(source), recipe["solver"]
-    x = teacher_pairs(told, pretrained.pair_prompts(recipe), *how).x.half()
-    for number, part in enumerate(x.split(_SHIPPED // (2 * x[0].numel()))):
-        store.save_tensors(folder / f"{number}.safetensors", {"x": part})
-    write_origin(folder, [], recipe | {"pipeline": made(source)["weights"]}, f"make teachers NAMES=pairs-{name}")
-
-
-def _ship_reader(name: str, run: store.Run, recipe: dict[str, Any]) -> None:
-    """Write a finished network of our own, which is no diffusers one, to pretrained/name in fp16."""
-    folder = pretrained.PRETRAINED / name
-    store.save_tensors(folder / "weights.safetensors", {k: v.half() for k, v in run.weights().items()})
-    write_origin(folder, [run], recipe, f"make teachers NAMES={name}")
-
-
 def _needs_files(name: str) -> bool:
     """Whether a recipe rests on real data, which is not here: it is made only when it is named."""
     kind, _, rest = name.partition("-")
@@ -282,7 +237,8 @@ def make(name: str) -> None:
     makers = {"teacher": make_teacher, "student": make_student, "extractor": make_extractor, "geometry": make_geometry}
     makers |= {"attributes": make_attributes, "clip": make_judge, "pipeline": make_pipeline}
     makers |= {"textstudent": make_text_student, "inpainter": make_inpainter, "inpaintstudent": make_inpaint_student}
-    makers |= {"matcher": make_matcher, "pairs": make_pairs}
+    makers |= {"matcher": make_matcher, "pairs": make_pairs, "tinydecoder": make_tiny_decoder}
+    makers |= {"tinyunet": make_tiny_unet, "onestep": make_one_step}
     makers[kind](rest)
 
 

@@ -221,7 +221,7 @@ class Network:
         return (answer.float() - sigma_t * z_t) / alpha_t  # finite: alpha_T > 0 wherever epsilon can be predicted
 
     def like(self, unet: UNet2DConditionModel, **changed: Any) -> "Network":
-        """Another U-Net behind the same adapter: precision, empty prompt, grid, prediction and decoder, but for `changed`."""
+        """Another U-Net behind the same adapter, that is with these arguments but for the `changed` ones."""
         null = self.null if isinstance(self.null, Tensor) else None
         alike = {"bf16": self.bf16, "null": null, "schedule": self.schedule, "predicts": self.predicts}
         return Network(unet, **alike | {"decode": self.decode} | changed)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import yaml
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderTiny, UNet2DConditionModel
 
 from distill_lib import store
 from distill_lib.attributes import AttributeReader
@@ -23,6 +23,7 @@ from distill_lib.methods.pair_regression import Pairs
 from distill_lib.models import Network, home, load_unet
 from distill_lib.pipelines import TextToImage, open_pipeline
 from distill_lib.reach import ROOT
+from distill_lib.sdxs import TinyDecode
 from distill_lib.small_diffusion import build_clip, phrased
 from distill_lib.text import Clip
 from distill_lib.worlds.captions import drawn_attributes
@@ -39,12 +40,15 @@ __all__ = [
     "key",
     "made",
     "matcher",
+    "one_step",
     "pair_prompts",
     "pairs",
     "pipeline",
     "student",
     "teacher",
     "text_student",
+    "tiny_decoder",
+    "tiny_unet",
 ]
 
 PRETRAINED = ROOT / "pretrained"
@@ -149,8 +153,40 @@ def pairs(name: str, told: TextToImage) -> Pairs:
     parts = sorted((PRETRAINED / f"pairs-{name}").glob("*.safetensors"))
     x = torch.cat([store.load_tensors(path)["x"] for path in parts])
     if len(x) != recipe["count"]:
-        raise ValueError(f"pairs-{name} holds {len(x)} of {recipe['count']} pairs; run make teachers NAMES=pairs-{name}")
+        raise ValueError(f"pairs-{name} holds {len(x)} of {recipe['count']}; run make teachers NAMES=pairs-{name}")
     return Pairs(x, pair_prompts(recipe), told, recipe["seed"])
+
+
+def tiny_decoder(name: str = "scenes") -> AutoencoderTiny:
+    """The shipped tiny decoder of a pipeline's latents, on the device where networks live.
+
+    Its encoder was not trained.
+
+    Raises:
+        ValueError: the folder is missing or broken.
+    """
+    return _tiny(PRETRAINED / f"tinydecoder-{name}", f"tinydecoder-{name}")
+
+
+def _tiny(folder: Path, name: str) -> AutoencoderTiny:
+    try:
+        tiny = AutoencoderTiny.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    except Exception as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"no usable decoder in {folder}: {why}; train it: make teachers NAMES={name}") from error
+    return tiny.float().to(home()).eval().requires_grad_(False)
+
+
+def tiny_unet(name: str, told: TextToImage) -> Network:
+    """The shipped small U-Net of a pipeline, for many steps, behind its teacher's adapter; raises as `load_unet`."""
+    return told.network.like(load_unet(PRETRAINED / f"tinyunet-{name}").to(home()).requires_grad_(False))
+
+
+def one_step(name: str, told: TextToImage) -> Network:
+    """The shipped student of one step with its tiny decoder; raises as `load_unet` and `tiny_decoder`."""
+    folder = PRETRAINED / f"onestep-{name}"
+    unet = load_unet(folder / "unet").to(home()).requires_grad_(False)
+    return told.network.like(unet, decode=TinyDecode(_tiny(folder / "vae", f"onestep-{name}")))
 
 
 def text_student(name: str, told: TextToImage) -> Network:

@@ -154,6 +154,7 @@ class Prompted:
         spec = {"net": weights_name(net.module, "net"), "steps": n_steps, "w": w, "prompts": words}
         spec |= {"sampler": method if method in (*STOCHASTIC, *SOLVERS) else "deterministic"}
         spec |= {"seed": self.seed, "bf16": net.bf16, "predicts": net.predicts, "told": self.told.fingerprint}
+        spec |= {"decoder": getattr(net.decode, "name", "")}  # of its own, as SDXS has one
 
         def make() -> dict[str, Tensor]:
             return {"image": sample_pictures(net, n_steps, w, self.states, self.seed, method)}

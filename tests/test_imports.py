@@ -17,9 +17,9 @@ READING_ORDER = """
     methods.teacher methods.guidance_distillation methods.step_halving methods.encoder_halving methods.head_teacher
     methods.autoencoder methods.tiny_decoder methods.unet_distillation methods.consistency text
     toy extractor geometry attributes matchers metrics nearest pipelines true_scale
-    methods.pair_regression methods.score_distillation methods.adversarial_tuning
+    methods.pair_regression methods.score_distillation methods.adversarial_tuning sdxs
     small_diffusion inpainting evaluation prompting editing export artefacts
-    profiles pretrained text_to_image making students hardness ablations transfer
+    profiles pretrained shipping making_sdxs text_to_image making students hardness ablations transfer
     figures papers.manifest papers.claims readme bench run
 """.split()
 

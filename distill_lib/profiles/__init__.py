@@ -79,6 +79,20 @@ class Latent(Text):
     inpainting: TrainSettings = Field(description="of each halving of the inpainting network")
 
 
+class Small(_Strict):
+    """SDXS: how much its notebooks train live and measure, of the shipped text-to-image teacher."""
+
+    pairs: int = Field(description="of the teacher's shipped pairs, the first so many; the paper makes them as it goes")
+    prompts: int = Field(description="prompts, and pictures behind each metric; the paper takes 5,000 of COCO")
+    decoder: TrainSettings = Field(description="of each tiny decoder")
+    unet: TrainSettings = Field(description="of each small U-Net")
+    matching: TrainSettings = Field(description="of a student of one step by a loss on pairs, and of the warm-up")
+    scores: TrainSettings = Field(description="of score distillation; the paper's batches are of 1,024 to 2,048")
+    tuning: TrainSettings = Field(description="of the adversarial tuning of an adapter")
+    consistency: TrainSettings = Field(description="of the consistency model beside which it stands in Table 3")
+    crossing: TrainSettings = Field(description="of the networks on two-dimensional mixtures")
+
+
 class Ablations(_Strict):
     """The choices of the method, each varied alone."""
 
@@ -115,6 +129,7 @@ class Profile(_Strict):
     ablations: Ablations
     transfer: Transfer
     latent: Latent = Field(description="the shipped text-to-image teacher")
+    small: Small
     other: Text | None = Field(default=None, description="another one, for notebook 07 with a file of prompts")
 
     def halving_settings(self, n_steps: int, seed: int) -> TrainSettings:

@@ -1,0 +1,141 @@
+"""The parts of SDXS on a small pipeline: from prompts and noise alone, to a plain pipeline of diffusers of one step."""
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from distill_lib import sdxs
+from distill_lib.export import export_one_step
+from distill_lib.losses.one_step import one_step
+from distill_lib.matchers import ConvMatcher
+from distill_lib.methods.pair_regression import teacher_pairs
+from distill_lib.methods.score_distillation import Segment
+from distill_lib.metrics import to_bytes
+from distill_lib.pipelines import open_pipeline
+from distill_lib.pruning import Cut
+from distill_lib.training import TrainSettings
+from distill_lib.worlds import datasets, scenes
+from distill_lib.worlds.captions import drawn_attributes, say
+
+SHORT = TrainSettings(steps=2, batch_size=4, lr=1e-3, warmup=1, bf16=False)
+
+
+@pytest.fixture
+def pairs(small_pipeline, runs):
+    told = open_pipeline(small_pipeline[0], bf16=False)
+    return teacher_pairs(told, say(drawn_attributes(8, 0)), 2, 1.0, 5, "teacher", "unipc")
+
+
+@pytest.fixture
+def matcher():
+    torch.manual_seed(3)
+    return ConvMatcher(8, 64).requires_grad_(False)
+
+
+def latents(pairs, seed=0):
+    return torch.randn(3, *pairs.x.shape[1:], generator=torch.Generator().manual_seed(seed))
+
+
+def test_parts_of_pairs_keep_their_noise(pairs):
+    index = torch.tensor([1, 2])
+    for whole, part in zip(pairs.batch(index + 4), pairs.part(4, 8).batch(index), strict=True):
+        assert torch.equal(whole, part)
+
+
+def test_a_solver_with_few_steps_is_nearer_to_many_steps(small_pipeline, runs):
+    told = open_pipeline(small_pipeline[0], bf16=False)
+    asked = told, say(drawn_attributes(4, 0))
+    many = teacher_pairs(*asked, 128, 1.0, 5, "teacher").x
+    few = {name: teacher_pairs(*asked, 8, 1.0, 5, "teacher", name).x for name in ("", "unipc")}
+    error = {name: (x - many).square().mean() for name, x in few.items()}
+    assert error["unipc"] < 0.5 * error[""]
+
+
+def test_decoded_pictures_are_those_of_the_teachers_decoder(pairs):
+    assert torch.equal(sdxs.decoded(pairs), to_bytes(pairs.told.network.decode(pairs.x)))
+
+
+@pytest.mark.parametrize("loss", sdxs.DECODER_LOSSES)
+def test_a_tiny_decoder_learns_by_every_loss(loss, pairs, matcher):
+    settings = TrainSettings(steps=40, batch_size=8, lr=5e-3, warmup=2, ema=0.5, bf16=False)
+    how = {"loss": loss, "fooling": 0.0, "width": 8, "blocks": 1, "matcher": matcher}
+    _, curve, _ = sdxs.tiny_decoder(pairs, {}, settings, **how)
+    assert curve[-1][1] < 0.8 * curve[0][1]
+
+
+def test_a_decoder_is_told_apart_by_its_weights(pairs):
+    one, other = (sdxs.TinyDecode(sdxs.build_tiny(3, 8, 1), bf16=False) for _ in range(2))
+    assert one.name != other.name
+    z = latents(pairs)
+    assert torch.equal(one(z), one.tiny.decode(z).sample)
+
+
+@pytest.mark.parametrize("loss", sdxs.ONE_STEP_LOSSES)
+def test_a_one_step_loss_is_least_at_the_teachers_answer_and_moves_the_students_alone(loss, pairs, matcher):
+    see = sdxs.views("cnn", matcher, pairs.told.network, pairs.told.network.decode)
+    cost = sdxs.one_step_loss(loss, see)
+    x = latents(pairs).requires_grad_()
+    x_hat = latents(pairs, 1).requires_grad_()
+    found = cost(x_hat, x)
+    assert found.shape == (3,) and (found > 0.01 * (loss != "lpips")).all()
+    assert cost(x, x).abs().max() < 1e-4 * found.max() + 1e-6
+    found.sum().backward()
+    assert x_hat.grad.abs().sum() > 0
+    assert x.grad is None or loss in ("square", "l1")
+
+
+def test_the_encoder_of_the_unet_sees_every_down_stage(pairs):
+    net = pairs.told.network
+    layers = sdxs.views("unet", None, net, net.decode)(latents(pairs))
+    assert len(layers) == len(net.module.down_blocks)
+    assert [layer.shape[1] for layer in layers] == list(net.module.config.block_out_channels)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: sdxs.one_step_loss("huber"), "loss='huber' is unknown; choose one of square, l1"),
+        (lambda: sdxs.one_step_loss("matching"), "compares features"),
+        (lambda: sdxs.views("cnn", None, None, None), "needs its matcher"),
+        (lambda: sdxs.tiny_decoder(None, {}, SHORT, loss="ssim"), "loss='ssim' is unknown; choose one of coarse"),
+        (lambda: sdxs.tiny_decoder(None, {}, SHORT, loss="features"), "needs a matcher"),
+    ],
+)
+def test_what_is_missing_or_unknown_is_named(call, said):
+    with pytest.raises(ValueError, match=said):
+        call()
+
+
+def test_from_prompts_to_a_plain_pipeline_without_a_picture_of_the_world(
+    small_pipeline, runs, matcher, monkeypatch, tmp_path
+):
+    """The whole chain with a poisoned renderer; diffusers alone then draws what we draw."""
+
+    def poisoned(*_args, **_kwargs):
+        raise AssertionError("a picture of the world was asked for")
+
+    for module in (datasets, scenes):
+        for name in ("render", "render_pictures", "rendered_once"):
+            monkeypatch.setattr(module, name, poisoned, raising=False)
+    monkeypatch.setattr(sdxs, "CUT", Cut(middle="removed"))  # of two stages none can be spared
+    told = open_pipeline(small_pipeline[0], bf16=False)
+    prompts = say(drawn_attributes(8, 1))
+    pairs = teacher_pairs(told, prompts, 2, 1.0, 6, "teacher")
+    tiny, _, _ = sdxs.tiny_decoder(pairs, {}, SHORT, loss="coarse", width=8, blocks=1)
+    decode = sdxs.TinyDecode(tiny, bf16=False)
+    unet = sdxs.small_unet(pairs, {}, SHORT).net.module.requires_grad_(True)
+    student = told.network.like(unet, decode=decode)
+    see, wanted = (sdxs.views("cnn", matcher, told.network, by) for by in (decode, told.network.decode))
+    cost = sdxs.one_step_loss("matching", see, wanted)
+    sdxs.regressed(student, pairs, cost, {"loss": "matching"}, SHORT)
+    sdxs.scored(student, pairs, cost, {}, SHORT, segment=Segment(), w=1.0, online_updates=1)
+    sdxs.textured(student, pairs, matcher.layers, {}, SHORT)
+    folder = export_one_step(tmp_path / "one", told.pipe, student.module, tiny, "A test.", prompts[0])
+    plain = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    plain.set_progress_bar_config(disable=True)
+    z_T, _, label = pairs.batch(torch.tensor([0]))
+    theirs = plain(prompts[:1], num_inference_steps=1, guidance_scale=1.0, latents=z_T, output_type="pt").images
+    with torch.no_grad():
+        ours = decode(one_step(student, z_T, label, told.network.schedule))
+    assert torch.allclose((ours / 2 + 0.5).clamp(0, 1), theirs, atol=1e-4)
+    assert (folder / "README.md").read_text().count("num_inference_steps=1, guidance_scale=1.0") == 1
