@@ -19,7 +19,7 @@ READING_ORDER = """
     toy extractor geometry attributes matchers metrics nearest pipelines true_scale
     methods.pair_regression methods.score_distillation methods.adversarial_tuning sdxs
     small_diffusion inpainting evaluation prompting editing export artefacts
-    profiles pretrained shipping making_sdxs text_to_image making students hardness ablations transfer
+    profiles pretrained shipping making_sdxs text_to_image one_step_trials making students hardness ablations transfer
     figures papers.manifest papers.claims readme bench run
 """.split()
 

@@ -91,6 +91,9 @@ class Small(_Strict):
     tuning: TrainSettings = Field(description="of the adversarial tuning of an adapter")
     consistency: TrainSettings = Field(description="of the consistency model beside which it stands in Table 3")
     crossing: TrainSettings = Field(description="of the networks on two-dimensional mixtures")
+    alphas: list[float] = Field(description="segments of score distillation that are tried, each fixed")
+    ratios: list[int] = Field(description="updates of the online model for one of the student that are tried")
+    batches: list[int] = Field(description="pairs a step that are tried")
 
 
 class Ablations(_Strict):

@@ -1,0 +1,135 @@
+"""What notebook 11 varies: trainings of one-step students that differ in one choice.
+
+All start from the shipped small U-Net, see the same pairs in the same order, and draw through the shipped tiny decoder.
+"""
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from distill_lib import pretrained, sdxs
+from distill_lib.methods.pair_regression import Pairs
+from distill_lib.methods.score_distillation import Segment
+from distill_lib.models import Network
+from distill_lib.profiles import Small
+from distill_lib.prompting import Prompted
+from distill_lib.sdxs import Trained
+
+__all__ = ["FAILURES", "Trials"]
+
+Row = dict[str, Any]
+_BASE = {"online_updates": 2, "online_rate": 2.0, "normalised": True}
+FAILURES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "online model stands still": ("it never learns what is drawn", "online_rate above 1", {"online_rate": 0.0}),
+    "rate times 30": ("the student outruns the online model", "a rate of 1e-4 and less", {"lr": 30.0}),
+    "scores without matching": ("nothing ties pictures to noise", "lambda_FM above 0", {"lambda_fm": (0.0, 0.0)}),
+}
+"""Ways to ruin score distillation: name -> cause, cure, and what is changed."""
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Students of one teacher under one profile and seed.
+
+    Args:
+        pairs: of the teacher.
+        asked: prompts and judges.
+        how: sizes, from the profile.
+        seed: of the trainings.
+    """
+
+    pairs: Pairs
+    asked: Prompted
+    how: Small
+    seed: int
+
+    @cached_property
+    def parents(self) -> dict[str, str]:
+        """Checksums of the shipped networks that all students rest on."""
+        names = ("pairs-scenes", "tinyunet-scenes", "tinydecoder-scenes", "matcher-cnn", "matcher-vit")
+        return {name: pretrained.made(name)["weights"] for name in names}
+
+    @cached_property
+    def decode(self) -> sdxs.TinyDecode:
+        """The shipped tiny decoder."""
+        return sdxs.TinyDecode(pretrained.tiny_decoder())
+
+    @cached_property
+    def first(self) -> Network:
+        """The shipped small U-Net, which draws in many steps, behind the tiny decoder."""
+        net = pretrained.tiny_unet("scenes", self.pairs.told)
+        return net.like(net.module, decode=self.decode)
+
+    def _copy(self, net: Network) -> Network:
+        return net.like(copy.deepcopy(net.module).requires_grad_(True))
+
+    def cost(self, loss: str, encoder: str = "cnn", window: int = 0) -> sdxs.Matching:
+        """A loss of `sdxs.ONE_STEP_LOSSES` on what an encoder sees of the student's picture and the teacher's own."""
+        told = self.pairs.told
+        matcher = None if encoder == "unet" else self._matcher(encoder)
+        by = (self.decode, told.network.decode)
+        see, wanted = (sdxs.views(encoder, matcher, told.network, decode) for decode in by)
+        return sdxs.one_step_loss(loss, see, wanted, window)
+
+    def _matcher(self, name: str) -> Any:
+        return self._matchers.setdefault(name, pretrained.matcher(name))
+
+    @cached_property
+    def _matchers(self) -> dict[str, Any]:
+        return {}
+
+    def by_loss(self, loss: str, encoder: str = "cnn", window: int = 0, batch: int = 0) -> Trained:
+        """A student by regression on pairs; `batch` changes the number of pairs a step, at as many pairs in all."""
+        settings = self.how.matching.with_seed(self.seed)
+        if batch:
+            steps = max(1, settings.steps * settings.batch_size // batch)
+            settings = replace(settings, steps=steps, batch_size=batch)
+        about = {"loss": loss, "encoder": encoder, "window": window} | self.parents
+        return sdxs.regressed(self._copy(self.first), self.pairs, self.cost(loss, encoder, window), about, settings)
+
+    def by_scores(
+        self,
+        warm: Trained | None,
+        alpha: tuple[float, float] = (0.95, 0.7),
+        lambda_fm: tuple[float, float] = (1.0, 0.3),
+        lr: float = 1.0,
+        **changed: Any,
+    ) -> Trained:
+        """A student by Algorithm 1 after a warm-up, or without one.
+
+        Args:
+            warm: a student of `by_loss`; None starts from the small U-Net itself.
+            alpha, lambda_fm: as in `methods.score_distillation.Segment`.
+            lr: factor on the learning rate.
+            changed: other arguments of `methods.score_distillation.distill_scores`.
+        """
+        settings = self.how.scores.with_seed(self.seed)
+        settings = replace(settings, lr=lr * settings.lr)
+        about = {"warm": warm.run.key if warm else "none"} | self.parents
+        student = self._copy(warm.net if warm else self.first)
+        how = {"segment": Segment(alpha, lambda_fm), "w": self.asked.w} | _BASE | changed
+        return sdxs.scored(student, self.pairs, self.cost("matching"), about, settings, **how)
+
+    def by_critic(self, trained: Trained, rank: int = 1) -> Trained:
+        """A student after adversarial tuning of an adapter, by a critic on features of another matcher."""
+        settings, about = self.how.tuning.with_seed(self.seed), {"student": trained.run.key} | self.parents
+        student = self._copy(trained.net)
+        return sdxs.textured(student, self.pairs, self._matcher("vit").layers, about, settings, rank)
+
+    def rows(self, students: dict[str, Trained]) -> list[Row]:
+        """All metrics of students in one step, by their names."""
+        found = {name: self.asked.rows(name, one.net, 1, 0.0, truth_w=self.asked.w) for name, one in students.items()}
+        return [row for rows in found.values() for row in rows]
+
+    def bounds(self) -> list[Row]:
+        """The teacher with many steps, and the same latents through the tiny decoder: what no student can pass."""
+        teacher, steps, w = self.pairs.told.network, self.asked.teacher_steps, self.asked.w
+        through = teacher.like(teacher.module, decode=self.decode)
+        rows = self.asked.rows("teacher", teacher, steps, w)
+        return rows + self.asked.rows("teacher, tiny decoder", through, steps, w)
+
+    def failures(self, warm: Trained, names: Iterable[str] = FAILURES) -> dict[str, Trained]:
+        """Students of FAILURES."""
+        return {name: self.by_scores(warm, **FAILURES[name][2]) for name in names}
