@@ -20,7 +20,7 @@ READING_ORDER = """
     methods.pair_regression methods.score_distillation methods.adversarial_tuning sdxs
     small_diffusion inpainting evaluation prompting editing export artefacts
     profiles pretrained shipping making_sdxs text_to_image one_step_trials making students hardness ablations transfer
-    figures papers.manifest papers.claims readme bench run
+    shrinking figures figures_small papers.manifest papers.claims readme bench run
 """.split()
 
 
