@@ -1,0 +1,65 @@
+"""What notebook 11 varies differs in the one thing that its name says."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from distill_lib import sdxs
+from distill_lib.methods.score_distillation import Segment
+from distill_lib.one_step_trials import FAILURES, Trials
+from distill_lib.profiles import load
+
+HOW = load("laptop").small
+WARM = SimpleNamespace(run=SimpleNamespace(key="warm-up"), net="warm")
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Trials without networks, and a list of what they ask to be trained."""
+    calls = []
+
+    def keep(student, pairs, cost, about, settings, **how):
+        calls.append(SimpleNamespace(student=student, about=about, settings=settings, how=how))
+
+    for name in ("regressed", "scored"):
+        monkeypatch.setattr(sdxs, name, keep)
+    for name, value in {"parents": {}, "first": "small"}.items():
+        monkeypatch.setattr(Trials, name, value)
+    monkeypatch.setattr(Trials, "_copy", lambda self, net: net)
+    monkeypatch.setattr(Trials, "cost", lambda self, *how: how)
+    return Trials([], SimpleNamespace(w=2.0), HOW, 3), calls
+
+
+@pytest.mark.parametrize("batch", [8, 128])
+def test_another_batch_sees_as_many_pairs_in_all(asked, batch):
+    trials, calls = asked
+    trials.by_loss("matching", batch=batch)
+    trials.by_loss("matching")
+    other, base = (call.settings for call in calls)
+    assert other.batch_size == batch and base.batch_size == HOW.matching.batch_size
+    assert other.steps * batch == pytest.approx(base.steps * base.batch_size, rel=0.05)
+
+
+def test_without_a_warm_up_the_small_network_starts(asked):
+    trials, calls = asked
+    trials.by_scores(None)
+    trials.by_scores(WARM)
+    assert [call.student for call in calls] == ["small", "warm"]
+    assert calls[0].about != calls[1].about  # they are other runs
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_failure_changes_one_thing(asked, name):
+    trials, calls = asked
+    trials.failures(WARM, [name])
+    trials.by_scores(WARM)
+    failed, base = calls
+    changes = [key for key in base.how if failed.how[key] != base.how[key]]
+    changes += ["rate"] * (failed.settings != base.settings)
+    assert len(changes) == 1
+
+
+def test_seed_and_segment_reach_the_training(asked):
+    trials, calls = asked
+    trials.by_scores(WARM, alpha=(0.5, 0.5))
+    assert calls[0].settings.seed == 3 and calls[0].how["segment"] == Segment((0.5, 0.5), (1.0, 0.3))
