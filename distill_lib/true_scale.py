@@ -1,14 +1,18 @@
 """The networks of Stable Diffusion and SDXS at their true sizes, with random weights: what a picture costs.
 
 Latency does not depend on weights. Each network is built, timed at batch 1 and freed before the next, so that 16 GB are
-enough; operations are counted on tensors without memory. Tables 1 and 2 of SDXS (Song et al. 2024, arXiv 2403.16627).
-
-    total = sum over modules of evaluations x seconds                                                          (1)
+enough; operations are counted on tensors without memory. Tables 1 and 2 of SDXS (Song et al. 2024, arXiv 2403.16627);
+sums, shares and ratios are those of `costs`.
 
 A guided pair asks U-Net and text encoder twice a step; the paper counts 32 evaluations of the U-Net, 16 guided steps.
+
+`python -m distill_lib.true_scale` measures all four systems, each seed once, into figures/laptop. It wants the machine
+for itself, for half an hour or so on two cores.
 """
 
-from collections.abc import Callable
+import argparse
+import gc
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,14 +20,33 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from distill_lib.artefacts import SEEDS, Recorder
+from distill_lib.costs import fast_dtype, module_rows, operations, summed
+from distill_lib.figures import markdown_table
+from distill_lib.figures_speed import Paper, cost_table, ratio_table
 from distill_lib.metrics import median_seconds
+from distill_lib.models import home
+from distill_lib.papers.manifest import load_paper
 from distill_lib.pruning import SDXS_512, SDXS_1024, pruned_config
+from distill_lib.reach import COMMITTED
 
-__all__ = ["SDXL", "SD_21", "SYSTEMS", "Part", "counted", "measured"]
+__all__ = [
+    "SDXL",
+    "SD_21",
+    "SYSTEMS",
+    "TABLES",
+    "Part",
+    "counted",
+    "main",
+    "measure",
+    "measured",
+    "reported",
+    "tabulated",
+]
 
+Row = dict[str, Any]
 SD_21: dict[str, Any] = {
     "sample_size": 64,
     "cross_attention_dim": 1024,
@@ -127,6 +150,9 @@ SYSTEMS: dict[str, dict[str, Part]] = {
     "SDXS-1024": _system("SDXL", pruned_config(SDXL, SDXS_1024), lambda: AutoencoderTiny().decoder, 1, 1),
 }
 """Modules by system; text encoders without their projections, which no U-Net of these reads."""
+TABLES = {"s-tab1-true": ("tab-1", "SD 2.1 base", "SDXS-512"), "s-tab2": ("tab-2", "SDXL", "SDXS-1024")}
+"""Artefact -> item of the paper, and the systems before and after."""
+_PRINTED = {"SD v2.1 base": "SD 2.1 base"}
 
 
 def counted(part: Part) -> dict[str, int]:
@@ -135,9 +161,7 @@ def counted(part: Part) -> dict[str, int]:
     with meta:
         module = part.build().eval()
     given, named = part.given(meta, torch.float32)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module(*given, **named)
-    return {"params": sum(p.numel() for p in module.parameters()), "flops": counter.get_total_flops()}
+    return {"params": sum(p.numel() for p in module.parameters()), "flops": operations(module, *given, **named)}
 
 
 def measured(part: Part, device: torch.device, dtype: torch.dtype = torch.bfloat16, repeats: int = 5) -> float:
@@ -153,3 +177,58 @@ def measured(part: Part, device: torch.device, dtype: torch.dtype = torch.bfloat
                 tensor.copy_(torch.arange(tensor.numel(), device=device).reshape(tensor.shape))
         given, named = part.given(device, dtype)
         return median_seconds(partial(module, *given, **named), repeats)
+
+
+def measure(
+    systems: Mapping[str, Mapping[str, Part]], before: str, after: str, seed: int, device: torch.device, repeats: int
+) -> list[Row]:
+    """Rows of a table: weights, operations and seconds of the modules of two systems, one by one, and their sums."""
+    rows: list[Row] = []
+    dtype = fast_dtype(device)
+    for system in (before, after):
+        for kind, part in systems[system].items():
+            seconds = measured(part, device, dtype, repeats)
+            gc.collect()  # a module may hold itself; the next one needs its memory
+            rows += module_rows(system, kind, **counted(part), seconds=seconds, nfe=part.nfe, seed=seed)
+            print(f"seed {seed}, {system}, {kind}: {seconds:.3g} s at batch 1, {dtype}", flush=True)
+    return rows + summed(rows, before, after)
+
+
+def reported(item: str) -> Paper:
+    """The paper's numbers of a table by system, as it is called here, and module."""
+    found = {}
+    for one in load_paper("sdxs").reported:
+        if one.item == item:
+            system, _, kind = one.row.partition(", ")
+            found[_PRINTED.get(system, system), kind] = one.values
+    return found
+
+
+def tabulated(rows: list[Row], item: str, before: str, after: str) -> str:
+    """The table of a pair in Markdown, beside the paper's numbers: modules, then what they differ by."""
+    paper = reported(item)
+    parts = [cost_table(rows, paper), ratio_table(rows, before, after, paper)]
+    return "\n".join(markdown_table(*part) for part in parts)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line: measure what is asked for and write it to the committed figures."""
+    parser = argparse.ArgumentParser(prog="distill_lib.true_scale", description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="how often all is measured, a seed each")
+    parser.add_argument("--repeats", type=int, default=3, help="evaluations of a module, of which the median counts")
+    parser.add_argument("--id", choices=TABLES, default=None, help="one table alone")
+    args = parser.parse_args(arguments)
+    if args.seeds < 1 or args.repeats < 1:
+        raise SystemExit(f"error: --seeds={args.seeds} and --repeats={args.repeats} should be 1 or more")
+    for artefact, (item, before, after) in TABLES.items():
+        if args.id not in (None, artefact):
+            continue
+        recorder, rows = Recorder(COMMITTED, f"random weights in {fast_dtype(home())}", []), []
+        for seed in range(args.seeds):
+            rows += measure(SYSTEMS, before, after, seed, home(), args.repeats)
+        rows = recorder.rows(artefact, rows)
+        print(recorder.table(artefact, tabulated(rows, item, before, after)))
+
+
+if __name__ == "__main__":
+    main()

@@ -16,11 +16,12 @@ READING_ORDER = """
     training
     methods.teacher methods.guidance_distillation methods.step_halving methods.encoder_halving methods.head_teacher
     methods.autoencoder methods.tiny_decoder methods.unet_distillation methods.consistency text
-    toy extractor geometry attributes matchers metrics nearest pipelines true_scale
-    methods.pair_regression methods.score_distillation methods.adversarial_tuning sdxs
+    toy extractor geometry attributes matchers metrics nearest pipelines
+    methods.pair_regression crossing methods.score_distillation methods.adversarial_tuning sdxs
     small_diffusion inpainting evaluation prompting editing export artefacts
     profiles pretrained shipping making_sdxs text_to_image one_step_trials making students hardness ablations transfer
-    shrinking figures figures_small papers.manifest papers.claims readme bench run
+    shrinking costs speed figures figures_small figures_one_step figures_speed
+    papers.manifest papers.claims true_scale readme bench run
 """.split()
 
 

@@ -29,6 +29,8 @@ FAULTS = {
     "06_latent_teacher": ("pipelines.py", ".latent_dist.mean * vae", ".latent_dist.mean * 3 * vae"),
     "07_text_to_image_in_few_steps": ("export.py", 'prediction_type="v_prediction"', 'prediction_type="epsilon"'),
     "08_editing": ("editing.py", "add_noise(x, eps, t, schedule)", "add_noise(eps, x, t, schedule)"),
+    "09_tiny_decoder": ("losses/reconstruction.py", "return -_mean(fake)", "return _mean(fake)"),
+    "10_tiny_unet": ("losses/knowledge.py", "+ lambda_f * feature_loss(", "+ feature_loss("),
     "11_one_step": ("losses/score.py", "direction = x_online - x_offline", "direction = x_online + x_offline"),
     "15_claims": ("losses/denoising.py", ".clamp(1.0, clamp)", ".clamp(0.5, clamp)"),
 }
