@@ -1,6 +1,6 @@
 # Everything a reader runs. POSIX make and sh; needs Python 3.11 to 3.13 and git. `make` alone lists the targets.
 .POSIX:
-.PHONY: help figures ablations test teachers bench verify publish readme lab lint lock
+.PHONY: help figures ablations test teachers bench true-scale verify publish readme lab lint lock
 
 PYTHON ?= python3
 PROFILE ?= quick
@@ -10,7 +10,7 @@ run = MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 .venv/
 real = DISTILL_FOLDER="$${FOLDER:-$$DISTILL_FOLDER}"
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 figures: .venv/.installed ## draw every figure and table [PROFILE=quick] [ID=g-tab1] [SEED=1] [DATASET=fashion_mnist FOLDER=..]
 	@$(real) $(run) distill_lib.run figures --profile "$(PROFILE)" $${ID:+--id "$$ID"} $${SEED:+--seed "$$SEED"} $${DATASET:+--dataset "$$DATASET"}
@@ -26,6 +26,9 @@ teachers: .venv/.installed ## train the shipped weights that are missing, or [NA
 
 bench: .venv/.installed ## time our code against the plain way [PROFILE=quick]
 	$(run) distill_lib.bench --profile "$(PROFILE)"
+
+true-scale: .venv/.installed ## time Stable Diffusion and SDXS at their true sizes, random weights, 16 GB, some 30 minutes [ID=s-tab2]
+	$(run) distill_lib.true_scale $${ID:+--id "$$ID"}
 
 verify: .venv/.installed ## redraw, and compare with the committed figures/laptop
 	$(run) distill_lib.run verify
