@@ -78,5 +78,7 @@ def make_one_step(name: str) -> None:
     source = RECIPES["pairs"][recipe["pairs"]]["pipeline"]
     told_of = f"A small U-Net and a tiny decoder, distilled from `pipeline-{source}` by `make teachers`."
     parts = told.pipe.to(dtype=torch.float16), student.module.half(), tiny.half()
+    for part in parts[1:]:
+        part.register_to_config(_name_or_path=f"onestep-{name}")  # diffusers keeps the folder that it was loaded from
     export_one_step(folder, *parts, told_of, pairs.prompts[0], "7MB")
     write_origin(folder, [warm.run, done.run], recipe | parents, f"make teachers NAMES=onestep-{name}")
