@@ -1,10 +1,16 @@
 """Systems at their true sizes have the counts of the paper, and a part is timed without the others."""
 
+import json
+import weakref
+
 import pytest
 import torch
 from torch import nn
 
-from distill_lib.true_scale import SYSTEMS, Part, counted, measured
+from distill_lib import true_scale
+from distill_lib.artefacts import select
+from distill_lib.costs import MODULES
+from distill_lib.true_scale import SYSTEMS, TABLES, Part, counted, main, measure, measured, reported
 
 # Tables 1 and 2 of SDXS: billions of weights to two digits; decoders in millions
 PAPER = {
@@ -45,3 +51,78 @@ def test_one_step_of_the_small_system_takes_a_fraction_of_the_operations():
         for system in ("SD 2.1 base", "SDXS-512")
     }
     assert flops["SD 2.1 base"] / flops["SDXS-512"] == pytest.approx(54, abs=6)
+
+
+# --- the command, on systems of one convolution each
+
+
+def layer(width, nfe):
+    return Part(
+        lambda: nn.Conv2d(4, width, 3, padding=1, bias=False),
+        lambda device, dtype: ((torch.zeros(1, 4, 8, 8, device=device, dtype=dtype),), {}),
+        nfe,
+    )
+
+
+@pytest.fixture
+def small(monkeypatch):
+    systems = {
+        name: {kind: layer(8 if name.startswith("SDXS") else 16, parts[kind].nfe) for kind in MODULES}
+        for name, parts in SYSTEMS.items()
+    }
+    monkeypatch.setattr(true_scale, "SYSTEMS", systems)
+    return systems
+
+
+def test_rows_of_a_pair_hold_each_module_and_what_the_systems_differ_by(small):
+    rows = measure(small, "SDXL", "SDXS-1024", 4, torch.device("cpu"), 1)
+    assert {row["seed"] for row in rows} == {4}
+    for kind in MODULES:
+        weights = [select(rows, method=m, kind=kind, metric="params")[0]["value"] for m in ("SDXL", "SDXS-1024")]
+        assert weights == [4 * 16 * 9, 4 * 8 * 9]
+    (flops,) = select(rows, metric="sum_ratio_flops")
+    assert flops["value"] == pytest.approx(2 * (2 + 32 + 1) / 3)  # twice the channels, evaluations of the paper
+    seconds = {m: select(rows, method=m, metric="sum")[0]["value"] for m in ("SDXL", "SDXS-1024")}
+    assert select(rows, metric="sum_ratio")[0]["value"] == pytest.approx(seconds["SDXL"] / seconds["SDXS-1024"])
+
+
+def test_a_module_is_freed_before_the_next_is_built(small, monkeypatch):
+    built = []
+
+    def build(part):
+        assert not any(one() for one in built)
+        module = part.build()
+        built.append(weakref.ref(module))
+        return module
+
+    systems = {
+        name: {kind: Part(lambda part=part: build(part), part.given, part.nfe) for kind, part in parts.items()}
+        for name, parts in small.items()
+    }
+    measure(systems, "SD 2.1 base", "SDXS-512", 0, torch.device("cpu"), 1)
+    assert len(built) == 2 * 2 * 3  # counted and measured, two systems, three modules
+
+
+def test_the_command_writes_both_tables_once_for_each_seed_and_beside_the_paper(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DISTILL_FIGURES", str(tmp_path))
+    main(["--seeds", "3", "--repeats", "1"])
+    printed = capsys.readouterr().out
+    for artefact, (_, before, after) in TABLES.items():
+        record = json.loads((tmp_path / "laptop" / f"{artefact}.json").read_text())
+        assert {row["seed"] for row in record["rows"]} == {0, 1, 2}
+        assert {row["method"] for row in record["rows"]} == {before, after}
+        table = (tmp_path / "laptop" / f"{artefact}.md").read_text()
+        assert f"| {before} | sum |" in table and table in printed
+        assert table.splitlines()[-1].startswith("| sum | ")
+    for wrong in (["--seeds", "0"], ["--repeats", "-1"]):
+        with pytest.raises(SystemExit, match="should be 1 or more"):
+            main(wrong)
+
+
+@pytest.mark.parametrize("artefact", TABLES)
+def test_the_paper_has_a_number_for_every_module(artefact):
+    item, before, after = TABLES[artefact]
+    found = reported(item)
+    assert set(found) == {(system, kind) for system in (before, after) for kind in MODULES}
+    for (system, kind), one in found.items():
+        assert one["nfe"] == SYSTEMS[system][kind].nfe

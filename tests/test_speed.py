@@ -1,0 +1,204 @@
+"""Costs add up as the paper's do, and a function of ours draws what plain diffusers draws."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from tiny_pipelines import tiny_pipeline
+
+from distill_lib import costs, figures_speed, speed
+from distill_lib.artefacts import select
+from distill_lib.costs import MODULES, in_turn, module_rows, summed
+from distill_lib.evaluation import sample_pictures
+from distill_lib.export import assembled
+from distill_lib.methods.tiny_decoder import build_tiny
+from distill_lib.models import Network, student_of
+from distill_lib.pipelines import open_pipeline
+from distill_lib.sdxs import TinyDecode
+from distill_lib.speed import System, Whole, cost_rows, first_noise, pictures, quality_rows, seconds_rows
+from distill_lib.true_scale import TABLES, reported
+
+PROMPT = "a red cube left of a small green sphere"
+
+
+def value(rows, **wanted):
+    (row,) = select(rows, **wanted)
+    return row["value"]
+
+
+@pytest.fixture(params=["v_prediction", "epsilon"])
+def plain(request, tmp_path):
+    """A tiny random pipeline, and the same behind our adapter."""
+    tiny_pipeline(request.param).save_pretrained(tmp_path / "pipe")
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "pipe", safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe, open_pipeline(tmp_path / "pipe", bf16=False)
+
+
+def one_step_of(pipe, told):
+    """Its U-Net for one step with a random tiny decoder, as a pipeline of diffusers and as a system."""
+    tiny = build_tiny(2, 8, 1).eval().requires_grad_(False)
+    net = told.network.like(told.network.module, predicts="v_prediction", decode=TinyDecode(tiny, bf16=False))
+    student = assembled(pipe, pipe.unet, tiny)
+    student.set_progress_bar_config(disable=True)
+    return student, System(told, net, 1, 0.0)
+
+
+# --- time and sums
+
+
+def test_all_have_their_turn_in_each_round_and_the_second_of_two_calls_counts(monkeypatch):
+    called = []
+    clock = iter([0, 1, 0, 10, 0, 3, 0, 30, 0, 2, 0, 999])  # start and end of each counted call
+    monkeypatch.setattr(costs, "_now", lambda: next(clock))
+    found = in_turn({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, 3)
+    assert "".join(called) == "aabb" * 3
+    assert found == {"a": 2, "b": 30}  # medians: one slow round does not count
+
+
+@pytest.mark.parametrize("artefact", TABLES)
+def test_sums_of_the_paper_s_own_milliseconds_are_its_ratios(artefact):
+    item, before, after = TABLES[artefact]
+    rows = []
+    for (system, kind), one in reported(item).items():
+        rows += module_rows(system, kind, int(one["params"]), 7, one["latency_ms"] / 1e3, int(one["nfe"]), 0)
+    rows += summed(rows, before, after)
+    ratio, pictures_in_time, gain = {"tab-1": (58.5, 30.3, 1.1375), "tab-2": (58.6, 30.5, 1.06)}[item]
+    assert value(rows, method=after, metric="sum_ratio") == pytest.approx(ratio, abs=0.1)
+    assert value(rows, method=after, metric="gain") == pytest.approx(gain, abs=0.001)
+    assert value(rows, method=after, metric="pictures") == pytest.approx(pictures_in_time, abs=0.1)  # "30 pictures"
+    for system in (before, after):
+        assert sum(row["value"] for row in select(rows, method=system, metric="share")) == pytest.approx(1)
+    assert value(rows, method=after, metric="sum_ratio_flops") == 35 / 3  # evaluations alone, at equal operations
+    header, lines = figures_speed.ratio_table(rows, before, after, reported(item))
+    ours, theirs = (header.index(name) for name in ("total seconds", "paper: total seconds"))
+    assert all(float(line[ours]) == pytest.approx(line[theirs], rel=0.01) for line in lines)
+
+
+def test_nfe_of_a_guided_pair_a_student_and_an_unguided_network(plain):
+    _, told = plain
+    student = told.network.like(student_of(told.network.module), predicts="v_prediction")
+    asked = [
+        System(told, net, 8, w).evaluations for net, w in ((told.network, 2.0), (told.network, 0.0), (student, 2.0))
+    ]
+    assert [tuple(one.values()) for one in asked] == [(2, 16, 1), (1, 8, 1), (1, 8, 1)]
+
+
+# --- pictures
+
+
+@pytest.mark.parametrize("w", [0.0, 2.0])
+def test_our_function_draws_the_picture_of_diffusers(plain, w):
+    pipe, told = plain
+    system = System(told, told.network, 4, w)
+    z_T = first_noise(system, 3)
+    asks = {"num_inference_steps": 4, "guidance_scale": 1 + w, "latents": z_T, "output_type": "pt"}
+    theirs = pipe(PROMPT, **asks).images
+    assert theirs.std() > 0.05
+    assert torch.allclose(Whole(system)(PROMPT, z_T) / 255, theirs, atol=0.6 / 255)  # rounded to bytes
+    fewer = pipe(PROMPT, **asks | {"num_inference_steps": 2}).images
+    assert torch.allclose(Whole(system)(PROMPT, z_T, 2) / 255, fewer, atol=0.6 / 255)
+
+
+def test_a_student_of_one_step_is_drawn_through_its_own_decoder(plain):
+    pipe, told = plain
+    student, system = one_step_of(pipe, told)
+    z_T = first_noise(system, 0)
+    theirs = student(PROMPT, num_inference_steps=1, guidance_scale=1.0, latents=z_T, output_type="pt").images
+    assert torch.allclose(Whole(system)(PROMPT, z_T) / 255, theirs, atol=0.6 / 255)
+
+
+def test_half_precision_changes_rounding_and_nothing_of_the_system_itself(plain):
+    _, told = plain
+    system = System(told, told.network, 2, 1.0)
+    z_T = first_noise(system, 0)
+    exact, rough = (Whole(system, dtype)(PROMPT, z_T).float() for dtype in (torch.float32, torch.bfloat16))
+    assert 0 < (exact - rough).abs().mean() < 4  # of 255; bfloat16 has 8 bits
+    assert {p.dtype for p in told.network.module.parameters()} == {torch.float32}
+
+
+def test_the_sampler_of_consistency_models_draws_anew_from_the_second_step_on(plain):
+    _, told = plain
+    student = told.network.like(student_of(told.network.module), predicts="v_prediction")
+    net = Network(student.module, bf16=False, null=student.null, schedule=student.schedule, decode=student.decode)
+    asked = SimpleNamespace(n=3, seed=1, states=told.states([PROMPT] * 3))
+    for n_steps, alike in ((1, True), (2, False)):
+        found = pictures(asked, System(told, net, n_steps, 1.0, "lcm"))
+        plainly = sample_pictures(net, n_steps, 1.0, asked.states, 1)
+        assert torch.equal(found, plainly) == alike
+    system = System(told, net, 1, 1.0, "lcm")
+    assert torch.equal(Whole(system)(PROMPT, first_noise(system, 1))[0], pictures(asked, system)[0])
+
+
+# --- rows
+
+
+def test_rows_of_a_run_hold_modules_their_sums_and_whole_pictures(plain):
+    pipe, told = plain
+    student, after = one_step_of(pipe, told)
+    systems = {"teacher": System(told, told.network, 16, 2.0), "sdxs": after}
+    rows = cost_rows(systems, {"teacher": pipe, "sdxs": student}, PROMPT, 1, 5, [8])
+    assert {row["seed"] for row in rows} == {5}
+    for method, system in systems.items():
+        for kind, (module, _) in system.modules(PROMPT).items():
+            assert value(rows, method=method, kind=kind, metric="params") == sum(p.numel() for p in module.parameters())
+            one, total = (select(rows, method=method, kind=kind, metric=m)[0] for m in ("seconds", "total"))
+            assert total["value"] == one["value"] * system.evaluations[kind] and one["nfe"] == system.evaluations[kind]
+    flops = [value(rows, method=name, kind="U-Net", metric="total_flops") for name in systems]
+    assert flops[0] == 32 * flops[1]  # the same U-Net
+    for kind in ("pipeline", "function"):
+        for steps in (8, 16):
+            slow = value(rows, method="teacher", kind=kind, steps=steps, metric="seconds")
+            fast = value(rows, method="sdxs", kind=kind, steps=1, metric="seconds")
+            assert value(rows, method="sdxs", kind=kind, steps=steps, metric="speedup") == slow / fast
+    best = value(rows, method="sdxs", kind="pipeline", steps=16, metric="speedup_best")
+    assert best >= value(rows, method="sdxs", kind="pipeline", steps=16, metric="speedup")
+    assert {row["kind"] for row in rows if "kind" in row} == {*MODULES, "pipeline", "function"}
+    header, lines = figures_speed.way_table(rows)
+    assert len(lines) == 6 and all(len(line) == len(header) for line in lines)
+    figures_speed.where_time_goes(rows, "teacher", "sdxs", "").savefig("/dev/null", format="png")
+
+
+def test_a_system_is_judged_by_its_own_pictures_and_timed_beside_others(plain, monkeypatch):
+    _, told = plain
+    monkeypatch.setattr(speed, "quality", lambda reader, image, real: {"fid": 1.0, "is": 2.0, "recall": 0.5})
+    monkeypatch.setattr(speed, "fid", lambda reader, image, other: (image.float() - other).abs().mean().item())
+    states = told.states([PROMPT] * 2)
+    teacher = System(told, told.network, 4, 2.0)
+
+    def drawn(net, n_steps, w, method="ours-D"):
+        return sample_pictures(net, n_steps, w, states, 0, method)
+
+    asked = SimpleNamespace(
+        n=2, seed=0, states=states, pictures=drawn, truth=lambda: drawn(told.network, 4, 2.0), real=None,
+        judges=SimpleNamespace(reader=None), judged=lambda image: {"clip": 0.25},
+    )  # fmt: skip
+    same, other = (quality_rows(asked, "x", one) for one in (teacher, replace(teacher, method="dpm++")))
+    assert value(same, metric="fid_teacher") == 0 and value(same, metric="paired") == 0
+    assert value(other, metric="fid_teacher") > 0 and value(other, metric="clip") == 0.25
+    assert {row["nfe"] for row in same} == {8} and not select(same, metric="is")  # classes say nothing here
+    assert value(same, metric="params") == sum(p.numel() for p in told.network.module.parameters())
+    timed = seconds_rows([("x", teacher), ("x", replace(teacher, n_steps=2))], PROMPT, 1, 0)
+    for n in (4, 2):
+        one = [value(timed, steps=n, metric=metric) for metric in ("seconds", "images_per_second")]
+        assert one[0] * one[1] == pytest.approx(1)
+
+
+def test_the_picture_of_a_budget_marks_its_time_and_leaves_out_what_no_logarithm_shows():
+    rows = []
+    for seed in (0, 1):
+        for n in (1, 8, 16):
+            about = {"method": "ddim", "steps": n, "nfe": 2 * n, "seed": seed}
+            rows += [
+                about | {"metric": "seconds", "value": 0.1 * n},
+                about | {"metric": "fid_teacher", "value": 16.0 - n},
+            ]
+        about = {"method": "sdxs", "steps": 1, "nfe": 1, "seed": seed}
+        rows += [about | {"metric": "seconds", "value": 0.02}, about | {"metric": "fid_teacher", "value": 5.0}]
+    image = torch.zeros(3, 3, 8, 8, dtype=torch.uint8)
+    figure = figures_speed.budget(rows, ["fid_teacher"], "ddim", "sdxs", image, image[:1], "")
+    (line, star, limit) = figure.subfigs[0].axes[0].lines
+    assert list(line.get_xdata()) == pytest.approx([0.1, 0.8]) and list(star.get_ydata()) == [5]
+    assert limit.get_xdata()[0] == pytest.approx(0.8)  # 16 evaluations are 8 guided steps
