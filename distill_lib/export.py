@@ -75,7 +75,7 @@ own, so that `guidance_scale` stays 1. Image-to-image is not possible: the encod
 from diffusers import StableDiffusionPipeline
 
 pipe = StableDiffusionPipeline.from_pretrained("{folder}")
-pipe({prompt!r}, num_inference_steps=1, guidance_scale=1.0).images[0]
+pipe("{prompt}", num_inference_steps=1, guidance_scale=1.0).images[0]
 ```
 """
 
