@@ -17,7 +17,7 @@ from distill_lib.guidance import combine, guided_pair
 from distill_lib.losses.guided import relative_error
 from distill_lib.metrics import Reader, fid, laplacian_variance, median_seconds, paired, quality, to_bytes
 from distill_lib.models import Network, denoiser
-from distill_lib.samplers import nfe, sample, sample_ancestral, sample_stochastic
+from distill_lib.samplers import nfe, sample, sample_ancestral, sample_consistency, sample_stochastic
 from distill_lib.schedules import OURS, add_noise, v_from
 from distill_lib.solvers import SOLVERS, sample_by
 from distill_lib.store import cached
@@ -47,7 +47,7 @@ BATCH = 64
 """Samples in one call of a network while measuring (a guided pair holds twice as many rows)."""
 
 Row = dict[str, Any]
-STOCHASTIC = {"ours-S": sample_stochastic, "ancestral": sample_ancestral}
+STOCHASTIC = {"ours-S": sample_stochastic, "ancestral": sample_ancestral, "lcm": sample_consistency}
 """The samplers of the methods that draw noise on the way; all others are deterministic."""
 
 

@@ -27,7 +27,7 @@ Guidance strengths w in [0, {w_max:g}] (diffusers' guidance_scale is 1 + w); {n_
 import math
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch.nn.functional import pixel_shuffle
 
 

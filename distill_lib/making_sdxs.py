@@ -73,7 +73,7 @@ def make_one_step(name: str) -> None:
     segment = Segment(**{field: tuple(ends) for field, ends in recipe["segment"].items()})
     how = recipe["how"] | {"segment": segment}
     settings = TrainSettings(**recipe["scores"])
-    done = sdxs.scored(student, pairs, cost, about | {"warm": warm.run.key}, settings, **how)
+    done = sdxs.scored(student, pairs, cost, about | {"warm": warm.key}, settings, **how)
     folder = pretrained.PRETRAINED / f"onestep-{name}"
     source = RECIPES["pairs"][recipe["pairs"]]["pipeline"]
     told_of = f"A small U-Net and a tiny decoder, distilled from `pipeline-{source}` by `make teachers`."

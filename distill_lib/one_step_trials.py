@@ -12,10 +12,10 @@ from typing import Any
 from distill_lib import pretrained, sdxs
 from distill_lib.methods.pair_regression import Pairs
 from distill_lib.methods.score_distillation import Segment
+from distill_lib.methods.step_halving import Halved
 from distill_lib.models import Network
 from distill_lib.profiles import Small
 from distill_lib.prompting import Prompted
-from distill_lib.sdxs import Trained
 
 __all__ = ["FAILURES", "Trials"]
 
@@ -80,7 +80,7 @@ class Trials:
     def _matchers(self) -> dict[str, Any]:
         return {}
 
-    def by_loss(self, loss: str, encoder: str = "cnn", window: int = 0, batch: int = 0) -> Trained:
+    def by_loss(self, loss: str, encoder: str = "cnn", window: int = 0, batch: int = 0) -> Halved:
         """A student by regression on pairs; `batch` changes the number of pairs a step, at as many pairs in all."""
         settings = self.how.matching.with_seed(self.seed)
         if batch:
@@ -91,12 +91,12 @@ class Trials:
 
     def by_scores(
         self,
-        warm: Trained | None,
+        warm: Halved | None,
         alpha: tuple[float, float] = (0.95, 0.7),
         lambda_fm: tuple[float, float] = (1.0, 0.3),
         lr: float = 1.0,
         **changed: Any,
-    ) -> Trained:
+    ) -> Halved:
         """A student by Algorithm 1 after a warm-up, or without one.
 
         Args:
@@ -112,13 +112,13 @@ class Trials:
         how = {"segment": Segment(alpha, lambda_fm), "w": self.asked.w} | _BASE | changed
         return sdxs.scored(student, self.pairs, self.cost("matching"), about, settings, **how)
 
-    def by_critic(self, trained: Trained, rank: int = 1) -> Trained:
+    def by_critic(self, trained: Halved, rank: int = 1) -> Halved:
         """A student after adversarial tuning of an adapter, by a critic on features of another matcher."""
         settings, about = self.how.tuning.with_seed(self.seed), {"student": trained.run.key} | self.parents
         student = self._copy(trained.net)
         return sdxs.textured(student, self.pairs, self._matcher("vit").layers, about, settings, rank)
 
-    def rows(self, students: dict[str, Trained]) -> list[Row]:
+    def rows(self, students: dict[str, Halved]) -> list[Row]:
         """All metrics of students in one step, by their names."""
         found = {name: self.asked.rows(name, one.net, 1, 0.0, truth_w=self.asked.w) for name, one in students.items()}
         return [row for rows in found.values() for row in rows]
@@ -130,6 +130,6 @@ class Trials:
         rows = self.asked.rows("teacher", teacher, steps, w)
         return rows + self.asked.rows("teacher, tiny decoder", through, steps, w)
 
-    def failures(self, warm: Trained, names: Iterable[str] = FAILURES) -> dict[str, Trained]:
+    def failures(self, warm: Halved, names: Iterable[str] = FAILURES) -> dict[str, Halved]:
         """Students of FAILURES."""
         return {name: self.by_scores(warm, **FAILURES[name][2]) for name in names}

@@ -182,17 +182,22 @@ class Prompted:
             values["prompt_accuracy"] = prompt_accuracy(found, asked).mean().item()
         return values
 
+    def compared(self, image: Tensor, truth: Tensor) -> dict[str, float]:
+        """What the judges find in pictures uint8 (n, 3, R, R), and their distances to true ones and to the world's."""
+        values = self.judged(image)
+        values |= {"fid_teacher": fid(self.judges.reader, image, truth), "paired": paired(image, truth).mean().item()}
+        if self.world:
+            values |= quality(self.judges.reader, image, self.real)
+            del values["is"]  # classes of one solid say nothing of two
+        return values
+
     def rows(self, method: str, net: Network, n_steps: int, w: float, truth_w: float | None = None) -> list[Row]:
         """All metrics of a network's pictures, one row each.
 
         They are compared with the teacher at the same strength, or at truth_w: a network without w may hold guidance.
         """
         image, truth = self.pictures(net, n_steps, w, method), self.truth(w if truth_w is None else truth_w)
-        values = self.judged(image)
-        values |= {"fid_teacher": fid(self.judges.reader, image, truth), "paired": paired(image, truth).mean().item()}
-        if self.world:
-            values |= quality(self.judges.reader, image, self.real)
-            del values["is"]  # classes of one solid say nothing of two
+        values = self.compared(image, truth)
         about = {"method": method, "steps": n_steps, "w": w, "nfe": nfe(n_steps, w, not net.takes_w)}
         return [about | {"metric": m, "value": value, "n": self.n, "seed": self.seed} for m, value in values.items()]
 

@@ -37,13 +37,14 @@ from distill_lib.methods.adversarial_tuning import (
 from distill_lib.methods.autoencoder import Critic
 from distill_lib.methods.pair_regression import Pairs, train_on_pairs
 from distill_lib.methods.score_distillation import Segment, Team, distill_scores
+from distill_lib.methods.step_halving import Halved
 from distill_lib.methods.tiny_decoder import TinyPlayers, build_tiny, train_tiny_decoder
 from distill_lib.methods.unet_distillation import distill_unet
 from distill_lib.models import Network
 from distill_lib.pipelines import Latents, TextToImage
 from distill_lib.pruning import Cut, prune, stages, tapped
 from distill_lib.store import Run, cached
-from distill_lib.training import TrainSettings, finish
+from distill_lib.training import Bare, TrainSettings, finish
 
 __all__ = [
     "CUT",
@@ -51,7 +52,6 @@ __all__ = [
     "ONE_STEP_LOSSES",
     "Matching",
     "TinyDecode",
-    "Trained",
     "cut_network",
     "decoded",
     "one_step_loss",
@@ -74,15 +74,6 @@ View = Callable[[Tensor], Sequence[Tensor]]
 """Latents (B, C, H, W) -> layers of features (B, C_l, H_l, W_l)."""
 Matching = Callable[[Tensor, Tensor], Tensor]
 """Latents x_hat and x (B, C, H, W) -> what their difference costs, (B,)."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A finished network, its training curve as (step, loss), and its run."""
-
-    net: Network
-    curve: list[tuple[float, float]]
-    run: Run
 
 
 @dataclass(frozen=True)
@@ -166,17 +157,10 @@ def tiny_decoder(
     how = {"loss": loss, "factor": factor, "fooling": fooling, "alone": alone, "width": width, "blocks": blocks}
     config = {"settings": settings, "pairs": len(pairs)} | how | parents
     run = Run("tiny-decoder", config, "distill_lib.methods.tiny_decoder", "distill_lib.matchers")
-    net = _Module(players)
+    net = Bare(players)
     training = train_tiny_decoder(net, pairs.x, decoded(pairs), settings, run, distance, fooling, alone)
     curve = finish(net, training, run, f"tiny decoder, {loss}")
     return tiny, curve, run
-
-
-class _Module:
-    """A module as `training.Trainable`."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = self.forward = module
 
 
 def cut_network(told: TextToImage, inherit: bool = True, seed: int = 0) -> Network:
@@ -194,7 +178,7 @@ def small_unet(
     inherit: bool = True,
     lambda_f: float = 1.0,
     denoising: float = 0.0,
-) -> Trained:
+) -> Halved:
     """A cut U-Net taught by the whole one on the teacher's own latents, eqs. 6 to 8; arguments as in `distill_unet`."""
     told = pairs.told
     student = cut_network(told, inherit, settings.seed)
@@ -203,7 +187,7 @@ def small_unet(
     run = Run("small-unet", config, "distill_lib.methods.unet_distillation")
     data = Latents(pairs.x, pairs.prompts, told)
     training = distill_unet(student, told.network, data, settings, run, lambda_f, denoising)
-    return Trained(student, finish(student, training, run, "small U-Net"), run)
+    return Halved(student, finish(student, training, run, "small U-Net"), run)
 
 
 def views(encoder: str, matcher: nn.Module | None, teacher: Network, decode: Callable[[Tensor], Tensor]) -> View:
@@ -261,14 +245,12 @@ def one_step_loss(loss: str, see: View | None = None, wanted: View | None = None
     return cost
 
 
-def regressed(
-    student: Network, pairs: Pairs, cost: Matching, about: dict[str, Any], settings: TrainSettings
-) -> Trained:
+def regressed(student: Network, pairs: Pairs, cost: Matching, about: dict[str, Any], settings: TrainSettings) -> Halved:
     """A student trained on pairs to one step by a loss; `about` says what tells this training from others."""
     config = {"settings": settings, "pairs": len(pairs)} | about
     run = Run("one-step", config, "distill_lib.methods.pair_regression", __name__)
     title = f"one step, {about.get('loss', '')}"
-    return Trained(student, finish(student, train_on_pairs(student, pairs, settings, run, cost), run, title), run)
+    return Halved(student, finish(student, train_on_pairs(student, pairs, settings, run, cost), run, title), run)
 
 
 def scored(
@@ -281,7 +263,7 @@ def scored(
     segment: Segment,
     w: float,
     **how: Any,
-) -> Trained:
+) -> Halved:
     """A student after Algorithm 1; the offline model is the teacher, and the online one starts as its copy.
 
     Args:
@@ -297,12 +279,12 @@ def scored(
     run = Run("scored", config, "distill_lib.methods.score_distillation", __name__)
     training = distill_scores(team, teacher, pairs, settings, run, matching=cost, segment=segment, w=w, **how)
     curve = finish(team, training, run, "score distillation")
-    return Trained(student, curve, run)
+    return Halved(student, curve, run)
 
 
 def textured(
     student: Network, pairs: Pairs, see: View, about: dict[str, Any], settings: TrainSettings, rank: int = 1
-) -> Trained:
+) -> Halved:
     """A student after adversarial tuning of an adapter of a rank, which is merged into its weights.
 
     Args:
@@ -320,4 +302,4 @@ def textured(
     run = Run("textured", config, "distill_lib.methods.adversarial_tuning", __name__)
     curve = finish(tuned, tune_adversarially(tuned, see, pairs, settings, run), run, "adversarial tuning")
     merge_low_rank(student)
-    return Trained(student, curve, run)
+    return Halved(student, curve, run)

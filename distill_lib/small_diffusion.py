@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill_lib import store
 from distill_lib.methods.autoencoder import Critic, Players, build_autoencoder, train_autoencoder
@@ -26,7 +26,7 @@ from distill_lib.noise import uniform
 from distill_lib.pipelines import Latents, TextToImage, decode, text_states
 from distill_lib.schedules import OURS
 from distill_lib.text import Clip, build_text_encoder, train_clip
-from distill_lib.training import Trainable, TrainSettings, finish
+from distill_lib.training import Bare, Trainable, TrainSettings, finish
 from distill_lib.worlds.captions import PHRASINGS, attributes, names_held_out, say, tokenizer
 from distill_lib.worlds.datasets import WORLDS, rendered_once
 
@@ -101,13 +101,6 @@ def latent_pictures(told: TextToImage, name: str, world: str, count: int, seed: 
     return Latents(found["z"], phrased(found["asked"], seed), told)
 
 
-class _Module:
-    """A module as `training.Trainable`."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = self.forward = module
-
-
 def _settings(recipe: dict[str, Any]) -> TrainSettings:
     known = TrainSettings.__dataclass_fields__
     return TrainSettings(**{name: value for name, value in recipe.items() if name in known})
@@ -128,7 +121,7 @@ def make_clip(recipe: dict[str, Any], image: Tensor, asked: Tensor, parent: dict
         parent: what the data is, for the run's key.
     """
     tokens = tokenizer()
-    net: Trainable = _Module(build_clip(recipe, image.shape[-1]))
+    net: Trainable = Bare(build_clip(recipe, image.shape[-1]))
     run = store.Run("clip", parent | {"clip": recipe}, "distill_lib.text")
     finish(net, train_clip(net, tokens, image, asked, _settings(recipe), run), run, "mini CLIP")
     return net.module, run
@@ -138,9 +131,9 @@ def _autoencoder(recipe: dict[str, Any], clip: Clip, image: Tensor, config: dict
     """One training of the players' parts that are not frozen; leaves the averaged weights in them."""
     run = store.Run("autoencoder", config, "distill_lib.methods.autoencoder")
     training = train_autoencoder(
-        _Module(net), clip.tower.layers, image, _settings(recipe), run, tuple(recipe["weights"]), recipe["alone"]
+        Bare(net), clip.tower.layers, image, _settings(recipe), run, tuple(recipe["weights"]), recipe["alone"]
     )
-    finish(_Module(net), training, run, "autoencoder")
+    finish(Bare(net), training, run, "autoencoder")
     return run
 
 

@@ -18,8 +18,7 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor, nn
 
 from distill_lib.costs import MODULES, fast_dtype, in_turn, module_rows, operations, summed
-from distill_lib.evaluation import in_batches
-from distill_lib.metrics import fid, paired, quality, to_bytes
+from distill_lib.metrics import to_bytes
 from distill_lib.models import Network, denoiser
 from distill_lib.noise import normal
 from distill_lib.pipelines import TextToImage
@@ -31,7 +30,6 @@ __all__ = ["System", "Whole", "cost_rows", "first_noise", "pictures", "quality_r
 
 Row = dict[str, Any]
 _COMPILER = {"freezing": True, "cpp_wrapper": True}
-_KEPT = ("fid", "kid", "precision", "recall")
 
 
 @dataclass(frozen=True)
@@ -212,24 +210,12 @@ def cost_rows(
 
 def pictures(asked: Prompted, system: System) -> Tensor:
     """Pictures uint8 (n, 3, R, R) of all prompts by a system, from the noise that everybody starts from."""
-    net, method = system.net, system.method
-    if method != "lcm":
-        return asked.pictures(net, system.n_steps, system.w, method)
-
-    def draw(index: Tensor) -> Tensor:
-        fresh = lambda i: normal(asked.seed, "fresh", i, index, net.shape)  # noqa: E731
-        denoise = denoiser(net, asked.states.to(index.device)[index], system.w)
-        return system.draw(denoise, normal(asked.seed, "z_T", 0, index, net.shape), fresh)
-
-    return in_batches(net, asked.n, draw)
+    return asked.pictures(system.net, system.n_steps, system.w, system.method)
 
 
 def quality_rows(asked: Prompted, method: str, system: System) -> list[Row]:
     """What judges and metrics say of a system's pictures; compared with the teacher at its own strength."""
-    image, truth, reader = pictures(asked, system), asked.truth(), asked.judges.reader
-    values = asked.judged(image) | {"fid_teacher": fid(reader, image, truth)}
-    values |= {metric: value for metric, value in quality(reader, image, asked.real).items() if metric in _KEPT}
-    values |= {"paired": paired(image, truth).mean().item()}
+    values = asked.compared(pictures(asked, system), asked.truth())
     values |= {"params": sum(p.numel() for p in system.net.module.parameters())}
     about = {"method": method, "steps": system.n_steps, "w": system.w, "nfe": system.evaluations["U-Net"]}
     about |= {"seed": asked.seed, "n": asked.n}

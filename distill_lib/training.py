@@ -22,6 +22,7 @@ from distill_lib.models import home
 from distill_lib.store import Run
 
 __all__ = [
+    "Bare",
     "Draws",
     "Loop",
     "Progress",
@@ -96,6 +97,13 @@ class Trainable(Protocol):
 
     module: nn.Module
     forward: Callable[..., Any]
+
+
+class Bare:
+    """A module as `Trainable`, called as it is."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = self.forward = module
 
 
 class Together(nn.Module):

@@ -1,6 +1,7 @@
 """Costs add up as the paper's do, and a function of ours draws what plain diffusers draws."""
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from tiny_pipelines import tiny_pipeline
 
-from distill_lib import costs, figures_speed, speed
+from distill_lib import costs, figures_speed, prompting
 from distill_lib.artefacts import select
 from distill_lib.costs import MODULES, in_turn, module_rows, summed
 from distill_lib.evaluation import sample_pictures
@@ -123,7 +124,9 @@ def test_the_sampler_of_consistency_models_draws_anew_from_the_second_step_on(pl
     _, told = plain
     student = told.network.like(student_of(told.network.module), predicts="v_prediction")
     net = Network(student.module, bf16=False, null=student.null, schedule=student.schedule, decode=student.decode)
-    asked = SimpleNamespace(n=3, seed=1, states=told.states([PROMPT] * 3))
+    states = told.states([PROMPT] * 3)
+    drawn = lambda net, n_steps, w, method: sample_pictures(net, n_steps, w, states, 1, method)  # noqa: E731
+    asked = SimpleNamespace(n=3, seed=1, states=states, pictures=drawn)
     for n_steps, alike in ((1, True), (2, False)):
         found = pictures(asked, System(told, net, n_steps, 1.0, "lcm"))
         plainly = sample_pictures(net, n_steps, 1.0, asked.states, 1)
@@ -163,8 +166,8 @@ def test_rows_of_a_run_hold_modules_their_sums_and_whole_pictures(plain):
 
 def test_a_system_is_judged_by_its_own_pictures_and_timed_beside_others(plain, monkeypatch):
     _, told = plain
-    monkeypatch.setattr(speed, "quality", lambda reader, image, real: {"fid": 1.0, "is": 2.0, "recall": 0.5})
-    monkeypatch.setattr(speed, "fid", lambda reader, image, other: (image.float() - other).abs().mean().item())
+    monkeypatch.setattr(prompting, "quality", lambda reader, image, real: {"fid": 1.0, "is": 2.0, "recall": 0.5})
+    monkeypatch.setattr(prompting, "fid", lambda reader, image, other: (image.float() - other).abs().mean().item())
     states = told.states([PROMPT] * 2)
     teacher = System(told, told.network, 4, 2.0)
 
@@ -173,8 +176,9 @@ def test_a_system_is_judged_by_its_own_pictures_and_timed_beside_others(plain, m
 
     asked = SimpleNamespace(
         n=2, seed=0, states=states, pictures=drawn, truth=lambda: drawn(told.network, 4, 2.0), real=None,
-        judges=SimpleNamespace(reader=None), judged=lambda image: {"clip": 0.25},
+        judges=SimpleNamespace(reader=None), judged=lambda image: {"clip": 0.25}, world="two",
     )  # fmt: skip
+    asked.compared = partial(prompting.Prompted.compared, asked)
     same, other = (quality_rows(asked, "x", one) for one in (teacher, replace(teacher, method="dpm++")))
     assert value(same, metric="fid_teacher") == 0 and value(same, metric="paired") == 0
     assert value(other, metric="fid_teacher") > 0 and value(other, metric="clip") == 0.25
