@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 from distill_lib.artefacts import select
@@ -167,6 +168,9 @@ def budget(
         ax.axvline(_limit(rows, slow), color="#777777", ls=":", lw=1)
         ax.set(xlabel="seconds a picture, at batch 1", ylabel=LABELS.get(metric, metric), xscale="log")
         ax.set_yscale("log" if logarithmic else "linear")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))  # the range is short: powers of ten alone are too few,
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())  # and all of them too many
         ax.margins(x=0.12)
     above.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     steps = sorted({row["steps"] for row in select(rows, method=slow, metric="seconds")})
