@@ -69,9 +69,13 @@ class Trials:
         """A loss of `sdxs.ONE_STEP_LOSSES` on what an encoder sees of the student's picture and the teacher's own."""
         told = self.pairs.told
         matcher = None if encoder == "unet" else self._matcher(encoder)
-        by = (self.decode, told.network.decode)
+        by = (self.decode, self._known)
         see, wanted = (sdxs.views(encoder, matcher, told.network, decode) for decode in by)
         return sdxs.one_step_loss(loss, see, wanted, window)
+
+    @cached_property
+    def _known(self) -> sdxs.Remembered:
+        return sdxs.Remembered(self.pairs)
 
     def _matcher(self, name: str) -> Any:
         return self._matchers.setdefault(name, pretrained.matcher(name))

@@ -51,6 +51,7 @@ __all__ = [
     "DECODER_LOSSES",
     "ONE_STEP_LOSSES",
     "Matching",
+    "Remembered",
     "TinyDecode",
     "cut_network",
     "decoded",
@@ -100,6 +101,29 @@ def decoded(pairs: Pairs) -> Tensor:
     spec = {"told": told.fingerprint, "x": hashlib.sha256(pairs.x.contiguous().numpy().tobytes()).hexdigest()}
     make = lambda: {"image": torch.cat([told.pictures(z.float()).cpu() for z in pairs.x.split(64)])}  # noqa: E731
     return cached("decoded", spec, make, "distill_lib.pipelines")["image"]
+
+
+class Remembered:
+    """The teacher's decoder for the latents of pairs, which it has decoded once; others it is asked for anew.
+
+    Students that differ in one choice all meet the same pairs, and the large decoder takes longer than a student.
+    Pictures (B, 3, R, R) are in [-1, 1] as everywhere, but of whole bytes.
+    """
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.decode = pairs.told.network.decode
+        self._image = decoded(pairs)
+        self._where = {key: number for number, key in enumerate(map(_bytes_of, pairs.x))}
+
+    def __call__(self, z: Tensor) -> Tensor:
+        found = [self._where.get(_bytes_of(one)) for one in z]
+        if None in found:
+            return self.decode(z)
+        return self._image[found].to(z.device).float() / 127.5 - 1
+
+
+def _bytes_of(z: Tensor) -> bytes:
+    return z.cpu().half().numpy().tobytes()  # pairs are kept in half precision
 
 
 def _decoder_loss(loss: str, factor: int, matcher: nn.Module | None) -> Callable[[Tensor, Tensor], Tensor]:

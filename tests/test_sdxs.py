@@ -55,6 +55,15 @@ def test_decoded_pictures_are_those_of_the_teachers_decoder(pairs):
     assert torch.equal(sdxs.decoded(pairs), to_bytes(pairs.told.network.decode(pairs.x)))
 
 
+def test_what_was_decoded_once_is_not_decoded_again(pairs):
+    asked, kept = [], sdxs.Remembered(pairs)
+    whole = kept.decode = lambda z, decode=kept.decode: asked.append(len(z)) or decode(z)
+    index = torch.tensor([3, 0, 3])
+    x = pairs.batch(index)[1]
+    assert torch.equal(to_bytes(kept(x)), sdxs.decoded(pairs)[index]) and not asked
+    assert torch.equal(kept(x + 1), whole(x + 1)) and asked == [3, 3]
+
+
 @pytest.mark.parametrize("loss", sdxs.DECODER_LOSSES)
 def test_a_tiny_decoder_learns_by_every_loss(loss, pairs, matcher):
     settings = TrainSettings(steps=40, batch_size=8, lr=5e-3, warmup=2, ema=0.5, bf16=False)
