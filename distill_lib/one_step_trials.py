@@ -17,7 +17,7 @@ from distill_lib.models import Network
 from distill_lib.profiles import Small
 from distill_lib.prompting import Prompted
 
-__all__ = ["FAILURES", "Trials"]
+__all__ = ["FAILURES", "LAYER_WEIGHTS", "Trials"]
 
 Row = dict[str, Any]
 _BASE = {"online_updates": 2, "online_rate": 2.0, "normalised": True}
@@ -27,6 +27,8 @@ FAILURES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "scores without matching": ("nothing ties pictures to noise", "lambda_FM above 0", {"lambda_fm": (0.0, 0.0)}),
 }
 """Ways to ruin score distillation: name -> cause, cure, and what is changed."""
+LAYER_WEIGHTS: dict[str, tuple[float, ...]] = {"fine": (8, 4, 2, 1), "coarse": (1, 2, 4, 8)}
+"""w_l of feature matching on the four levels of the convolutional matcher, from the finest: which of them lead."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,15 @@ class Trials:
     def _copy(self, net: Network) -> Network:
         return net.like(copy.deepcopy(net.module).requires_grad_(True))
 
-    def cost(self, loss: str, encoder: str = "cnn", window: int = 0) -> sdxs.Matching:
+    def cost(
+        self, loss: str, encoder: str = "cnn", window: int = 0, weights: tuple[float, ...] | None = None
+    ) -> sdxs.Matching:
         """A loss of `sdxs.ONE_STEP_LOSSES` on what an encoder sees of the student's picture and the teacher's own."""
         told = self.pairs.told
         matcher = None if encoder == "unet" else self._matcher(encoder)
         by = (self.decode, self._known)
         see, wanted = (sdxs.views(encoder, matcher, told.network, decode) for decode in by)
-        return sdxs.one_step_loss(loss, see, wanted, window)
+        return sdxs.one_step_loss(loss, see, wanted, window, weights)
 
     @cached_property
     def _known(self) -> sdxs.Remembered:
@@ -84,14 +88,20 @@ class Trials:
     def _matchers(self) -> dict[str, Any]:
         return {}
 
-    def by_loss(self, loss: str, encoder: str = "cnn", window: int = 0, batch: int = 0) -> Halved:
-        """A student by regression on pairs; `batch` changes the number of pairs a step, at as many pairs in all."""
+    def by_loss(self, loss: str, batch: int = 0, **seen: Any) -> Halved:
+        """A student by regression on pairs.
+
+        Args:
+            loss: one of `sdxs.ONE_STEP_LOSSES`.
+            batch: changes the number of pairs a step, at as many pairs in all.
+            seen: other arguments of `cost`.
+        """
         settings = self.how.matching.with_seed(self.seed)
         if batch:
             steps = max(1, settings.steps * settings.batch_size // batch)
             settings = replace(settings, steps=steps, batch_size=batch)
-        about = {"loss": loss, "encoder": encoder, "window": window} | self.parents
-        return sdxs.regressed(self._copy(self.first), self.pairs, self.cost(loss, encoder, window), about, settings)
+        about = {"loss": loss, "encoder": "cnn"} | seen | self.parents
+        return sdxs.regressed(self._copy(self.first), self.pairs, self.cost(loss, **seen), about, settings)
 
     def by_scores(
         self,

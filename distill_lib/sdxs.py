@@ -237,14 +237,20 @@ def views(encoder: str, matcher: nn.Module | None, teacher: Network, decode: Cal
     return see
 
 
-def one_step_loss(loss: str, see: View | None = None, wanted: View | None = None, window: int = 0) -> Matching:
+def one_step_loss(
+    loss: str,
+    see: View | None = None,
+    wanted: View | None = None,
+    window: int = 0,
+    weights: Sequence[float] | None = None,
+) -> Matching:
     """What x_hat costs beside x: a loss of ONE_STEP_LOSSES.
 
     Args:
         loss: "square" and "l1" compare latents, the others features: "perceptual" by their squares, "lpips" after each
             place is brought to unit length, "matching" by structural similarity, eq. 10.
         see, wanted: how the student's and the teacher's latents are seen; `wanted` is `see` unless given.
-        window: of "matching", as in `losses.feature_matching.ssim`.
+        window, weights: of "matching", as in `losses.feature_matching.feature_matching_loss`.
 
     Raises:
         ValueError: the loss is unknown, or lacks features.
@@ -258,7 +264,7 @@ def one_step_loss(loss: str, see: View | None = None, wanted: View | None = None
     compare = {
         "perceptual": lambda a, b: torch.stack([mean_square(x - y) for x, y in zip(a, b, strict=True)]).mean(0),
         "lpips": perceptual_loss,
-        "matching": partial(feature_matching_loss, window=window),
+        "matching": partial(feature_matching_loss, weights=weights, window=window),
     }[loss]
 
     def cost(x_hat: Tensor, x: Tensor) -> Tensor:

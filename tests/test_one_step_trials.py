@@ -26,7 +26,7 @@ def asked(monkeypatch):
     for name, value in {"parents": {}, "first": "small"}.items():
         monkeypatch.setattr(Trials, name, value)
     monkeypatch.setattr(Trials, "_copy", lambda self, net: net)
-    monkeypatch.setattr(Trials, "cost", lambda self, *how: how)
+    monkeypatch.setattr(Trials, "cost", lambda self, *how, **seen: (how, seen))
     return Trials([], SimpleNamespace(w=2.0), HOW, 3), calls
 
 
@@ -46,6 +46,13 @@ def test_without_a_warm_up_the_small_network_starts(asked):
     trials.by_scores(WARM)
     assert [call.student for call in calls] == ["small", "warm"]
     assert calls[0].about != calls[1].about  # they are other runs
+
+
+def test_trainings_by_other_features_are_other_runs(asked):
+    trials, calls = asked
+    for seen in ({}, {"encoder": "vit"}, {"window": 5}, {"weights": (8, 4, 2, 1)}):
+        trials.by_loss("matching", **seen)
+    assert len({str(call.about) for call in calls}) == 4
 
 
 @pytest.mark.parametrize("name", FAILURES)

@@ -92,6 +92,7 @@ class Small(_Strict):
     consistency: TrainSettings = Field(description="of the consistency model beside which it stands in Table 3")
     crossing: TrainSettings = Field(description="of the networks on two-dimensional mixtures")
     alphas: list[float] = Field(description="segments of score distillation that are tried, each fixed")
+    lambdas: list[float] = Field(description="weights of feature matching beside scores that are tried, each fixed")
     ratios: list[int] = Field(description="updates of the online model for one of the student that are tried")
     batches: list[int] = Field(description="pairs a step that are tried")
 
