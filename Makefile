@@ -15,7 +15,7 @@ help: ## this list
 figures: .venv/.installed ## draw every figure and table [PROFILE=quick] [ID=g-tab1] [SEED=1] [DATASET=fashion_mnist FOLDER=..]
 	@$(real) $(run) distill_lib.run figures --profile "$(PROFILE)" $${ID:+--id "$$ID"} $${SEED:+--seed "$$SEED"} $${DATASET:+--dataset "$$DATASET"}
 
-ablations: .venv/.installed ## draw the ablations of both papers at the committed size, some 2 hours a seed [PROFILE=laptop] [SEED=1]
+ablations: .venv/.installed ## draw the ablations of both papers at the committed size [PROFILE=laptop] [SEED=1]
 	@$(MAKE) figures PROFILE="$${PROFILE:-laptop}" ID=g-abl-range
 	@$(MAKE) figures PROFILE="$${PROFILE:-laptop}" ID=s-abl-alpha
 

@@ -125,7 +125,10 @@ def test_the_sampler_of_consistency_models_draws_anew_from_the_second_step_on(pl
     student = told.network.like(student_of(told.network.module), predicts="v_prediction")
     net = Network(student.module, bf16=False, null=student.null, schedule=student.schedule, decode=student.decode)
     states = told.states([PROMPT] * 3)
-    drawn = lambda net, n_steps, w, method: sample_pictures(net, n_steps, w, states, 1, method)  # noqa: E731
+
+    def drawn(net, n_steps, w, method):
+        return sample_pictures(net, n_steps, w, states, 1, method)
+
     asked = SimpleNamespace(n=3, seed=1, states=states, pictures=drawn)
     for n_steps, alike in ((1, True), (2, False)):
         found = pictures(asked, System(told, net, n_steps, 1.0, "lcm"))
