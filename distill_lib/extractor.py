@@ -8,7 +8,7 @@ name holds a hash of its weights, because torch-fidelity caches features by name
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import torch
@@ -18,16 +18,18 @@ from torch.nn.functional import conv2d, cross_entropy, interpolate, pad
 from distill_lib.store import Run
 from distill_lib.training import Loop, Progress, Trainable, TrainSettings
 from distill_lib.worlds.datasets import Pictures, rendered_once
-from distill_lib.worlds.scenes import COLORS, TEXTURES, Scenes, SceneSpec
+from distill_lib.worlds.scenes import COLORS, LOOKS, TEXTURES, Scenes, SceneSpec
 
 __all__ = [
     "FEATURES",
     "Extractor",
+    "called_look",
     "degrade",
     "extractor_loss",
     "factors",
     "factors_of_two",
     "joint_label",
+    "look_codes",
     "picture_lessons",
     "scene_lessons",
     "train_extractor",
@@ -161,9 +163,9 @@ Lessons = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def scene_lessons(worlds: list[SceneSpec], count: int, seed: int) -> Lessons:
-    """`count` pictures of each world with the factors of their scenes; worlds of several looks add theirs as one more.
+    """`count` pictures of each world with the factors of their scenes; several looks add theirs (`look_codes`).
 
-    Without that factor photos and drawings of the same scenes share their features, and no distance tells them apart.
+    Without those factors photos and drawings of the same scenes share their features, and no distance tells them apart.
     """
     images, labels, values, weights = [], [], [], []
     for world in worlds:
@@ -173,11 +175,31 @@ def scene_lessons(worlds: list[SceneSpec], count: int, seed: int) -> Lessons:
         images.append(image)
         labels.append(joint_label(replace(scenes, texture=plain)))
         if len({one.look for one in worlds}) > 1:
-            look = torch.full((count, 1), 3.0 if world.look == "photo" else -3.0)
+            look = look_codes([one.look for one in worlds])[world.look].expand(count, -1)
             value, weight = torch.cat([value, look], 1), torch.cat([weight, torch.ones_like(look)], 1)
         values.append(value)
         weights.append(weight)
     return torch.cat(images), torch.cat(labels), torch.cat(values), torch.cat(weights)
+
+
+def look_codes(looks: Iterable[str]) -> dict[str, Tensor]:
+    """How each of L looks is written as factors, (L - 1,): 3 in its own column, -3 in the others; the last has none."""
+    named = [look for look in LOOKS if look in set(looks)]
+    codes = 6 * torch.eye(len(named))[:, :-1] - 3
+    return dict(zip(named, codes, strict=True))
+
+
+@torch.no_grad()
+def called_look(net: nn.Module, image: Tensor, looks: Iterable[str]) -> Tensor:
+    """Which of the looks that the extractor was trained on each picture uint8 (N, 3, R, R) is read as, (N,).
+
+    The numbers are those of `LOOKS` without the ones that are not among `looks`.
+    """
+    codes = torch.stack([*look_codes(looks).values()])
+    columns = slice(-2 - codes.shape[1], -2)  # before blur and grain
+    device = next(net.parameters()).device
+    read = [net(part.to(device).float() / 127.5 - 1)[2][:, columns].cpu() for part in image.split(256)]
+    return torch.cdist(torch.cat(read), codes).argmin(1)
 
 
 def picture_lessons(pictures: Pictures) -> Lessons:

@@ -37,7 +37,8 @@ class Geometry(nn.Module):
         self.up = nn.ModuleList(block(a + b, b) for a, b in pairwise(sizes[::-1]))
         self.read = nn.Conv2d(width, 2, 1)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def maps(self, image: Tensor) -> Tensor:
+        """What the last layer says of each pixel, (B, 2, R, R)."""
         seen = [self.first(image)]
         for down in self.down:
             seen.append(down(seen[-1]))
@@ -45,7 +46,10 @@ class Geometry(nn.Module):
         for up in self.up:
             below = seen.pop()
             found = up(torch.cat([interpolate(found, size=below.shape[-2:], mode="nearest"), below], 1))
-        mask, depth = self.read(found).unbind(1)
+        return self.read(found)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        mask, depth = self.maps(image).unbind(1)
         return mask, _FAR * depth.sigmoid()
 
 

@@ -17,6 +17,8 @@ from distill_lib.attributes import AttributeReader, train_reader
 from distill_lib.extractor import Extractor, picture_lessons, scene_lessons, train_extractor
 from distill_lib.geometry import Geometry, train_geometry
 from distill_lib.inpainting import Masked, inpainter, inpainting_of, masked_pictures
+from distill_lib.layout import Layout, train_layout
+from distill_lib.making_lora import make_lora
 from distill_lib.making_sdxs import make_one_step, make_pairs, make_tiny_decoder, make_tiny_unet
 from distill_lib.matchers import MATCHERS
 from distill_lib.methods.guidance_distillation import distill_guidance
@@ -26,7 +28,7 @@ from distill_lib.pipelines import Latents
 from distill_lib.pretrained import RECIPES, inpaint_network, key, made, pipeline, teacher
 from distill_lib.shipping import ship, ship_reader, write_origin
 from distill_lib.small_diffusion import captioned, latent_pictures, make_clip, train_small_diffusion
-from distill_lib.training import TrainSettings, follow
+from distill_lib.training import Bare, TrainSettings, follow
 from distill_lib.worlds.datasets import REAL, WORLDS, DatasetSpec, Pictures, load
 from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES
 
@@ -36,6 +38,7 @@ _KINDS = {"extractors": "extractor", "geometries": "geometry", "teachers": "teac
 _KINDS |= {"attributes": "attributes", "clips": "clip", "pipelines": "pipeline", "textstudents": "textstudent"}
 _KINDS |= {"inpainters": "inpainter", "inpaintstudents": "inpaintstudent", "matchers": "matcher"}
 _KINDS |= {"pairs": "pairs", "tinydecoders": "tinydecoder", "tinyunets": "tinyunet", "onesteps": "onestep"}
+_KINDS |= {"layouts": "layout", "loras": "lora"}
 _COMPILED = torch.cuda.is_available()  # on a CPU it does not pay, see models.Network
 _STAGE_ONE = "distill_lib.methods.guidance_distillation"
 
@@ -53,6 +56,7 @@ _NOT_SETTINGS = (
     "width",
     "pipeline",
     "inpainter",
+    "rank",
 )
 
 
@@ -143,6 +147,18 @@ def make_geometry(name: str) -> None:
         trainable = SimpleNamespace(module=net, forward=forward)
         follow(train_geometry(trainable, worlds, recipe["count"], settings_of(recipe), run), f"geometry {name}", 30)
     ship_reader(f"geometry-{name}", run, recipe)
+
+
+def make_layout(name: str) -> None:
+    """Train the network that reads where two solids stand, on worlds that differ in their look."""
+    recipe = RECIPES["layouts"][name]
+    torch.manual_seed(recipe["seed"])
+    net = Layout()
+    run = store.Run(f"layout-{name}", recipe, "distill_lib.layout")
+    if not run.done:
+        worlds, trainable = [WORLDS[world] for world in recipe["worlds"]], Bare(net)
+        follow(train_layout(trainable, worlds, recipe["count"], settings_of(recipe), run), f"layout {name}", 30)
+    ship_reader(f"layout-{name}", run, recipe)
 
 
 def make_attributes(name: str) -> None:
@@ -238,7 +254,7 @@ def make(name: str) -> None:
     makers |= {"attributes": make_attributes, "clip": make_judge, "pipeline": make_pipeline}
     makers |= {"textstudent": make_text_student, "inpainter": make_inpainter, "inpaintstudent": make_inpaint_student}
     makers |= {"matcher": make_matcher, "pairs": make_pairs, "tinydecoder": make_tiny_decoder}
-    makers |= {"tinyunet": make_tiny_unet, "onestep": make_one_step}
+    makers |= {"tinyunet": make_tiny_unet, "onestep": make_one_step, "layout": make_layout, "lora": make_lora}
     makers[kind](rest)
 
 

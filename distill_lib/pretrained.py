@@ -18,6 +18,8 @@ from distill_lib.attributes import AttributeReader
 from distill_lib.extractor import Extractor
 from distill_lib.geometry import Geometry
 from distill_lib.inpainting import inpainter
+from distill_lib.layout import Layout
+from distill_lib.lora import load_lora
 from distill_lib.matchers import MATCHERS, ConvMatcher, TokenMatcher
 from distill_lib.methods.pair_regression import Pairs
 from distill_lib.models import Network, home, load_unet
@@ -38,6 +40,8 @@ __all__ = [
     "geometry",
     "inpaint_network",
     "key",
+    "layout",
+    "lora",
     "made",
     "matcher",
     "one_step",
@@ -110,6 +114,13 @@ def geometry(name: str = "scenes") -> Geometry:
     """The shipped network that reads masks and depth; raises as `extractor`."""
     net = Geometry()
     net.load_state_dict(_read_reader(f"geometry-{name}"))
+    return net.eval().requires_grad_(False)
+
+
+def layout(name: str = "looks") -> Layout:
+    """The shipped network that reads where two solids stand, in several looks; raises as `extractor`."""
+    net = Layout()
+    net.load_state_dict(_read_reader(f"layout-{name}"))
     return net.eval().requires_grad_(False)
 
 
@@ -187,6 +198,18 @@ def one_step(name: str, told: TextToImage) -> Network:
     folder = PRETRAINED / f"onestep-{name}"
     unet = load_unet(folder / "unet").to(home()).requires_grad_(False)
     return told.network.like(unet, decode=TinyDecode(_tiny(folder / "vae", f"onestep-{name}")))
+
+
+def lora(name: str) -> dict[str, torch.Tensor]:
+    """The shipped LoRA of a style, for the pipeline's U-Net.
+
+    Raises:
+        ValueError: the folder is missing or broken.
+    """
+    try:
+        return load_lora(PRETRAINED / f"lora-{name}")
+    except ValueError as error:
+        raise ValueError(f"{error}; or train it: make teachers NAMES=lora-{name}") from error
 
 
 def text_student(name: str, told: TextToImage) -> Network:

@@ -15,6 +15,7 @@ KINDS = {"extractor": "extractors", "geometry": "geometries", "teacher": "teache
 KINDS |= {"attributes": "attributes", "clip": "clips", "pipeline": "pipelines", "textstudent": "textstudents"}
 KINDS |= {"inpainter": "inpainters", "inpaintstudent": "inpaintstudents", "matcher": "matchers"}
 KINDS |= {"pairs": "pairs", "tinydecoder": "tinydecoders", "tinyunet": "tinyunets", "onestep": "onesteps"}
+KINDS |= {"layout": "layouts", "lora": "loras"}
 PARENTS = {name: name for name in ("teacher", "pipeline", "inpainter", "pairs", "matcher")}
 PARENTS |= {"start": "teacher", "decoder": "tinydecoder", "unet": "tinyunet"}
 EVERY = {f"{kind}-{name}": recipe for kind, recipes in KINDS.items() for name, recipe in RECIPES[recipes].items()}

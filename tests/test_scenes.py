@@ -282,7 +282,7 @@ def test_a_cube_has_ink_between_its_faces_and_a_sphere_has_none_inside():
 
 
 def test_a_look_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match="look='oil': the world is drawn as photo or sketch"):
+    with pytest.raises(ValueError, match="look='oil': the world is drawn as photo, sketch, clay"):
         draw_scenes(SceneSpec(look="oil"), 0, torch.arange(1))
 
 

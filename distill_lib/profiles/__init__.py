@@ -97,6 +97,19 @@ class Small(_Strict):
     batches: list[int] = Field(description="pairs a step that are tried")
 
 
+class Lora(_Strict):
+    """SDXS's LoRA distillation: how much its notebook trains live and measures, of the shipped one-step student."""
+
+    looks: list[str] = Field(description="styles; the first is the one that placements and ranks are varied on")
+    pairs: int = Field(description="of the teacher with the style, live; the paper makes them as it goes")
+    prompts: int = Field(description="prompts, and pictures behind each metric")
+    rank: int = Field(description="of the student's LoRA; the paper does not give it")
+    ranks: list[int] = Field(description="others that are tried")
+    scales: list[float] = Field(description="of a LoRA while drawing")
+    matching: TrainSettings = Field(description="of a warm-up, where there is one")
+    scores: TrainSettings = Field(description="of score distillation; the paper's batches are of 1,024 to 2,048")
+
+
 class Ablations(_Strict):
     """The choices of the method, each varied alone."""
 
@@ -134,6 +147,7 @@ class Profile(_Strict):
     transfer: Transfer
     latent: Latent = Field(description="the shipped text-to-image teacher")
     small: Small
+    lora: Lora
     other: Text | None = Field(default=None, description="another one, for notebook 07 with a file of prompts")
 
     def halving_settings(self, n_steps: int, seed: int) -> TrainSettings:

@@ -29,10 +29,12 @@ WORLDS = {
     "cluttered": SceneSpec(),
     "sketch": SceneSpec(clutter=0, look="sketch"),
     "captioned": SceneSpec(objects=2, resolution=64),
+    "captioned-sketch": SceneSpec(objects=2, resolution=64, look="sketch"),
+    "captioned-clay": SceneSpec(objects=2, resolution=64, look="clay"),
     "icons": SceneSpec(texture=0, clutter=0, resolution=16),
 }
-"""The named settings of the world, easiest first; `sketch` is `textured` drawn by hand, `captioned` has two objects,
-`icons` are small enough that many networks can be trained on them."""
+"""The named settings of the world, easiest first; `sketch` is `textured` drawn by hand, `captioned` has two objects
+and two other looks, `icons` are small enough that many networks can be trained on them."""
 
 REAL = ("fashion_mnist", "cifar10", "folder")
 """The kinds of real data."""

@@ -8,8 +8,8 @@ solid stands on the floor y = 0; in its own frame, scaled by `size`, it is
 
 A ray p = o + t d is intersected in closed form; a shadow ray goes from the hit to the one directional light; colour is
 ambient + Lambert + Blinn-Phong, with fog towards the background. Pictures are supersampled, then box-filtered.
-Because the scene is known, class, caption, depth and object masks are exact. The same scene can be drawn as a sketch:
-the rays are the same, what they bring home is ink and tint (`worlds.sketch`).
+Because the scene is known, class, caption, depth and object masks are exact. The same scene can be drawn as a sketch or
+in clay: the rays are the same, what they bring home is ink and tint (`worlds.sketch`), or clay (`worlds.clay`).
 """
 
 import math
@@ -20,9 +20,21 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize, one_hot
 
 from distill_lib.noise import uniform
+from distill_lib.worlds.clay import clay
 from distill_lib.worlds.sketch import sketch
 
-__all__ = ["COLORS", "SHAPES", "TEXTURES", "Rendered", "SceneSpec", "Scenes", "class_names", "draw_scenes", "render"]
+__all__ = [
+    "COLORS",
+    "LOOKS",
+    "SHAPES",
+    "TEXTURES",
+    "Rendered",
+    "SceneSpec",
+    "Scenes",
+    "class_names",
+    "draw_scenes",
+    "render",
+]
 
 SHAPES = ("sphere", "cube", "cylinder", "cone")
 COLORS = {
@@ -36,6 +48,7 @@ COLORS = {
     "gray": (0.55, 0.55, 0.55),
 }
 TEXTURES = ("plain", "striped", "checked")
+LOOKS = ("photo", "sketch", "clay")
 
 _FAR = 1e6  # ray parameter of "no hit"
 _HORIZON = 12.0  # floor and depth map end here
@@ -50,7 +63,7 @@ class SceneSpec:
 
     objects is 1 (class-conditional set) or 2 (captioned set, two solids side by side); texture and tiles are the
     contrast of the patterns on solids and floor (0 is none); clutter is the most solids standing behind; look is
-    photo or sketch.
+    one of LOOKS.
     """
 
     resolution: int = 32
@@ -108,8 +121,8 @@ def class_names(spec: SceneSpec) -> list[str]:
 
 def draw_scenes(spec: SceneSpec, seed: int, index: Tensor) -> Scenes:
     """Scenes number `index` (B,) of `seed`. Solids are placed so that none is cut off by the frame."""
-    if spec.look not in ("photo", "sketch"):
-        raise ValueError(f"look={spec.look!r}: the world is drawn as photo or sketch")
+    if spec.look not in LOOKS:
+        raise ValueError(f"look={spec.look!r}: the world is drawn as {', '.join(LOOKS)}")
     if spec.objects not in (1, 2):
         raise ValueError(f"objects={spec.objects}: the world is drawn with 1 or 2 named objects")
     k = spec.objects + spec.clutter
@@ -187,6 +200,9 @@ def render(scenes: Scenes, spec: SceneSpec) -> Rendered:
     n = spec.resolution * spec.supersample
     if spec.look == "sketch":
         color = sketch(albedo, lambert, normal, owner.masked_fill(~hit, -2), n)
+    elif spec.look == "clay":
+        facing = -(normal * direction).sum(2).clamp(max=0)
+        color = clay(albedo, normal, toward_light, facing, owner.masked_fill(~hit, -2))
     else:
         half = normalize(toward_light - direction, dim=2)
         shine = (normal * half).sum(2).clamp(min=0) ** 40 * (~shadow & (owner >= 0))

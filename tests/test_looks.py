@@ -1,0 +1,173 @@
+"""Looks: the same scenes, their layouts, and who reads them."""
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from distill_lib import looks, store
+from distill_lib.extractor import called_look, look_codes, scene_lessons
+from distill_lib.layout import Layout, layout_iou, read_layout, train_layout, true_layout
+from distill_lib.looks import Looks, Readers, world_of
+from distill_lib.training import Bare, TrainSettings, finish
+from distill_lib.worlds.clay import clay
+from distill_lib.worlds.datasets import WORLDS
+from distill_lib.worlds.scenes import LOOKS, draw_scenes, render
+
+TWO = [WORLDS[world_of(look)] for look in LOOKS]
+
+
+# ---------------------------------------------------------------------------------------------------------- the world
+
+
+def test_all_looks_show_the_same_scenes_and_no_two_are_alike():
+    index = torch.arange(6)
+    found = [render(draw_scenes(spec, 0, index), spec) for spec in TWO]
+    assert all(torch.equal(found[0].masks, one.masks) and torch.equal(found[0].depth, one.depth) for one in found)
+    for i, one in enumerate(found):
+        assert all((one.image - other.image).abs().mean() > 0.1 for other in found[:i])
+
+
+def test_clay_is_dark_where_it_turns_away_from_light_or_camera_and_bare_where_no_solid_is():
+    toward = torch.tensor([[[0.0, 1.0, 0.0]]])
+    normal = torch.tensor([[[0.0, 1.0, 0.0], [0.0, -1.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]])
+    facing, owner = torch.tensor([[1.0, 1.0, 0.0, 1.0, 1.0]]), torch.tensor([[0, 0, 0, -1, -2]])
+    albedo = torch.full((1, 5, 3), 0.5)
+    lit, away, rim, table, wall = clay(albedo, normal, toward, facing, owner)[0]
+    assert (lit > away).all() and (lit > rim).all()
+    assert torch.allclose(away / lit, torch.full((3,), 0.45)) and torch.allclose(rim / lit, torch.full((3,), 0.35))
+    again = clay(0 * albedo, -normal, toward, 0 * facing, owner)[0]
+    assert torch.equal(again[3:], torch.stack([table, wall]))  # neither light nor paint reaches them
+
+
+def test_an_unknown_look_has_no_world():
+    with pytest.raises(ValueError, match="look='oil': the world is drawn as photo, sketch, clay"):
+        world_of("oil")
+
+
+# ------------------------------------------------------------------------------------------------------- who reads it
+
+
+def test_looks_are_written_as_codes_that_stay_what_they_were_for_two():
+    three, two = look_codes(LOOKS), look_codes(["photo", "sketch"])
+    assert [code.tolist() for code in three.values()] == [[3, -3], [-3, 3], [-3, -3]]
+    assert {look: code.tolist() for look, code in two.items()} == {"photo": [3], "sketch": [-3]}
+
+
+def test_lessons_of_three_looks_end_in_their_codes(runs):
+    _, _, values, weights = scene_lessons(TWO, 3, 5)
+    wanted = torch.stack([*look_codes(LOOKS).values()]).repeat_interleave(3, 0)
+    assert torch.equal(values[:, -2:], wanted) and bool((weights[:, -2:] == 1).all())
+
+
+class Told(nn.Module):
+    """An extractor that answers what it is given: a picture's first pixel picks a row of `answers`."""
+
+    def __init__(self, answers):
+        super().__init__()
+        self.answers = nn.Parameter(answers)
+
+    def forward(self, image):
+        index = ((image[:, 0, 0, 0] + 1) * 127.5).round().long()
+        return None, None, self.answers[index]
+
+
+def test_a_picture_is_called_by_the_nearest_code():
+    rest = torch.tensor([9.0, 9.0])  # blur and grain, and a factor before, have no say
+    answers = torch.tensor([[7.0, 2.0, -2.0], [7.0, -1.0, 1.5], [7.0, -4.0, -1.0], [7.0, 0.5, -0.5]])
+    net = Told(torch.cat([answers, rest.expand(4, 2)], 1))
+    image = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 3, 2, 2)
+    assert called_look(net, image, LOOKS).tolist() == [0, 1, 2, 0]
+
+
+# ---------------------------------------------------------------------------------------------------------- the layout
+
+
+def test_a_layout_is_left_before_right_and_that_of_every_look():
+    index = torch.arange(24)
+    found = [true_layout(spec, 3, index) for spec in TWO]
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    across = torch.arange(64.0)
+    middle = (found[0].float() * across).sum((2, 3)) / found[0].float().sum((2, 3))
+    assert bool((middle[:, 0] < middle[:, 1]).all())
+
+
+def test_overlap_is_the_mean_over_both_solids():
+    true = torch.zeros(4, 2, 4, 4, dtype=torch.bool)
+    true[:3, :, :2] = True  # 8 pixels each
+    found = true.clone()
+    found[1, 1] = true[0, 0].roll(1, 0)  # half of the right one, and 4 others
+    found[2] = ~true[2]
+    assert layout_iou(found, true).tolist() == pytest.approx([1, (1 + 4 / 12) / 2, 0, 1])
+    assert torch.equal(layout_iou(found, true), layout_iou(true, found))
+
+
+def test_a_reader_of_layouts_learns_and_a_world_of_one_object_has_none(runs, monkeypatch):
+    small = [replace(spec, resolution=16) for spec in TWO]
+    settings = TrainSettings(steps=150, batch_size=16, lr=5e-3, warmup=5, ema=0.9, bf16=False)
+    torch.manual_seed(0)
+    net = Layout(8)
+    run = store.Run("layout", {}, "distill_lib.layout")
+    finish(Bare(net), train_layout(Bare(net), small, 24, settings, run), run, "layout")
+    image = (render(draw_scenes(small[2], 0, torch.arange(24)), small[2]).image * 127.5 + 127.5).to(torch.uint8)
+    true = true_layout(small[2], 0, torch.arange(24)) > 0.5
+    assert layout_iou(read_layout(net, image), true).mean() > layout_iou(true.roll(1, 0), true).mean() + 0.1
+    with pytest.raises(ValueError, match="two named objects; this world has 1"):
+        true_layout(WORLDS["textured"], 0, torch.arange(2))
+
+
+# -------------------------------------------------------------------------------------------------------- the measures
+
+
+class Bright(nn.Module):
+    """A reader of layouts that takes bright pixels for the left solid and dark ones for the right one."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, image):
+        grey = self.scale * image.mean(1)
+        return torch.stack([grey, -grey], 1)
+
+
+@pytest.fixture
+def measured(runs, monkeypatch):
+    """Looks of four scenes, with readers that need no training: distances are differences of pixels."""
+    monkeypatch.setattr(looks, "Reader", lambda net: net)
+    monkeypatch.setattr(looks, "fid", lambda reader, a, b: (a.float() - b.float()).abs().mean().item())
+    monkeypatch.setattr(looks, "called_look", lambda net, image, names: torch.tensor([1, 1, 1, 2]))
+    monkeypatch.setattr(looks, "read_attributes", lambda net, image: found.shows)
+    found = Looks(None, Readers(None, Bright(), None), 4, 8, 2.0, 3)
+    return found
+
+
+def of(rows, metric):
+    (value,) = [row["value"] for row in rows if row["metric"] == metric]
+    return value
+
+
+def test_a_true_picture_is_at_its_place_in_its_look(measured):
+    true, photo = measured.real["sketch"], measured.real["photo"]
+    rows = measured.rows("true", true, "sketch", true, scale=0.5)
+    assert of(rows, "fid_look") == 0 and of(rows, "layout") == 1 and of(rows, "prompt_accuracy") == 1
+    assert of(rows, "style") == 0.75 and of(measured.rows("x", true, "clay", true), "style") == 0.25
+    assert {row["kind"] for row in rows} == {"sketch"} and {row["scale"] for row in rows} == {0.5}
+    assert of(measured.rows("x", true, "sketch", photo), "layout") < 1
+
+
+def test_prompts_are_what_the_scenes_show_and_seeds_have_their_own(measured):
+    assert len(measured.prompts) == 4 and {len(image) for image in measured.real.values()} == {4}
+    other = Looks(None, measured.readers, 4, 8, 2.0, 4)
+    assert other.prompts != measured.prompts and not torch.equal(other.real["clay"], measured.real["clay"])
+
+
+def test_a_decoder_that_gives_back_what_went_in_loses_nothing(measured):
+    measured.told = SimpleNamespace(latents=lambda part: part.float() / 127.5 - 1)
+    rows = measured.decoder_rows({"same": lambda z: z, "dark": lambda z: z - 10 / 127.5}, ["clay"])
+    values = {(row["method"], row["metric"]): row["value"] for row in rows}
+    assert values["same", "psnr"] > 60 and values["same", "sharpness_kept"] == pytest.approx(1)
+    assert values["dark", "psnr"] == pytest.approx(20 * math.log10(2 * 127.5 / 10), abs=1e-3)

@@ -1,0 +1,174 @@
+"""A LoRA adds B A to its layers and to nothing else, returns from its file, and is refused where it does not belong."""
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from test_unet_distillation import Data, networks
+
+from distill_lib import making_lora, pretrained
+from distill_lib.lora import (
+    check_base,
+    learned_by_matching,
+    learned_by_scores,
+    load_lora,
+    lora_of,
+    merged,
+    save_lora,
+    styled,
+    with_adapter,
+)
+from distill_lib.losses.one_step import square_loss
+from distill_lib.methods.score_distillation import Segment
+from distill_lib.noise import normal
+from distill_lib.pipelines import open_pipeline
+from distill_lib.pruning import Cut
+from distill_lib.store import save_tensors
+from distill_lib.training import TrainSettings
+
+SETTINGS = TrainSettings(steps=6, batch_size=4, lr=5e-3, warmup=1, ema=0.0, bf16=False)
+
+
+class Pairs:
+    """Noise with pictures that are no function of the network."""
+
+    def __len__(self):
+        return 16
+
+    def batch(self, index, device="cpu"):
+        return normal(0, "z", 0, index, (4, 8, 8)), Data().x[index], Data().states[index]
+
+
+@pytest.fixture
+def student():
+    return networks(Cut())[0].like(networks(Cut())[0].module.requires_grad_(False))
+
+
+def drawn(student, rank, seed=0):
+    """A LoRA of that network whose factors are all random."""
+    lora = lora_of(with_adapter(student, rank, seed).module)
+    return {name: normal(seed, name, 0, torch.arange(len(v)), v.shape[1:]) / 10 for name, v in lora.items()}
+
+
+def answers(net):
+    z, _, label = Pairs().batch(torch.arange(4))
+    with torch.no_grad():
+        return net(z, torch.full((4,), 700), label)
+
+
+def weights(net):
+    return dict(net.module.named_parameters())
+
+
+def same(a, b, atol=1e-6):
+    return a.keys() == b.keys() and all(torch.allclose(a[k], b[k], atol=atol) for k in a)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, -2.0])
+def test_merging_adds_scale_times_ba_to_the_layers_of_the_lora_alone(student, scale):
+    lora, before = drawn(student, 3), weights(student)
+    after = weights(merged(student, (lora, scale)))
+    changed = {name.removesuffix(".lora_A.weight") for name in lora if name.endswith("A.weight")}
+    for name, weight in before.items():
+        wanted = weight
+        if (layer := name.removesuffix(".weight")) in changed:
+            a, b = lora[f"{layer}.lora_A.weight"], lora[f"{layer}.lora_B.weight"]
+            wanted = weight + scale * (b.flatten(1) @ a.flatten(1)).view_as(weight)
+        assert torch.allclose(after[name], wanted, atol=1e-5)
+
+
+def test_an_adapter_and_the_merged_network_answer_alike(student):
+    lora = drawn(student, 2)
+    adapted = with_adapter(student, 2, 0, lora)
+    assert same(lora_of(adapted.module), lora)
+    assert torch.allclose(answers(adapted), answers(merged(student, (lora, 1.0))), atol=1e-5)
+    assert not torch.allclose(answers(adapted), answers(student), atol=1e-3)
+
+
+def test_loras_add_in_any_order_and_cancel_at_the_opposite_scale(student):
+    one, two = drawn(student, 2), drawn(student, 4, seed=1)
+    assert same(
+        weights(merged(student, (one, 1.0), (two, 0.5))), weights(merged(student, (two, 0.5), (one, 1.0))), 1e-5
+    )
+    assert same(weights(merged(student, (one, 1.0), (one, -1.0))), weights(student), 1e-5)
+    assert same(weights(merged(student)), weights(student))
+
+
+def test_a_lora_returns_from_diffusers_file(student, tmp_path):
+    lora = drawn(student, 2)
+    save_lora(tmp_path, lora)
+    assert same(load_lora(tmp_path), lora, 1e-3)  # half precision
+
+
+def test_a_lora_of_another_network_is_refused_in_a_sentence(student):
+    lora = drawn(student, 2)
+    other = networks(Cut(middle="removed", innermost=True))[0]
+    with pytest.raises(
+        ValueError, match=r"another network: \d+ of its \d+ weights do not fit \(.* is no layer of it\)"
+    ):
+        merged(other, (lora, 1.0))
+    name = next(name for name in lora if "conv1.lora_A" in name)
+    wider = lora | {name: lora[name].repeat(1, 2, 1, 1)}
+    with pytest.raises(ValueError, match=r"1 of its .* channels where the LoRA has"):
+        check_base(student.module, wider)
+
+
+def test_a_file_without_a_unets_lora_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="cannot be used"):
+        load_lora(tmp_path)
+    save_tensors(tmp_path / "pytorch_lora_weights.safetensors", {"text_encoder.q.lora_A.weight": torch.ones(2, 2)})
+    with pytest.raises(ValueError, match="no LoRA of a U-Net"):
+        load_lora(tmp_path)
+
+
+def test_only_the_adapter_is_learned(runs, student):
+    about, segment = {"test": True}, Segment()
+    _, teacher = networks(Cut())
+    by_matching = learned_by_matching(student, Pairs(), square_loss, about, SETTINGS, 2)
+    how = {"rank": 2, "segment": segment, "w": 1.0, "online_updates": 1, "online_rate": 0.1}
+    args = student, Pairs(), square_loss, (teacher, teacher), about, SETTINGS
+    by_scores = learned_by_scores(*args, **how)
+    warm = learned_by_scores(*args, **how, start=by_matching)
+    for one in (by_matching, by_scores, warm):
+        assert same(weights(merged(one.net, (one.lora, -1.0))), weights(student), 1e-5)
+        assert not torch.allclose(answers(one.net), answers(student), atol=1e-4)
+    assert not same(by_scores.lora, warm.lora)  # they differ in where they start
+
+
+def test_a_styled_pipeline_shares_all_but_its_network(small_pipeline):
+    told = open_pipeline(small_pipeline[0], bf16=False)
+    lora = drawn(told.network, 2)
+    style = styled(told, (lora, 1.0))
+    assert style.pipe is told.pipe and style.fingerprint != told.fingerprint
+    assert same(weights(styled(told, (lora, 0.0)).network), weights(told.network))
+
+
+def test_diffusers_alone_loads_a_saved_lora_and_answers_as_we_do(small_pipeline, tmp_path):
+    told = open_pipeline(small_pipeline[0], bf16=False)
+    lora = drawn(told.network, 2)
+    save_lora(tmp_path, lora)
+    plain = StableDiffusionPipeline.from_pretrained(small_pipeline[0], torch_dtype=torch.float32, safety_checker=None)
+    plain.load_lora_weights(tmp_path)
+    z = normal(0, "z", 0, torch.arange(2), told.network.shape)
+    label, t = told.states(["a red cube left of a blue cone"] * 2), torch.full((2,), 600)
+    with torch.no_grad():
+        theirs = plain.unet(z, t - 1, label).sample  # our grid counts from 1
+        ours = merged(told.network, (load_lora(tmp_path), 1.0))(z, t, label)
+    assert torch.allclose(theirs, ours, atol=1e-5)
+    assert not torch.allclose(theirs, told.network(z, t, label), atol=1e-3)
+
+
+def test_a_recipe_ships_a_lora_in_diffusers_format(runs, small_pipeline, tmp_path, monkeypatch):
+    recipe = {"pipeline": "scenes", "world": "captioned-clay", "rank": 2, "drop": 0.2, "count": 8, "steps": 2}
+    recipe |= {"batch_size": 4, "lr": 1e-2, "warmup": 1, "ema": 0.0, "seed": 0}
+    told = open_pipeline(small_pipeline[0], bf16=False)
+    monkeypatch.setattr(pretrained, "PRETRAINED", tmp_path)
+    monkeypatch.setitem(making_lora.RECIPES["loras"], "clay", recipe)
+    for name, value in {"pipeline": told, "key": "pipeline", "made": {"weights": "abc"}}.items():
+        monkeypatch.setattr(making_lora, name, lambda _, value=value: value)
+    making_lora.make_lora("clay")
+    lora = pretrained.lora("clay")
+    check_base(told.network.module, lora)
+    assert any(value.abs().max() > 0 for name, value in lora.items() if "lora_B" in name)
+    assert pretrained.made("lora-clay")["config"] == recipe | {"pipeline": "abc"}
+    with pytest.raises(ValueError, match="make teachers NAMES=lora-oil"):
+        pretrained.lora("oil")

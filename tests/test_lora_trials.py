@@ -1,0 +1,69 @@
+"""What notebook 12 varies: which networks hold the style, and nothing else."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from distill_lib import lora_trials, pretrained
+from distill_lib.lora_trials import PAPER, PLACEMENTS, StyleTrials, placement_table
+from distill_lib.profiles import load
+
+HOW = load("laptop").lora
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Trials without networks, and a list of what they ask to be trained."""
+    calls = []
+
+    def keep(student, pairs, cost, networks, about, settings, **how):
+        calls.append(SimpleNamespace(pairs=pairs, networks=networks, settings=settings, how=how))
+
+    monkeypatch.setattr(lora_trials, "learned_by_scores", keep)
+    monkeypatch.setattr(lora_trials, "learned_by_matching", lambda *args: ("warm", args[-1]))
+    monkeypatch.setattr(lora_trials, "merged", lambda net, *loras: f"{net} with {loras[0][0]}")
+    monkeypatch.setattr(pretrained, "lora", lambda look: look)
+    for name, value in {"parents": {}, "student": "student", "cost": "cost"}.items():
+        monkeypatch.setattr(StyleTrials, name, value)
+    monkeypatch.setattr(StyleTrials, "pairs", lambda self, look: f"{look} pairs")
+    plain = SimpleNamespace(told=SimpleNamespace(network="plain"))
+    return StyleTrials(plain, SimpleNamespace(w=2.0), HOW, 3), calls
+
+
+def test_the_paper_has_the_style_in_teacher_and_offline_model_and_no_warm_up(asked):
+    trials, calls = asked
+    trials.learned("sketch")
+    (call,) = calls
+    assert call.pairs == "sketch pairs" and call.networks == ("plain with sketch", "plain")
+    assert call.how["start"] is None and call.how["rank"] == HOW.rank and call.settings.seed == 3
+
+
+@pytest.mark.parametrize("name", [name for name in PLACEMENTS if name != PAPER])
+def test_another_placement_is_another_training(asked, name):
+    trials, calls = asked
+    for one in (PAPER, name):
+        trials.learned("sketch", PLACEMENTS[one])
+    base, other = calls
+    assert vars(base) != vars(other) and base.settings == other.settings
+    offline, online = other.networks
+    assert offline == ("plain with sketch" if PLACEMENTS[name].offline else "plain")
+    assert online == ("plain with sketch" if PLACEMENTS[name].online else "plain")
+    assert (other.pairs == "sketch pairs") == PLACEMENTS[name].teacher
+
+
+def test_a_plain_teacher_lowers_lambda_and_the_control_has_no_style(asked):
+    lower, same = (PLACEMENTS[f"plain teacher, {which} lambda"] for which in ("lower", "same"))
+    assert lower.lambda_fm < same.lambda_fm == PLACEMENTS[PAPER].lambda_fm
+    assert not any((PLACEMENTS["nowhere"].teacher, PLACEMENTS["nowhere"].offline, PLACEMENTS["nowhere"].online))
+
+
+def test_rank_reaches_training_and_warm_up(asked):
+    trials, calls = asked
+    trials.learned("sketch", PLACEMENTS["after a warm-up"], rank=5)
+    assert calls[0].how["rank"] == 5 and calls[0].how["start"] == ("warm", 5)
+
+
+def test_the_table_of_placements_has_a_line_for_each():
+    header, lines = placement_table()
+    assert [line[0] for line in lines] == list(PLACEMENTS) and {len(line) for line in lines} == {len(header)}
+    assert lines[0][1:4] == ["yes", "yes", ""]
