@@ -17,6 +17,7 @@ from distill_lib.attributes import AttributeReader, train_reader
 from distill_lib.extractor import Extractor, picture_lessons, scene_lessons, train_extractor
 from distill_lib.geometry import Geometry, train_geometry
 from distill_lib.inpainting import Masked, inpainter, inpainting_of, masked_pictures
+from distill_lib.making_control import make_controlnet, make_one_control
 from distill_lib.making_sdxs import make_one_step, make_pairs, make_tiny_decoder, make_tiny_unet
 from distill_lib.matchers import MATCHERS
 from distill_lib.methods.guidance_distillation import distill_guidance
@@ -36,6 +37,7 @@ _KINDS = {"extractors": "extractor", "geometries": "geometry", "teachers": "teac
 _KINDS |= {"attributes": "attributes", "clips": "clip", "pipelines": "pipeline", "textstudents": "textstudent"}
 _KINDS |= {"inpainters": "inpainter", "inpaintstudents": "inpaintstudent", "matchers": "matcher"}
 _KINDS |= {"pairs": "pairs", "tinydecoders": "tinydecoder", "tinyunets": "tinyunet", "onesteps": "onestep"}
+_KINDS |= {"controlnets": "controlnet", "onecontrols": "onecontrol"}
 _COMPILED = torch.cuda.is_available()  # on a CPU it does not pay, see models.Network
 _STAGE_ONE = "distill_lib.methods.guidance_distillation"
 
@@ -239,6 +241,7 @@ def make(name: str) -> None:
     makers |= {"textstudent": make_text_student, "inpainter": make_inpainter, "inpaintstudent": make_inpaint_student}
     makers |= {"matcher": make_matcher, "pairs": make_pairs, "tinydecoder": make_tiny_decoder}
     makers |= {"tinyunet": make_tiny_unet, "onestep": make_one_step}
+    makers |= {"controlnet": make_controlnet, "onecontrol": make_one_control}
     makers[kind](rest)
 
 
