@@ -115,6 +115,11 @@ LABELS = {
     "tiny": "small U-Net, DPM-Solver++",
     "sdxs": "SDXS, one step",
     "unguided": "teacher without guidance",
+    "edge_f1": "edges right (F1)",
+    "diversity": "difference by noise",
+    "diversity_prompt": "difference by prompt",
+    "prompt_accuracy_changed": "other prompts right",
+    "share": "share of the noise drawn anew",
 }
 _STYLE = {
     "figure.dpi": 100,

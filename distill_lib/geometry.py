@@ -1,4 +1,4 @@
-"""The network that reads shape off a picture: where the main solid is, and how far away it is.
+"""The network that reads shape off a picture: where the named solids are, and how far away they are.
 
 Trained on pictures whose masks and depths are known, of several looks, so that a picture can be compared with a scene
 whatever it was drawn with. No loss of any method uses it.
@@ -16,14 +16,14 @@ from distill_lib.store import Run
 from distill_lib.training import Loop, Progress, Trainable, TrainSettings
 from distill_lib.worlds.scenes import Scenes, SceneSpec, draw_scenes, render
 
-__all__ = ["Geometry", "depth_error", "geometry_loss", "mask_iou", "rendered", "train_geometry"]
+__all__ = ["Geometry", "depth_error", "geometry_loss", "mask_iou", "read_depth", "rendered", "train_geometry"]
 
 _FAR = 12.0  # the scenes' largest depth
 _CHUNK = 32  # scenes rendered at a time
 
 
 class Geometry(nn.Module):
-    """Pictures (B, 3, R, R) in [-1, 1] -> mask logits (B, R, R) of the main solid, depth (B, R, R) in scene units."""
+    """Pictures (B, 3, R, R) in [-1, 1] -> mask logits (B, R, R) of the named solids, depth (B, R, R) in scene units."""
 
     def __init__(self, width: int = 24) -> None:
         super().__init__()
@@ -54,13 +54,13 @@ class Geometry(nn.Module):
 
 
 def rendered(spec: SceneSpec, scenes: Scenes) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures uint8 (N, 3, R, R) of scenes, depth and coverage of the main solid (N, R, R) in half precision."""
+    """Pictures uint8 (N, 3, R, R) of scenes, depth and coverage of the named solids (N, R, R) in half precision."""
     images, depths, masks = [], [], []
     for part in torch.arange(len(scenes)).split(_CHUNK):
         found = render(Scenes(**{name: column[part] for name, column in vars(scenes).items()}), spec)
         images.append((found.image * 127.5 + 127.5).round().to(torch.uint8))
         depths.append(found.depth[:, 0].half())
-        masks.append(found.masks[:, 0].half())
+        masks.append(found.masks[:, : spec.objects].sum(1).half())
     return torch.cat(images), torch.cat(depths), torch.cat(masks)
 
 
@@ -92,6 +92,11 @@ def train_geometry(
 def _read(net: Geometry, image: Tensor) -> tuple[Tensor, Tensor]:
     found = [net(part.float() / 127.5 - 1) for part in image.split(256)]
     return torch.cat([mask for mask, _ in found]), torch.cat([depth for _, depth in found])
+
+
+def read_depth(net: Geometry, image: Tensor) -> Tensor:
+    """Distances (N, R, R) in scene units that are read off pictures uint8 (N, 3, R, R)."""
+    return _read(net, image)[1]
 
 
 def mask_iou(net: Geometry, image: Tensor, mask: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from distill_lib.extractor import Extractor, picture_lessons, scene_lessons, tra
 from distill_lib.geometry import Geometry, train_geometry
 from distill_lib.inpainting import Masked, inpainter, inpainting_of, masked_pictures
 from distill_lib.layout import Layout, train_layout
+from distill_lib.making_control import make_controlnet, make_one_control
 from distill_lib.making_lora import make_lora
 from distill_lib.making_sdxs import make_one_step, make_pairs, make_tiny_decoder, make_tiny_unet
 from distill_lib.matchers import MATCHERS
@@ -39,6 +40,7 @@ _KINDS |= {"attributes": "attributes", "clips": "clip", "pipelines": "pipeline",
 _KINDS |= {"inpainters": "inpainter", "inpaintstudents": "inpaintstudent", "matchers": "matcher"}
 _KINDS |= {"pairs": "pairs", "tinydecoders": "tinydecoder", "tinyunets": "tinyunet", "onesteps": "onestep"}
 _KINDS |= {"layouts": "layout", "loras": "lora"}
+_KINDS |= {"controlnets": "controlnet", "onecontrols": "onecontrol"}
 _COMPILED = torch.cuda.is_available()  # on a CPU it does not pay, see models.Network
 _STAGE_ONE = "distill_lib.methods.guidance_distillation"
 
@@ -255,6 +257,7 @@ def make(name: str) -> None:
     makers |= {"textstudent": make_text_student, "inpainter": make_inpainter, "inpaintstudent": make_inpaint_student}
     makers |= {"matcher": make_matcher, "pairs": make_pairs, "tinydecoder": make_tiny_decoder}
     makers |= {"tinyunet": make_tiny_unet, "onestep": make_one_step, "layout": make_layout, "lora": make_lora}
+    makers |= {"controlnet": make_controlnet, "onecontrol": make_one_control}
     makers[kind](rest)
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 import yaml
-from diffusers import AutoencoderTiny, UNet2DConditionModel
+from diffusers import AutoencoderTiny, ControlNetModel, UNet2DConditionModel
 
 from distill_lib import store
 from distill_lib.attributes import AttributeReader
+from distill_lib.controlnet import load_control
 from distill_lib.extractor import Extractor
 from distill_lib.geometry import Geometry
 from distill_lib.inpainting import inpainter
@@ -36,6 +37,7 @@ __all__ = [
     "RECIPES",
     "attribute_reader",
     "clip",
+    "controlnet",
     "extractor",
     "geometry",
     "inpaint_network",
@@ -44,6 +46,7 @@ __all__ = [
     "lora",
     "made",
     "matcher",
+    "one_control",
     "one_step",
     "pair_prompts",
     "pairs",
@@ -221,3 +224,13 @@ def text_student(name: str, told: TextToImage) -> Network:
 def inpaint_network(kind: str, name: str, told: TextToImage) -> Network:
     """The shipped network for inpainting, `inpainter` or `inpaintstudent`, of a pipeline; raises as `load_unet`."""
     return inpainter(told, load_unet(PRETRAINED / f"{kind}-{name}").to(home()).requires_grad_(False))
+
+
+def controlnet(kind: str) -> ControlNetModel:
+    """The shipped ControlNet of the pipeline for a kind of map, frozen; raises as `controlnet.load_control`."""
+    return load_control(PRETRAINED / f"controlnet-{kind}").to(home()).requires_grad_(False)
+
+
+def one_control(kind: str) -> ControlNetModel:
+    """The shipped ControlNet of the student of one step, frozen; raises as `controlnet.load_control`."""
+    return load_control(PRETRAINED / f"onecontrol-{kind}").to(home()).requires_grad_(False)

@@ -5,25 +5,42 @@ import json
 from pathlib import Path
 from typing import Any
 
-from diffusers import UNet2DConditionModel
+from diffusers import ControlNetModel, UNet2DConditionModel
 
 from distill_lib import pretrained, store
 from distill_lib.artefacts import origin
 
-__all__ = ["FILE", "ship", "ship_reader", "write_origin"]
+__all__ = ["FILE", "ship", "ship_as_it_is", "ship_reader", "write_origin"]
 
 FILE = 7 * 10**6
 """Bytes of a file at most."""
 
 
-def ship(name: str, unet: UNet2DConditionModel, runs: list[store.Run], config: dict[str, Any], command: str) -> None:
+def ship(
+    name: str,
+    unet: UNet2DConditionModel | ControlNetModel,
+    runs: list[store.Run],
+    config: dict[str, Any],
+    command: str,
+) -> None:
     """Write the network of finished runs, each of which went on from the one before, to pretrained/name in fp16."""
-    folder = pretrained.PRETRAINED / name
     unet.load_state_dict(runs[-1].weights())
+    ship_as_it_is(name, unet, runs, config, command)
+
+
+def ship_as_it_is(
+    name: str,
+    net: UNet2DConditionModel | ControlNetModel,
+    runs: list[store.Run],
+    config: dict[str, Any],
+    command: str,
+) -> None:
+    """The same of a network that holds its weights already."""
+    folder = pretrained.PRETRAINED / name
     for old in folder.glob("*.safetensors*"):  # another number of shards would leave some behind
         old.unlink()
-    unet.register_to_config(_name_or_path=name)  # diffusers keeps the folder that a network was loaded from
-    unet.half().save_pretrained(folder, safe_serialization=True, max_shard_size="7MB")
+    net.register_to_config(_name_or_path=name)  # diffusers keeps the folder that a network was loaded from
+    net.half().save_pretrained(folder, safe_serialization=True, max_shard_size="7MB")
     write_origin(folder, runs, config, command)
 
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent / "distill_lib"
 
 READING_ORDER = """
     reach noise store schedules samplers solvers guidance models
-    worlds.sketch worlds.clay worlds.scenes worlds.captions worlds.datasets
+    worlds.sketch worlds.clay worlds.scenes worlds.captions worlds.datasets canny worlds.controls
     losses.denoising losses.guided losses.halving losses.heads encoding losses.encoding
     losses.reconstruction losses.one_step losses.knowledge losses.feature_matching losses.score losses.consistency
     pruning
@@ -19,8 +19,10 @@ READING_ORDER = """
     toy extractor geometry layout attributes matchers metrics nearest pipelines
     methods.pair_regression crossing methods.score_distillation methods.adversarial_tuning sdxs lora
     small_diffusion inpainting evaluation prompting editing export artefacts
-    profiles pretrained shipping making_sdxs making_lora text_to_image one_step_trials making students hardness
-    ablations transfer shrinking looks lora_trials costs speed figures figures_small figures_one_step figures_speed
+    controlnet methods.control_distillation control
+    profiles pretrained shipping making_sdxs making_lora making_control text_to_image one_step_trials making students
+    hardness ablations transfer shrinking looks lora_trials costs speed steering control_trials
+    figures figures_small figures_one_step figures_speed
     papers.manifest papers.claims true_scale readme bench run
 """.split()
 

@@ -33,6 +33,7 @@ FAULTS = {
     "10_tiny_unet": ("losses/knowledge.py", "+ lambda_f * feature_loss(", "+ feature_loss("),
     "11_one_step": ("losses/score.py", "direction = x_online - x_offline", "direction = x_online + x_offline"),
     "12_lora": ("lora.py", "fuse_lora(lora_scale=scale)", "fuse_lora()"),
+    "13_controlnet": ("controlnet.py", "fresh = moved and ", "fresh = not moved and "),
     "14_speed": ("speed.py", "nfe(self.n_steps, self.w, not self.net.takes_w), 1), strict", "self.n_steps, 1), strict"),
     "15_claims": ("losses/denoising.py", ".clamp(1.0, clamp)", ".clamp(0.5, clamp)"),
 }

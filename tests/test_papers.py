@@ -46,8 +46,8 @@ RECALLED = {"g-S9a", "g-T1a", "g-T1d", "g-T1e", "g-T2", "g-F6c", "g-E1", "g-E2"}
 JUDGED = {"g-A1", "g-P1", "g-P2", "g-P3", "g-S9a", "g-F12", *(f"g-S{i}" for i in range(1, 11))}
 JUDGED |= {"g-A2", "g-A3", "g-T2", "g-F10", "g-F11", "g-E1", "g-E2"}
 JUDGED |= {"g-T1a", "g-T1b", "g-T1c", "g-T1d", "g-T1e", "g-F2", "g-F6a", "g-F6b", "g-F6c"}
-JUDGED |= {f"s-X{i}" for i in (1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 14, 15, 16)}
-JUDGED |= {f"s-{name}" for name in "F1 F4 F6 F7 F9 T1 T2 T3a T3c G2".split()}
+JUDGED |= {f"s-X{i}" for i in range(1, 18)}
+JUDGED |= {f"s-{name}" for name in "F1 F4 F5 F6 F7 F8a F8b F9 T1 T2 T3a T3c G2".split()}
 ANSWERED = [item for name in PAPERS for item in [*load_paper(name).items, *load_paper(name).ours] if item.artefacts]
 
 

@@ -16,8 +16,10 @@ KINDS |= {"attributes": "attributes", "clip": "clips", "pipeline": "pipelines", 
 KINDS |= {"inpainter": "inpainters", "inpaintstudent": "inpaintstudents", "matcher": "matchers"}
 KINDS |= {"pairs": "pairs", "tinydecoder": "tinydecoders", "tinyunet": "tinyunets", "onestep": "onesteps"}
 KINDS |= {"layout": "layouts", "lora": "loras"}
+KINDS |= {"controlnet": "controlnets", "onecontrol": "onecontrols"}
 PARENTS = {name: name for name in ("teacher", "pipeline", "inpainter", "pairs", "matcher")}
 PARENTS |= {"start": "teacher", "decoder": "tinydecoder", "unet": "tinyunet"}
+PARENTS |= {"controlnet": "controlnet", "student": "onestep", "reader": "geometry"}
 EVERY = {f"{kind}-{name}": recipe for kind, recipes in KINDS.items() for name, recipe in RECIPES[recipes].items()}
 NAMES = sorted(path.name for path in PRETRAINED.iterdir())
 
@@ -56,7 +58,8 @@ def test_a_training_curve_runs_to_the_last_step_and_falls(name):
     recipe = recipe_of(name)
     trainings = [recipe, *(part for part in recipe.values() if isinstance(part, dict))]
     assert curve[-1][0] >= 0.99 * sum(training.get("steps", 0) for training in trainings)
-    first = recipe.get("matching", {}).get("steps", curve[-1][0])  # what follows a warm-up has another loss
+    # what follows the first of several trainings has another loss
+    first = next((recipe[part]["steps"] for part in ("shrinking", "matching") if part in recipe), curve[-1][0])
     assert [loss for step, loss, _ in curve if step <= first][-1] < curve[0][1]
 
 

@@ -110,6 +110,21 @@ class Lora(_Strict):
     scores: TrainSettings = Field(description="of score distillation; the paper's batches are of 1,024 to 2,048")
 
 
+class Control(_Strict):
+    """ControlNets of SDXS: how much 13_controlnet trains live and measures."""
+
+    pairs: int = Field(description="of the teacher's shipped pairs, the first so many, of which triplets are made")
+    scenes: int = Field(description="held-out scenes whose maps are followed, and pictures behind each metric")
+    spread: int = Field(description="scenes of which several pictures are drawn; Fig. 8 shows two")
+    noises: int = Field(description="pictures of each of those; four in Fig. 8")
+    teacher_steps: int = Field(description="of the teacher with its ControlNet, by UniPC as its pairs were made")
+    shrinking: TrainSettings = Field(description="of each ControlNet for the small U-Net")
+    matching: TrainSettings = Field(description="of each ControlNet of one step, by feature matching")
+    scores: TrainSettings = Field(description="of its score distillation; the paper's batches are of 1,024 to 2,048")
+    shares: list[float] = Field(description="of the noise drawn anew that are tried; the paper names none")
+    share: float = Field(description="the one that is used elsewhere")
+
+
 class Ablations(_Strict):
     """The choices of the method, each varied alone."""
 
@@ -148,6 +163,7 @@ class Profile(_Strict):
     latent: Latent = Field(description="the shipped text-to-image teacher")
     small: Small
     lora: Lora
+    control: Control
     other: Text | None = Field(default=None, description="another one, for notebook 07 with a file of prompts")
 
     def halving_settings(self, n_steps: int, seed: int) -> TrainSettings:
@@ -188,6 +204,10 @@ class Profile(_Strict):
                 raise ValueError(f"{text.pipeline}: start={n} and students={text.students} should be powers of two")
             if 4 not in text.students or text.w not in text.ws or text.prompts < 14:
                 raise ValueError(f"{text.pipeline}: students need 4, ws={text.ws} need w={text.w}, prompts at least 14")
+        if not {0.0, self.control.share} <= set(self.control.shares) or self.control.noises < 2:
+            raise ValueError(
+                f"control: shares={self.control.shares} need 0 and {self.control.share}; noises at least 2"
+            )
         if not plan.ranges or min(plan.ranges) > 4:
             raise ValueError(f"ablations.ranges={plan.ranges} should hold one of at most 4")
         return self

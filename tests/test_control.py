@@ -1,0 +1,223 @@
+"""ControlNets on a small pipeline: triplets, shrinking, one step, and a plain pipeline of diffusers at the end."""
+
+import copy
+
+import pytest
+import torch
+from diffusers import StableDiffusionControlNetPipeline
+
+from distill_lib import control, sdxs
+from distill_lib.canny import canny
+from distill_lib.control import Triplets, mapped_pictures, one_step_control, renewed, shrunk, taught
+from distill_lib.controlnet import Controlled, build_control, cut_control
+from distill_lib.export import assembled
+from distill_lib.geometry import Geometry
+from distill_lib.losses.one_step import one_step
+from distill_lib.methods import score_distillation
+from distill_lib.methods.control_distillation import distill_control
+from distill_lib.methods.pair_regression import teacher_pairs
+from distill_lib.methods.score_distillation import Segment
+from distill_lib.pipelines import open_pipeline
+from distill_lib.pruning import Cut, prune
+from distill_lib.training import TrainSettings
+from distill_lib.worlds import datasets, scenes
+from distill_lib.worlds.captions import drawn_attributes, say
+
+SHORT = TrainSettings(steps=2, batch_size=4, lr=1e-3, warmup=1, bf16=False)
+LONG = TrainSettings(steps=15, batch_size=8, lr=3e-3, warmup=2, ema=0.5, bf16=False)
+
+
+def loud(unet):
+    torch.manual_seed(5)
+    made = build_control(unet, 4)
+    for part in (*made.controlnet_down_blocks, made.controlnet_mid_block, made.controlnet_cond_embedding.conv_out):
+        torch.nn.init.normal_(part.weight, std=0.2)
+    return made.requires_grad_(False)
+
+
+@pytest.fixture
+def pairs(small_pipeline, runs):
+    told = open_pipeline(small_pipeline[0], bf16=False)
+    return teacher_pairs(told, say(drawn_attributes(8, 0)), 2, 1.0, 5, "teacher")
+
+
+@pytest.fixture
+def reader():
+    torch.manual_seed(4)
+    return Geometry(8).requires_grad_(False)
+
+
+@pytest.fixture
+def teacher_control(pairs):
+    return loud(pairs.told.network.module)
+
+
+def moved(one, other):
+    """Whether two networks of a form differ in a weight."""
+    return any(not torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def small_of(told):
+    return told.network.like(prune(told.network.module, Cut(middle="removed")).requires_grad_(False))
+
+
+# --- noise and triplets
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_share_of_the_places_is_drawn_anew_in_all_channels(share):
+    z_T, fresh = torch.randn(8, 4, 16, 16), torch.randn(8, 4, 16, 16)
+    mixed = renewed(z_T, fresh, torch.rand(8, 256), share)
+    anew = mixed == fresh
+    assert torch.equal(anew.all(1), anew.any(1)) and torch.equal(mixed[~anew], z_T[~anew])
+    assert anew.float().mean().item() == pytest.approx(share, abs=4 * 0.5 / 2048**0.5)  # four standard errors
+
+
+def test_a_share_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"share=1.5 of the noise should lie in \[0, 1\]"):
+        renewed(torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 2, 2), torch.zeros(1, 4), 1.5)
+
+
+@pytest.mark.parametrize("kind", ["edges", "depth", "coarse"])
+def test_a_triplet_is_the_pair_with_a_map_of_its_own_picture(kind, pairs, reader, teacher_control):
+    triplets = Triplets.of(pairs, kind, reader, teacher_control)
+    index = torch.tensor([3, 1])
+    z_T, x, label = triplets.batch(index)
+    noise, target, words = pairs.batch(index)
+    assert torch.equal(z_T, noise) and torch.equal(x, target) and torch.equal(label[:, : words.shape[1]], words)
+    seen = label[:, words.shape[1] :].flatten(1)[:, : triplets.seen[0].numel()]
+    assert torch.equal(seen, triplets.seen[index].float().flatten(1))
+    if kind == "edges":
+        assert torch.equal(triplets.seen[:, 0] > 0, canny(sdxs.decoded(pairs)))
+    anew = Triplets.of(pairs, kind, reader, teacher_control, 0.5).batch(index)
+    assert not torch.equal(anew[0], noise) and torch.equal(anew[1], x) and torch.equal(anew[2], label)
+
+
+def test_pictures_of_the_world_have_exact_maps_and_none_of_a_pair_held_out(pairs):
+    data = mapped_pictures(pairs.told, "pipe", "edges", "captioned", 6, 3)
+    image, drawn = datasets.render_pictures(datasets.WORLDS["captioned"], 3, torch.arange(6))
+    known = ~control.names_held_out(control.attributes(drawn, datasets.WORLDS["captioned"]))
+    assert torch.equal(data.seen[:, 0] > 0, canny(image[known])) and len(data.prompts) == known.sum()
+    assert torch.allclose(data.z.float(), pairs.told.latents(image[known]), atol=1e-2)
+
+
+# --- the large one, and the small one
+
+
+def test_the_teachers_learns_by_denoising_and_its_unet_does_not(pairs, reader, runs):
+    told = pairs.told
+    data = Triplets.of(pairs, "edges", reader, build_control(told.network.module, 4)).as_data()
+    before = copy.deepcopy(told.network.module.state_dict())
+    net = Controlled(told.network, build_control(told.network.module, 4).requires_grad_(True))
+    taught(net, data, SHORT, {}, 0.2)
+    assert any(part.weight.any() for part in net.control.controlnet_down_blocks)
+    assert all(torch.equal(weight, before[name]) for name, weight in told.network.module.state_dict().items())
+
+
+def test_residuals_leave_a_cut_one_nothing_to_learn_but_the_decoder_does(pairs, reader, teacher_control):
+    triplets = Triplets.of(pairs, "edges", reader, teacher_control)
+    small = small_of(pairs.told)
+    found = {way: shrunk(small, triplets, teacher_control, {}, SHORT, way).curve for way in ("residuals", "decoder")}
+    assert found["residuals"][0][1] < 1e-10 and found["decoder"][0][1] > 1e-4
+
+
+@pytest.mark.parametrize("way", control.WAYS)
+def test_a_small_one_learns_in_every_way_and_only_it(way, pairs, reader, teacher_control):
+    triplets, small = Triplets.of(pairs, "edges", reader, teacher_control), small_of(pairs.told)
+    frozen = small.module, pairs.told.network.module, teacher_control
+    before = [copy.deepcopy(part.state_dict()) for part in frozen]
+    done = shrunk(small, triplets, teacher_control, {}, LONG, way, inherit=False)
+    if way != "denoising":  # which cannot fall below the noise in it
+        assert done.curve[-1][1] < 0.9 * done.curve[0][1]
+    assert any(part.weight.any() for part in done.net.control.controlnet_down_blocks)
+    for part, weights in zip(frozen, before, strict=True):
+        assert all(torch.equal(weight, weights[name]) for name, weight in part.state_dict().items())
+
+
+def test_an_unknown_way_is_named():
+    with pytest.raises(ValueError, match="way='both' is unknown; choose one of decoder, residuals, denoising"):
+        shrunk(None, None, None, {}, SHORT, "both")
+    with pytest.raises(ValueError, match="through='both' is unknown; choose decoder or residuals"):
+        next(distill_control(None, None, None, SHORT, None, "both"))
+
+
+# --- one step
+
+
+def test_online_and_offline_model_both_see_the_map_through_the_teachers_frozen_control(
+    pairs, reader, teacher_control, monkeypatch
+):
+    seen, real = [], score_distillation.distill_scores
+
+    def watched(team, offline, *given, **named):
+        seen.append((team, offline))
+        return real(team, offline, *given, **named)
+
+    monkeypatch.setattr(sdxs, "distill_scores", watched)
+    triplets, small = Triplets.of(pairs, "edges", reader, teacher_control, 0.5), small_of(pairs.told)
+    student = Controlled(small, cut_control(teacher_control, small.module).requires_grad_(True))
+    unet, offline_before = (
+        copy.deepcopy(small.module.state_dict()),
+        copy.deepcopy(pairs.told.network.module.state_dict()),
+    )
+    how = {"segment": Segment(), "w": 1.0, "online_updates": 1}
+    warm, done = one_step_control(student, triplets, sdxs.one_step_loss("square"), {}, SHORT, SHORT, **how)
+    ((team, offline),) = seen
+    assert team.online.control is teacher_control and offline.control is teacher_control
+    assert offline.network.module is pairs.told.network.module
+    for net, weights in ((small, unet), (pairs.told.network, offline_before)):
+        assert all(torch.equal(weight, weights[name]) for name, weight in net.module.state_dict().items())
+    assert moved(team.online.module, offline.module)  # it has learned what the student draws
+    assert done.net.control is not warm.net.control
+    assert moved(done.net.control, warm.net.control)
+
+
+def test_the_online_model_agrees_with_the_offline_one_before_it_learns(pairs, reader, teacher_control):
+    triplets = Triplets.of(pairs, "edges", reader, teacher_control)
+    offline = triplets.told.network
+    online = offline.like(copy.deepcopy(offline.module))
+    z_T, _, label = triplets.batch(torch.arange(2))
+    with torch.no_grad():
+        assert torch.equal(online(z_T, torch.tensor([500, 900]), label), offline(z_T, torch.tensor([500, 900]), label))
+
+
+def test_from_prompts_to_a_plain_pipeline_without_a_picture_of_the_world(pairs, reader, teacher_control, monkeypatch):
+    """After the teacher's ControlNet nothing is drawn of the world; diffusers alone then draws what we draw."""
+
+    def poisoned(*_args, **_kwargs):
+        raise AssertionError("a picture of the world was asked for")
+
+    for module in (datasets, scenes, control):
+        for name in ("render", "rendered", "render_pictures", "rendered_once"):
+            monkeypatch.setattr(module, name, poisoned, raising=False)
+    told, small = pairs.told, small_of(pairs.told)
+    triplets = Triplets.of(pairs, "edges", reader, teacher_control, 0.5)
+    first = shrunk(small, triplets, teacher_control, {}, SHORT)
+    tiny = sdxs.build_tiny(3, 8, 1)
+    over = small.like(small.module, decode=sdxs.TinyDecode(tiny, bf16=False))
+    student = Controlled(over, first.net.control.requires_grad_(True))
+    done = one_step_control(student, triplets, sdxs.one_step_loss("l1"), {}, SHORT, SHORT, segment=Segment(), w=1.0)
+    net = done[-1].net
+    parts = assembled(told.pipe, small.module, tiny).components
+    plain = StableDiffusionControlNetPipeline(**parts, controlnet=net.control, requires_safety_checker=False)
+    plain.set_progress_bar_config(disable=True)
+    z_T, _, label = triplets.batch(torch.tensor([0]))
+    seen = triplets.seen[:1].float().repeat(1, 3, 1, 1)
+    asks = {"num_inference_steps": 1, "guidance_scale": 1.0, "latents": z_T, "output_type": "pt"}
+    theirs = plain(pairs.prompts[:1], seen, **asks).images
+    with torch.no_grad():
+        ours = net.decode(one_step(net, z_T, label, net.schedule))
+        other = net.decode(one_step(net, z_T, torch.cat([label[:, :7], 0 * label[:, 7:]], 1), net.schedule))
+    assert torch.allclose((ours / 2 + 0.5).clamp(0, 1), theirs, atol=1e-4)
+    assert not torch.allclose(ours, other, atol=1e-4)  # the map is heeded
+
+
+def test_a_run_goes_on_where_it_stood_and_a_share_makes_another(pairs, reader, teacher_control, runs):
+    made = []
+    for share in (0.0, 0.5, 0.0):
+        triplets, small = Triplets.of(pairs, "edges", reader, teacher_control, share), small_of(pairs.told)
+        student = Controlled(small, cut_control(teacher_control, small.module).requires_grad_(True))
+        cost = sdxs.one_step_loss("square")
+        made += one_step_control(student, triplets, cost, {}, SHORT, None, segment=Segment(), w=1.0)
+    assert made[0].key == made[2].key != made[1].key
+    assert torch.equal(made[0].net.control.conv_in.weight, made[2].net.control.conv_in.weight)
