@@ -96,7 +96,8 @@ class ControlTrials:
     def cost(self) -> sdxs.Matching:
         """Feature matching, as the student of one step was trained."""
         matcher, told = pretrained.matcher("cnn"), self.pairs.told
-        see, wanted = (sdxs.views("cnn", matcher, told.network, by) for by in (self.plain.decode, told.network.decode))
+        by = (self.plain.decode, sdxs.Remembered(self.pairs))
+        see, wanted = (sdxs.views("cnn", matcher, told.network, decode) for decode in by)
         return sdxs.one_step_loss("matching", see, wanted)
 
     def teacher(self, kind: str = "") -> System:

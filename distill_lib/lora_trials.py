@@ -90,11 +90,10 @@ class StyleTrials:
         """The shipped student of one step with its tiny decoder."""
         return pretrained.one_step("scenes", self.plain.told)
 
-    @cached_property
-    def cost(self) -> sdxs.Matching:
-        """Feature matching, through the tiny decoder for the student and the large one for the teacher."""
+    def cost(self, pairs: Pairs) -> sdxs.Matching:
+        """Feature matching, through the tiny decoder for the student and the large one for the teacher's answers."""
         told, matcher = self.plain.told, pretrained.matcher("cnn")
-        by = (self.student.decode, told.network.decode)
+        by = (self.student.decode, sdxs.Remembered(pairs))
         return sdxs.one_step_loss("matching", *(sdxs.views("cnn", matcher, told.network, decode) for decode in by))
 
     @cached_property
@@ -115,17 +114,17 @@ class StyleTrials:
         """A student's LoRA by feature matching alone."""
         pairs, settings = self._taught(look, placement), self.how.matching.with_seed(self.seed)
         about = {"look": look, "teacher": placement.teacher} | self.parents
-        return learned_by_matching(self.student, pairs, self.cost, about, settings, rank or self.how.rank)
+        return learned_by_matching(self.student, pairs, self.cost(pairs), about, settings, rank or self.how.rank)
 
     def learned(self, look: str, placement: Placement = PLACEMENTS[PAPER], rank: int = 0) -> Learned:
         """A student's LoRA of a look by Algorithm 1, the style placed so; `rank` is the profile's unless given."""
-        plain = self.plain.told.network
+        plain, pairs = self.plain.told.network, self._taught(look, placement)
         style = merged(plain, (pretrained.lora(look), 1.0)) if placement.offline or placement.online else plain
         networks = (style if placement.offline else plain), (style if placement.online else plain)
         return learned_by_scores(
             self.student,
-            self._taught(look, placement),
-            self.cost,
+            pairs,
+            self.cost(pairs),
             networks,
             {"look": look, "placement": dataclasses.asdict(placement)} | self.parents,
             self.how.scores.with_seed(self.seed),

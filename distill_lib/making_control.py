@@ -60,7 +60,7 @@ def make_one_control(kind: str) -> None:
     small = pretrained.tiny_unet(recipe["unet"], told)
     first = shrunk(small, triplets, control, parents | {"kind": kind}, TrainSettings(**recipe["shrinking"]))
     plain, matcher = pretrained.one_step(recipe["student"], told), pretrained.matcher(recipe["matcher"])
-    by = plain.decode, told.network.decode
+    by = plain.decode, sdxs.Remembered(pairs)
     see, wanted = (sdxs.views(recipe["matcher"], matcher, told.network, decode) for decode in by)
     cost = sdxs.one_step_loss("matching", see, wanted)
     student = Controlled(plain, first.net.control.requires_grad_(True))
