@@ -8,6 +8,7 @@ long where a batch of one does not fill the machine: a whole pipeline can be fas
 """
 
 import copy
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +27,16 @@ from distill_lib.prompting import Prompted
 from distill_lib.samplers import Denoise, nfe, sample, sample_consistency
 from distill_lib.solvers import SOLVERS, sample_by
 
-__all__ = ["System", "Whole", "cost_rows", "first_noise", "pictures", "quality_rows", "seconds_rows"]
+__all__ = [
+    "System",
+    "Whole",
+    "compiles",
+    "cost_rows",
+    "first_noise",
+    "pictures",
+    "quality_rows",
+    "seconds_rows",
+]
 
 Row = dict[str, Any]
 _COMPILER = {"freezing": True, "cpp_wrapper": True}
@@ -137,6 +147,11 @@ class Whole:
         return to_bytes(self.decoder(z / system.scale)[0])
 
 
+def compiles() -> bool:
+    """Whether torch.compile finds a C++ compiler here, without which it cannot be asked for."""
+    return any(map(shutil.which, ("g++", "c++", "clang++")))
+
+
 def first_noise(system: System, seed: int) -> Tensor:
     """z_T of the first picture of a seed, (1, C, H, W)."""
     index = torch.zeros(1, dtype=torch.long, device=system.net.device)
@@ -154,6 +169,12 @@ def _ways(
         whole = Whole(system, fast, by_compiler)
         ways[name] = lambda n, whole=whole: whole(prompt, z_T, n)
     return ways
+
+
+def _timed(works: dict[Any, Callable[[], object]], rounds: int) -> dict[Any, float]:
+    found = in_turn(works, rounds)
+    torch.compiler.reset()  # what was compiled for one network counts against the number that the next ones may have
+    return found
 
 
 def cost_rows(
@@ -185,7 +206,7 @@ def cost_rows(
         counts = sorted({system.n_steps, *(fewer if method == before else ())})
         for kind, draw in _ways(system, pipes[method], prompt, first_noise(system, seed), compiled).items():
             works |= {(method, kind, n): partial(draw, n) for n in counts}
-    seconds = in_turn(works, rounds)
+    seconds = _timed(works, rounds)
     rows: list[Row] = []
     for method, system in systems.items():
         for kind, (module, given) in parts[method].items():
@@ -222,11 +243,19 @@ def quality_rows(asked: Prompted, method: str, system: System) -> list[Row]:
     return [about | {"metric": metric, "value": value} for metric, value in values.items()]
 
 
-def seconds_rows(rivals: Sequence[tuple[str, System]], prompt: str, rounds: int, seed: int) -> list[Row]:
-    """Seconds of a picture by each of our functions in float32, all timed in turn, and pictures a second."""
-    works = {k: partial(Whole(one), prompt, first_noise(one, seed)) for k, (_, one) in enumerate(rivals)}
+def seconds_rows(
+    rivals: Sequence[tuple[str, System]], prompt: str, rounds: int, seed: int, compiled: bool = False
+) -> list[Row]:
+    """Seconds of a picture by our function of each rival, all timed in turn, and pictures a second.
+
+    Args:
+        rivals: by method; their networks run in `costs.fast_dtype`.
+        prompt, rounds, seed, compiled: as in `cost_rows`.
+    """
+    run = partial(Whole, dtype=fast_dtype(rivals[0][1].net.device), compiled=compiled)
+    works = {k: partial(run(one), prompt, first_noise(one, seed)) for k, (_, one) in enumerate(rivals)}
     rows = []
-    for k, seconds in in_turn(works, rounds).items():
+    for k, seconds in _timed(works, rounds).items():
         method, one = rivals[k]
         about = {"method": method, "steps": one.n_steps, "w": one.w, "nfe": one.evaluations["U-Net"], "seed": seed}
         rows += [about | {"metric": "seconds", "value": seconds}]

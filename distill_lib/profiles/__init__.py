@@ -95,6 +95,7 @@ class Small(_Strict):
     lambdas: list[float] = Field(description="weights of feature matching beside scores that are tried, each fixed")
     ratios: list[int] = Field(description="updates of the online model for one of the student that are tried")
     batches: list[int] = Field(description="pairs a step that are tried")
+    compiled: bool = Field(description="time networks through torch.compile too, a minute or two each")
 
 
 class Lora(_Strict):
