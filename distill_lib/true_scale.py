@@ -7,7 +7,7 @@ sums, shares and ratios are those of `costs`.
 A guided pair asks U-Net and text encoder twice a step; the paper counts 32 evaluations of the U-Net, 16 guided steps.
 
 `python -m distill_lib.true_scale` measures all four systems, each seed once, into figures/laptop. It wants the machine
-for itself, for half an hour or so on two cores.
+for itself, for ten minutes or so on two cores.
 """
 
 import argparse
