@@ -28,7 +28,7 @@ teachers: .venv/.installed ## train the shipped weights that are missing, or [NA
 bench: .venv/.installed ## time our code against the plain way [PROFILE=quick]
 	$(run) distill_lib.bench --profile "$(PROFILE)"
 
-true-scale: .venv/.installed ## time Stable Diffusion and SDXS at their true sizes, random weights, 16 GB, some 30 minutes [ID=s-tab2]
+true-scale: .venv/.installed ## time Stable Diffusion and SDXS at their true sizes, random weights, 16 GB, some 10 minutes [ID=s-tab2]
 	$(run) distill_lib.true_scale $${ID:+--id "$$ID"}
 
 verify: .venv/.installed ## redraw, and compare with the committed figures/laptop

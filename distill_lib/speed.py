@@ -27,16 +27,7 @@ from distill_lib.prompting import Prompted
 from distill_lib.samplers import Denoise, nfe, sample, sample_consistency
 from distill_lib.solvers import SOLVERS, sample_by
 
-__all__ = [
-    "System",
-    "Whole",
-    "compiles",
-    "cost_rows",
-    "first_noise",
-    "pictures",
-    "quality_rows",
-    "seconds_rows",
-]
+__all__ = ["System", "Whole", "compiles", "cost_rows", "first_noise", "pictures", "quality_rows", "seconds_rows"]
 
 Row = dict[str, Any]
 _COMPILER = {"freezing": True, "cpp_wrapper": True}

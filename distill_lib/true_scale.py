@@ -7,7 +7,7 @@ sums, shares and ratios are those of `costs`.
 A guided pair asks U-Net and text encoder twice a step; the paper counts 32 evaluations of the U-Net, 16 guided steps.
 
 `python -m distill_lib.true_scale` measures all four systems, each seed once, into figures/laptop. It wants the machine
-for itself, for half an hour or so on two cores.
+for itself, for ten minutes or so on two cores.
 """
 
 import argparse
@@ -215,7 +215,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line: measure what is asked for and write it to the committed figures."""
     parser = argparse.ArgumentParser(prog="distill_lib.true_scale", description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how often all is measured, a seed each")
-    parser.add_argument("--repeats", type=int, default=3, help="evaluations of a module, of which the median counts")
+    parser.add_argument("--repeats", type=int, default=1, help="evaluations of a module a seed; the median counts")
     parser.add_argument("--id", choices=TABLES, default=None, help="one table alone")
     args = parser.parse_args(arguments)
     if args.seeds < 1 or args.repeats < 1:
