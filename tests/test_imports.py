@@ -19,8 +19,8 @@ READING_ORDER = """
     toy extractor geometry attributes matchers metrics nearest pipelines
     methods.pair_regression crossing methods.score_distillation methods.adversarial_tuning sdxs
     small_diffusion inpainting evaluation prompting editing export artefacts
-    profiles pretrained shipping making_sdxs text_to_image one_step_trials making students hardness ablations transfer
-    shrinking costs speed figures figures_small figures_one_step figures_speed
+    profiles pretrained shipping making_sdxs text_to_image one_step_trials rivals making students hardness ablations
+    transfer shrinking costs speed figures figures_small figures_one_step figures_speed
     papers.manifest papers.claims true_scale readme bench run
 """.split()
 
