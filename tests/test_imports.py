@@ -20,8 +20,8 @@ READING_ORDER = """
     methods.pair_regression crossing methods.score_distillation methods.adversarial_tuning sdxs lora
     small_diffusion inpainting evaluation prompting editing export artefacts
     controlnet methods.control_distillation control
-    profiles pretrained shipping making_sdxs making_lora making_control text_to_image one_step_trials making students
-    hardness ablations transfer shrinking looks lora_trials costs speed steering control_trials
+    profiles pretrained shipping making_sdxs making_lora making_control text_to_image one_step_trials rivals
+    making students hardness ablations transfer shrinking looks lora_trials costs speed steering control_trials
     figures figures_small figures_one_step figures_speed
     papers.manifest papers.claims true_scale readme bench run
 """.split()

@@ -29,14 +29,15 @@ def distill_consistency(
     settings: TrainSettings,
     run: Run,
     w_range: tuple[float, float],
-    n_points: int = 64,
+    n_points: int,
 ) -> Iterator[Progress]:
     """Train student.module, which takes w, on the guided pair `teacher`.
 
     Args:
         student, teacher, pictures, settings, run: as in `guidance_distillation.distill_guidance`.
         w_range: strengths are drawn evenly from it.
-        n_points: N, a divisor of the grid; LCM's skipping of 20 of 1,000 points is N = 50.
+        n_points: N, a divisor of the grid; LCM's skipping of 20 of 1,000 points is N = 50. What is right at t = 0
+            has to travel up the whole grid, so that few updates ask for few points.
     """
     loop = Loop(student, settings, run)
     place(teacher, loop.device)

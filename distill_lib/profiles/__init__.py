@@ -90,6 +90,7 @@ class Small(_Strict):
     scores: TrainSettings = Field(description="of score distillation; the paper's batches are of 1,024 to 2,048")
     tuning: TrainSettings = Field(description="of the adversarial tuning of an adapter")
     consistency: TrainSettings = Field(description="of the consistency model beside which it stands in Table 3")
+    consistency_points: int = Field(description="of its grid of times, few where it is trained briefly; LCM has 50")
     crossing: TrainSettings = Field(description="of the networks on two-dimensional mixtures")
     alphas: list[float] = Field(description="segments of score distillation that are tried, each fixed")
     lambdas: list[float] = Field(description="weights of feature matching beside scores that are tried, each fixed")
