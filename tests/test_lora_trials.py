@@ -23,7 +23,7 @@ def asked(monkeypatch):
     monkeypatch.setattr(lora_trials, "learned_by_matching", lambda *args: ("warm", args[-1]))
     monkeypatch.setattr(lora_trials, "merged", lambda net, *loras: f"{net} with {loras[0][0]}")
     monkeypatch.setattr(pretrained, "lora", lambda look: look)
-    for name, value in {"parents": {}, "student": "student", "cost": "cost"}.items():
+    for name, value in {"parents": {}, "student": "student", "cost": lambda self, pairs: "cost"}.items():
         monkeypatch.setattr(StyleTrials, name, value)
     monkeypatch.setattr(StyleTrials, "pairs", lambda self, look: f"{look} pairs")
     plain = SimpleNamespace(told=SimpleNamespace(network="plain"))
