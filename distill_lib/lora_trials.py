@@ -49,6 +49,7 @@ PLACEMENTS = {
     "after a warm-up": Placement(warm_up=True),
     "plain teacher, lower lambda": Placement(teacher=False, lambda_fm=(0.1, 0.03)),
     "plain teacher, same lambda": Placement(teacher=False),
+    "in the online model, not the teacher": Placement(teacher=False, online=True, lambda_fm=(0.1, 0.03)),
     "nowhere": Placement(teacher=False, offline=False),
 }
 """By name; the last is the control: a LoRA that is trained, but towards no style."""
