@@ -167,6 +167,21 @@ def test_rows_of_a_run_hold_modules_their_sums_and_whole_pictures(plain):
     figures_speed.where_time_goes(rows, "teacher", "sdxs", "").savefig("/dev/null", format="png")
 
 
+def test_compiled_systems_are_timed_as_one_more_way(plain, monkeypatch):
+    pipe, told = plain
+    student, after = one_step_of(pipe, told)
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda net, **how: asked.append(type(net).__name__) or net)
+    systems = {"teacher": System(told, told.network, 16, 2.0), "sdxs": after}
+    rows = cost_rows(systems, {"teacher": pipe, "sdxs": student}, PROMPT, 1, 5, compiled=True)
+    networks = [{type(module).__name__ for module, _ in system.modules(PROMPT).values()} for system in systems.values()]
+    assert len(asked) == 6 and [set(asked[:3]), set(asked[3:])] == networks
+    assert {row["kind"] for row in rows if "kind" in row} == {*MODULES, "pipeline", "function", "compiled"}
+    slow = value(rows, method="teacher", kind="pipeline", metric="seconds")
+    fast = min(row["value"] for row in select(rows, method="sdxs", metric="seconds") if row["kind"] not in MODULES)
+    assert value(rows, method="sdxs", kind="pipeline", metric="speedup_best") == slow / fast
+
+
 def test_a_system_is_judged_by_its_own_pictures_and_timed_beside_others(plain, monkeypatch):
     _, told = plain
     monkeypatch.setattr(prompting, "quality", lambda reader, image, real: {"fid": 1.0, "is": 2.0, "recall": 0.5})
