@@ -6,7 +6,7 @@ PYTHON ?= python3
 PROFILE ?= quick
 UV ?= uv
 # glibc gives big blocks back to the system and faults them in again at every operator: a quarter of the time on 2 cores.
-run = MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 .venv/bin/python -m
+run = MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 exec .venv/bin/python -m
 real = DISTILL_FOLDER="$${FOLDER:-$$DISTILL_FOLDER}"
 
 help: ## this list
@@ -41,7 +41,7 @@ readme: .venv/.installed ## renew the tables of README.md from manifest and resu
 	$(run) distill_lib.readme
 
 lab: .venv/.installed ## open the notebooks in JupyterLab
-	$(run) jupyterlab notebooks
+	$(run) distill_lib.run lab
 
 lint: .venv/.installed ## ruff, rules and format
 	$(run) ruff check .

@@ -5,6 +5,7 @@ alone. Rows of another seed are kept, rows of the same seed replaced.
 """
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -18,10 +19,10 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from distill_lib.reach import COMMITTED, ROOT
+from distill_lib.paths import COMMITTED, ROOT, figures_folder
 from distill_lib.store import atomic
 
-__all__ = ["SEEDS", "Recorder", "curve_rows", "figures_folder", "load_record", "load_rows", "origin", "select"]
+__all__ = ["SEEDS", "Recorder", "curve_rows", "load_record", "load_rows", "origin", "own_folder", "select"]
 
 Row = dict[str, Any]
 SEEDS = 3
@@ -29,9 +30,14 @@ SEEDS = 3
 _PACKAGES = ("torch", "diffusers", "torch-fidelity", "accelerate", "papermill")
 
 
-def figures_folder(profile: str) -> Path:
-    """Where a profile's artefacts lie; DISTILL_FIGURES moves the folder of all profiles."""
-    return Path(os.environ.get("DISTILL_FIGURES", ROOT / "figures")) / profile
+def own_folder(**settings: Any) -> str:
+    """What the folder of a profile's artefacts ends in for settings of one's own, empty where none is given.
+
+    Other settings give another folder, so that no table holds the rows of two experiments.
+    """
+    given = {key: value for key, value in settings.items() if value}
+    digest = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()
+    return f"-own-{digest[:8]}" if given else ""
 
 
 def load_record(profile: str, artefact: str) -> dict[str, Any]:
@@ -133,11 +139,22 @@ class Recorder:
     def figure(self, artefact: str, figure: Figure) -> Figure:
         """Write a figure as PNG and SVG; returns it."""
         for suffix in ("png", "svg"):
-            with atomic(figures_folder(self.profile) / f"{artefact}{self.suffix}.{suffix}") as part:
+            path = figures_folder(self.profile) / f"{artefact}{self.suffix}.{suffix}"
+            with atomic(path) as part:
                 # no date inside: the same rows draw the same file
                 figure.savefig(part, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
+            _tell(path)
         return figure
 
     def _write(self, artefact: str, suffix: str, text: str) -> None:
-        with atomic(figures_folder(self.profile) / f"{artefact}.{suffix}") as part:
+        path = figures_folder(self.profile) / f"{artefact}.{suffix}"
+        with atomic(path) as part:
             part.write_text(text)
+        _tell(path)
+
+
+def _tell(path: Path) -> None:
+    """Name a written file to the command that runs this notebook, which so knows when one is missing."""
+    if listing := os.environ.get("DISTILL_WRITTEN"):
+        with Path(listing).open("a") as file:
+            file.write(f"{path}\n")

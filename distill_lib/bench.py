@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from distill_lib import pretrained, profiles
-from distill_lib.artefacts import figures_folder, origin
+from distill_lib.artefacts import origin
 from distill_lib.evaluation import BATCH, classes, sample_pictures
 from distill_lib.guidance import guidance_embedding
 from distill_lib.methods.guidance_distillation import distill_guidance
@@ -31,7 +31,7 @@ from distill_lib.methods.step_halving import BANK, halve_steps
 from distill_lib.methods.teacher import train_teacher
 from distill_lib.metrics import median_seconds
 from distill_lib.models import Network, student_of, to_patches
-from distill_lib.reach import COMMITTED
+from distill_lib.paths import COMMITTED, figures_folder
 from distill_lib.schedules import OURS, add_noise, v_from
 from distill_lib.store import Run, atomic
 from distill_lib.training import Progress, TrainSettings

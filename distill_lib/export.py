@@ -48,6 +48,8 @@ def generate(folder, label, w, z, n_steps={n_steps}):
 '''
 
 
+_NUMBERS = re.compile(r"\d+|\{\w+\}")  # of a README, or the places for them in the template
+
 _CARD = """# Text to image in {n_steps} step(s)
 
 {about}
@@ -185,9 +187,23 @@ def export_student(
     return folder
 
 
+def _code(readme: str) -> str:
+    """The first block of Python in a README, empty where there is none."""
+    found = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
+    return found[1] if found else ""
+
+
 def run_readme_loop(folder: Path, label: Tensor, w: float, z_T: Tensor) -> Tensor:
-    """Execute the code block of the folder's README on classes (B,), w and noise; pictures (B, 3, R, R)."""
-    code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[1]
+    """Execute the code block of the folder's README on classes (B,), w and noise; pictures (B, 3, R, R).
+
+    Raises:
+        ValueError: the code is not what `export_student` writes, numbers apart. Code of other people is never run.
+    """
+    code = _code((folder / "README.md").read_text())
+    if _NUMBERS.sub("#", code) != _NUMBERS.sub("#", _code(_README)):
+        raise ValueError(
+            f"the code in {folder / 'README.md'} is not what this library writes; export the student again"
+        )
     space: dict = {}
     exec(compile(code, str(folder / "README.md"), "exec"), space)
     return space["generate"](folder, label, w, z_T)

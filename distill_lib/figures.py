@@ -133,6 +133,7 @@ _STYLE = {
     "legend.frameon": False,
     "svg.hashsalt": "distill_lib",
 }
+mpl.rcdefaults()  # whatever the matplotlibrc of the user says
 mpl.rcParams.update(_STYLE)
 
 

@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from distill_lib.paths import COMMITTED, ROOT
+
 __all__ = ["COMMITTED", "ROOT", "code_files", "notebook_files"]
 
-ROOT = Path(__file__).resolve().parent.parent
-COMMITTED = "laptop"
-"""The profile whose figures the repository holds."""
 _LIBRARY = "distill_lib"
 
 

@@ -17,11 +17,12 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from distill_lib.reach import ROOT, code_files
+from distill_lib.paths import runs_folder
+from distill_lib.reach import code_files
 
 __all__ = ["RUNS", "Run", "atomic", "cached", "content_key", "load_tensors", "locked", "save_tensors"]
 
-RUNS = Path(os.environ.get("DISTILL_RUNS", ROOT / "runs"))
+RUNS = runs_folder()
 """Where run folders and caches live; DISTILL_RUNS moves it (to a scratch disk, to a test's folder)."""
 
 

@@ -23,3 +23,14 @@ def test_the_loop_in_the_readme_gives_our_picture(tmp_path, n_steps):
     assert torch.allclose(run_readme_loop(folder, label, w, z_T), ours, atol=1e-4)  # float32, n_steps steps
     assert len((folder / "README.md").read_text().split("```")[1].splitlines()) <= 26  # imports, and a loop of 20 lines
     assert not list(tmp_path.glob(".*part*"))
+
+
+def test_code_that_somebody_wrote_into_a_folder_is_never_run(tmp_path):
+    unet = student_of(build_unet(resolution=8, n_classes=3, channels=(16, 32)))
+    folder = export_student(tmp_path / "student", unet, 4, "Title", "About.", 4.0)
+    text = (folder / "README.md").read_text()
+    marker = tmp_path / "ran"
+    (folder / "README.md").write_text(text.replace("import math\n", f"import math\nopen({str(marker)!r}, 'w')\n"))
+    with pytest.raises(ValueError, match="is not what this library writes"):
+        run_readme_loop(folder, torch.tensor([0]), torch.tensor([1.0]), torch.zeros(1, 12, 4, 4))
+    assert not marker.exists()

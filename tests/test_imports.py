@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent / "distill_lib"
 
 READING_ORDER = """
-    reach noise store schedules samplers solvers guidance models
+    paths reach noise store schedules samplers solvers guidance models
     worlds.sketch worlds.clay worlds.scenes worlds.captions worlds.datasets canny worlds.controls
     losses.denoising losses.guided losses.halving losses.heads encoding losses.encoding
     losses.reconstruction losses.one_step losses.knowledge losses.feature_matching losses.score losses.consistency
@@ -23,7 +23,9 @@ READING_ORDER = """
     profiles pretrained shipping making_sdxs making_lora making_control text_to_image one_step_trials rivals
     making students hardness ablations transfer shrinking looks lora_trials costs speed steering control_trials
     figures figures_small figures_one_step figures_speed
-    papers.manifest papers.claims true_scale readme bench run
+    papers.manifest papers.claims true_scale readme bench
+    run.notebooks run.settings run.stale run.guard run.processes run.executing run.drawing run.comparing run.publishing
+    run.__main__
 """.split()
 
 

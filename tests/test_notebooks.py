@@ -10,9 +10,9 @@ import nbformat
 import pytest
 
 from distill_lib.reach import ROOT, notebook_files
-from distill_lib.run import artefacts_of, check_parameters, notebook_names
+from distill_lib.run.notebooks import artefacts_of, check_parameters, names
 
-NAMES = notebook_names()
+NAMES = names()
 
 # A fault a notebook: (file, right, wrong), each a silent bug that such code has had.
 FAULTS = {

@@ -1,5 +1,6 @@
-"""The commands: what they refuse, and that a second `make figures` has nothing to do."""
+"""The commands: what they refuse, what is stale, and that a second `make figures` has nothing to do."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,20 +8,54 @@ import subprocess
 import sys
 import time
 
+import nbformat
+import psutil
 import pytest
 
-from distill_lib import run
-from distill_lib.artefacts import Recorder, load_rows, select
-from distill_lib.reach import ROOT
+from distill_lib.artefacts import Recorder, load_rows, own_folder, select
+from distill_lib.paths import ROOT, figures_folder, settle
+from distill_lib.run import notebooks, publishing
+from distill_lib.run.__main__ import main
+from distill_lib.run.comparing import differences
+from distill_lib.run.drawing import executed_path
+from distill_lib.run.processes import alone
+from distill_lib.run.settings import Settings, read_settings
+from distill_lib.run.stale import digest, is_stale, write_stamp
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """Folders of runs and figures of this test alone."""
+    for name in ("RUNS", "FIGURES"):
+        monkeypatch.setenv(f"DISTILL_{name}", str(tmp_path / name.lower()))
+    for name in ("PROFILE", "FOLDER", "JUDGES"):
+        monkeypatch.delenv(f"DISTILL_{name}", raising=False)
+    monkeypatch.delenv("PRECISION", raising=False)
+    monkeypatch.setenv("DISTILL_OWNER", "")  # taken back when the test ends
+    return tmp_path
+
+
+def refused(monkeypatch, capsys, *arguments):
+    """The one line on stderr of a call that ends in a sentence."""
+    monkeypatch.setattr(sys, "argv", ["run", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+def environment_of(tmp_path):
+    environment = os.environ | {"DISTILL_FIGURES": str(tmp_path / "figures"), "DISTILL_RUNS": str(tmp_path / "runs")}
+    environment.pop("DISTILL_PROFILE", None)
+    return environment
 
 
 def command(tmp_path, *arguments):
-    environment = os.environ | {"DISTILL_FIGURES": str(tmp_path / "figures"), "DISTILL_RUNS": str(tmp_path / "runs")}
-    environment.pop("DISTILL_PROFILE", None)
     start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "distill_lib.run", *arguments],
-        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+        cwd=ROOT, env=environment_of(tmp_path), capture_output=True, text=True, check=False,
     )  # fmt: skip
     return done, time.monotonic() - start
 
@@ -31,23 +66,174 @@ def command(tmp_path, *arguments):
         (["--profile", "quik"], "PROFILE=quik is unknown; choose one of gpu, laptop, paper, quick, smoke"),
         (["--id", "g-fig99"], "ID=g-fig99 is unknown; choose one of g-"),
         (["--id", "g-start", "--set", "width=3"], "00_start_here has no parameter 'width'; it has profile, seed"),
+        (["--id", "g-tab1", "--set", "ws"], "--set 'ws' should be NAME=VALUE"),
+        (["--id", "g-tab1", "--set", "ws=[0.5"], "--set ws='[0.5' cannot be read as a value"),
+        (["--id", "g-tab1", "--set", "ws=0.5"], "parameter ws=0.5 should be of type list, like []"),
+        (["--id", "g-tab1", "--set", "seed=two"], "--set seed=two should be of type int"),
+        (["--id", "g-tab1", "--set", "steps=[2]", "--set", "steps=[4]"], "--set steps is given twice"),
+        (["--seed", "-1"], "SEED=-1 should be a whole number from 0"),
         (["--dataset", "mnist"], "DATASET=mnist is unknown; choose one of fashion_mnist"),
         (["--dataset", "fashion_mnist"], "DATASET=fashion_mnist needs FOLDER=, the folder of its files; '' is not"),
     ],
 )
-def test_bad_input_ends_in_one_sentence_and_writes_nothing(tmp_path, arguments, said):
-    done, _ = command(tmp_path, "figures", *arguments)
-    assert done.returncode == 1
-    assert said in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert not list(tmp_path.rglob("*.json"))
+def test_bad_input_ends_in_one_sentence_and_writes_nothing(places, monkeypatch, capsys, arguments, said):
+    line = refused(monkeypatch, capsys, "figures", *arguments)
+    assert line.startswith("error: ") and said in line
+    assert not list(places.rglob("*.json"))
 
 
-def test_an_unwritable_figures_folder_is_named_before_anything_runs(tmp_path):
-    (tmp_path / "figures").write_text("a file where the folder should be")
-    done, _ = command(tmp_path, "figures", "--profile", "smoke", "--id", "g-start")
-    assert done.returncode == 1
-    assert "cannot write to" in done.stderr and "DISTILL_FIGURES" in done.stderr
+def test_an_unwritable_figures_folder_is_named_before_anything_runs(places, monkeypatch, capsys):
+    (places / "figures").write_text("a file where the folder should be")
+    line = refused(monkeypatch, capsys, "figures", "--profile", "smoke", "--id", "g-start")
+    assert "cannot write to" in line and "DISTILL_FIGURES" in line
+
+
+def test_settings_are_read_by_the_type_of_the_parameter_and_by_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = notebooks.names()
+    (tmp_path / "[2,8]").mkdir()  # no value of a list is ever a path
+    found = read_settings(["ws=[0.5,2.0]", "steps=[2,8]", "seed=2"], names)
+    assert found == {"ws": [0.5, 2.0], "steps": [2, 8], "seed": 2}
+    (tmp_path / "folder").mkdir()
+    assert read_settings(["dataset=folder"], names) == {"dataset": "folder"}
+    assert read_settings(["teacher=folder"], names) == {"teacher": str(tmp_path / "folder")}
+    assert read_settings(["teacher=no/1e3"], names) == {"teacher": "no/1e3"}
+    assert read_settings(["prompts=\N{SLOTH} a b.txt"], names) == {"prompts": "\N{SLOTH} a b.txt"}
+
+
+def test_each_experiment_has_a_place_of_its_own(places, monkeypatch):
+    prompts, folder = places / "prompts.txt", places / "folder"
+    prompts.write_text("a red cube")
+    folder.mkdir()
+    (folder / "a.bin").write_bytes(b"1")
+    plain = Settings(profile="quick")
+    asked = Settings(profile="quick", extra={"prompts": str(prompts)})
+    real = Settings(profile="quick", dataset="fashion_mnist")
+    monkeypatch.setenv("DISTILL_FOLDER", str(folder))
+    seen = {s.place for s in (plain, asked, real, Settings(profile="quick", extra={"teacher": str(folder)}))}
+    seen |= {Settings(profile="quick", extra={"ws": [w]}).place for w in (0.5, 2.0)}
+    assert plain.place == "quick" and len(seen) == 6
+    assert Settings(profile="quick", seed=3, extra={"ws": [0.5]}).place in seen  # a seed is no other experiment
+    prompts.write_text("a blue cube")  # the same path with other bytes
+    (folder / "a.bin").write_bytes(b"22")
+    assert {asked.place, real.place}.isdisjoint(seen)
+    monkeypatch.setenv("PRECISION", "fp32")
+    assert plain.place != "quick"
+
+
+def test_tables_of_settings_of_ones_own_never_share_a_folder():
+    assert own_folder(ws=[], steps=[]) == ""
+    assert len({own_folder(ws=[0.5], steps=[]), own_folder(ws=[2.0], steps=[]), own_folder(ws=[], steps=[4])}) == 3
+
+
+def test_places_are_absolute_for_every_process(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DISTILL_RUNS", "scratch")
+    monkeypatch.setenv("DISTILL_FIGURES", "~/out")
+    settle()
+    monkeypatch.chdir("/")
+    assert os.environ["DISTILL_RUNS"] == str(tmp_path / "scratch")
+    assert figures_folder("quick") == tmp_path / "home" / "out" / "quick"
+
+
+def stamped(places, seed=0):
+    """An executed notebook with its stamp, and the file of rows that it wrote."""
+    out = executed_path(Settings(profile="smoke"), "00_start_here", seed)
+    out.parent.mkdir(parents=True)
+    out.write_text("{}")
+    rows = places / "g-x.json"
+    rows.write_text(json.dumps({"rows": [{"seed": seed, "value": 1.0}]}))
+    (places / "g-x.png").touch()
+    write_stamp(out, "code", [rows, places / "g-x.png"])
+    return out, rows
+
+
+def test_a_notebook_is_stale_by_content_and_not_by_time(places):
+    out, rows = stamped(places)
+    future = time.time() + 10_800
+    for path in (out, rows, ROOT / "requirements.lock"):
+        before = path.stat()
+        os.utime(path, (future, future))
+        assert not is_stale(out, "code", 0)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert is_stale(out, "other code", 0)
+    rows.write_text(json.dumps({"rows": [{"seed": 0, "value": 1.0}, {"seed": 1, "value": 2.0}]}))
+    assert is_stale(out, "code", 0)  # the published notebook shows the rows of all seeds
+
+
+@pytest.mark.parametrize("lost", ["g-x.json", "g-x.png"])
+def test_a_notebook_is_stale_without_a_file_or_without_rows_of_its_seed(places, lost):
+    out, rows = stamped(places, seed=1)
+    rows.write_text(json.dumps({"rows": [{"seed": 0, "value": 3.0}, {"seed": 1, "value": 1.0}]}))
+    assert not is_stale(out, "code", 1)
+    (places / lost).unlink()
+    assert is_stale(out, "code", 1)
+    rows.write_text(json.dumps({"rows": [{"seed": 0, "value": 3.0}]}))
+    assert is_stale(out, "code", 1)
+
+
+def test_the_digest_of_a_notebook_takes_in_cells_and_library_but_no_outputs(tmp_path, monkeypatch):
+    before = digest("00_start_here", "smoke")
+    assert before != digest("00_start_here", "quick") and before != digest("01_guided_teacher", "smoke")
+    changed = nbformat.from_dict(notebooks.read("00_start_here"))
+    for cell in notebooks.code_cells(changed):
+        cell.outputs = []
+    for source, same in (("", True), ("# more", False)):
+        changed.cells[0].source += source
+        monkeypatch.setattr("distill_lib.run.stale.read", lambda _: changed)
+        assert (digest("00_start_here", "smoke") == before) is same
+
+
+def broken(name, tmp_path, change):
+    """A copy of a notebook in a folder of its own, after `change` of its text."""
+    text = (ROOT / "notebooks" / f"{name}.ipynb").read_text()
+    (tmp_path / f"{name}.ipynb").write_text(change(text))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text[: len(text) // 2], "is no readable notebook"),
+        (lambda text: "<<<<<<< HEAD\n" + text, "holds the markers of an unfinished merge"),
+        (lambda text: text.replace('"parameters"', '"settings"'), "has 0 code cells with the tag `parameters`"),
+        (lambda text: "[]", "is no readable notebook"),
+        (lambda text: text.replace("seed = 0", "seed = int(0)"), "should be lines like `seed = 0`"),
+    ],
+)
+def test_a_notebook_that_was_damaged_elsewhere_is_named(tmp_path, monkeypatch, change, said):
+    broken("00_start_here", tmp_path, change)
+    monkeypatch.setattr(notebooks, "NOTEBOOKS", tmp_path)
+    notebooks.read.cache_clear()
+    with pytest.raises(ValueError, match=r"notebooks/00_start_here\.ipynb") as error:
+        notebooks.parameters_of("00_start_here")
+    assert said in str(error.value)
+    notebooks.read.cache_clear()
+
+
+def test_outputs_are_published_by_the_source_of_cells_whatever_an_editor_did_to_their_ids():
+    notebook = nbformat.from_dict(notebooks.read("00_start_here"))
+    executed = nbformat.from_dict(notebook)
+    injected = nbformat.v4.new_code_cell("seed = 0", metadata={"tags": ["injected-parameters"]})
+    executed.cells.insert(2, injected)
+    stream = [nbformat.v4.new_output("stream", name=name, text="x") for name in ("stdout", "stderr")]
+    notebooks.code_cells(executed)[3].outputs = stream
+    for cell in notebook.cells:
+        cell.pop("id", None)  # as Colab saves it
+    found = publishing.with_outputs(notebook, executed)
+    assert [output.name for output in notebooks.code_cells(found)[3].outputs] == ["stdout"]
+    notebooks.code_cells(executed)[3].source += "\n# edited"
+    assert publishing.with_outputs(notebook, executed) is None
+
+
+def test_a_run_with_settings_of_its_own_is_never_published(places, monkeypatch, capsys):
+    monkeypatch.setattr(notebooks, "NOTEBOOKS", places)
+    monkeypatch.setattr(notebooks, "names", lambda: ["07_text_to_image_in_few_steps"])
+    out = executed_path(Settings(profile="laptop", extra={"teacher": "other"}), "07_text_to_image_in_few_steps", 0)
+    out.parent.mkdir(parents=True)
+    out.write_text((ROOT / "notebooks" / "07_text_to_image_in_few_steps.ipynb").read_text())
+    publishing.publish("laptop")
+    assert "no run at laptop" in capsys.readouterr().out
 
 
 @pytest.mark.notebook
@@ -82,6 +268,16 @@ def test_figures_are_drawn_once_and_again_when_a_figure_is_missing(tmp_path):
     assert done.returncode == 0 and result.stat().st_mtime_ns == later
 
 
+def left_of(runs):
+    """Command lines of processes that belong to a folder of runs."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("DISTILL_OWNER") == str(runs) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline()))
+    return found
+
+
 def weights_of_last_toy_student(runs):
     (done,) = runs.glob("toy-1-*/done")
     return done.read_text(), (done.parent / "weights.safetensors").read_bytes()
@@ -94,18 +290,24 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_weights_bit_fo
     done, _ = command(straight, *wanted)
     assert done.returncode == 0, done.stderr[-2000:]
 
-    for stage in ("toy-stage-one", "toy-8"):
-        environment = os.environ | {"DISTILL_FIGURES": str(killed / "figures"), "DISTILL_RUNS": str(killed / "runs")}
-        environment.pop("DISTILL_PROFILE", None)
+    for stage, how in (("toy-stage-one", signal.SIGKILL), ("toy-8", signal.SIGTERM)):
         running = subprocess.Popen(
             [sys.executable, "-m", "distill_lib.run", *wanted],
-            cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            cwd=ROOT, env=environment_of(killed), start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        while not list((killed / "runs").glob(f"{stage}-*/state/state.safetensors")):  # in the midst of a training
+        while not list((killed / "runs").glob(f"{stage}-*/state/*.safetensors")):  # in the midst of a training
             assert running.poll() is None, "it ended before it could be killed"
             time.sleep(0.02)  # leave the processor to what is to be killed
-        os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
+        start = time.monotonic()
+        if how is signal.SIGKILL:
+            os.killpg(running.pid, how)
+        else:
+            running.send_signal(how)  # to the head alone, as a scheduler does
+        assert running.wait() == (-how if how is signal.SIGKILL else 128 + how)
+        if how is signal.SIGTERM:
+            assert time.monotonic() - start < 5 * (1 + os.getloadavg()[0])  # 5 s on an idle machine is the promise
+            assert left_of(killed / "runs") == []
         assert not list((killed / "runs").glob("toy-1-*/done"))
 
     done, _ = command(killed, *wanted)
@@ -113,37 +315,28 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_weights_bit_fo
     assert weights_of_last_toy_student(killed / "runs") == weights_of_last_toy_student(straight / "runs")
 
 
-def test_bad_strengths_end_in_the_sentence_of_the_notebook(tmp_path):
-    wanted = ("notebook", "03_step_halving", str(tmp_path / "out.ipynb"), "--profile", "smoke")
-    for setting, said in (("ws=[9.0]", "w=9.0 lies outside [0, 4.0]"), ("ws=[a]", "w='a' is not a number")):
-        done, _ = command(tmp_path, *wanted, "--set", setting)
-        assert done.returncode == 1
-        assert done.stderr.splitlines()[-1].startswith("error: 03_step_halving: ") and said in done.stderr
-        assert "Traceback" not in done.stderr
+@pytest.mark.notebook
+def test_a_sentence_of_a_notebook_reaches_the_user_alone(tmp_path):
+    done, _ = command(tmp_path, "figures", "--profile", "smoke", "--id", "g-tab1", "--set", "ws=[9.0]")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: 03_step_halving: w=9.0 lies outside [0, 4.0]")
+    log = line.rpartition("(log: ")[2].removesuffix(")")
+    assert "check_strengths" in open(log).read()
+    assert "Kernel is running over TCP" not in done.stdout
 
 
 def test_rows_that_moved_vanished_or_came_are_told():
     row = {"method": "ours-D", "steps": 4, "w": 1.0, "metric": "fid", "seed": 0, "n": 64, "value": 10.0}
-    assert run.differences("g-x", [row], [row | {"value": 10.9}]) == []  # a tenth is FID's tolerance
-    (moved,) = run.differences("g-x", [row], [row | {"value": 11.1}])
+    assert differences("g-x", [row], [row | {"value": 10.9}]) == []  # a tenth is FID's tolerance
+    (moved,) = differences("g-x", [row], [row | {"value": 11.1}])
     assert "was 10, is 11.1" in moved
-    told = run.differences("g-x", [row], [row | {"n": 128}])  # another size is another measurement
+    told = differences("g-x", [row], [row | {"n": 128}])  # another size is another measurement
     assert sorted(line.rsplit(maxsplit=1)[1] for line in told) == ["gone", "new"]
 
 
-@pytest.mark.parametrize("lost", ["json", "csv", "png", "svg"])
-def test_an_artefact_is_complete_with_its_files_and_the_rows_of_its_seed(tmp_path, lost):
-    for suffix in ("json", "csv", "png", "svg"):
-        (tmp_path / f"g-x.{suffix}").write_text(json.dumps({"rows": [{"seed": 0, "value": 1.0}]}))
-    assert run._complete(tmp_path, "g-x", 0)
-    assert not run._complete(tmp_path, "g-x", 1)
-    (tmp_path / f"g-x.{lost}").unlink()
-    assert not run._complete(tmp_path, "g-x", 0)
-
-
-def test_a_second_caller_is_told_that_the_first_is_running(tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "_RUNS", tmp_path)
-    with run._alone(), pytest.raises(ValueError, match="another `make figures` is running"), run._alone():
+def test_a_second_caller_is_told_that_the_first_is_running(places):
+    with alone(), pytest.raises(ValueError, match="another `make figures` is running"), alone():
         pass
 
 

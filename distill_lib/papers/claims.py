@@ -22,9 +22,10 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from distill_lib.artefacts import SEEDS, figures_folder
+from distill_lib.artefacts import SEEDS
 from distill_lib.metrics import interval
 from distill_lib.papers.manifest import PAPERS, Claim, Part, Select, load_paper
+from distill_lib.paths import figures_folder
 from distill_lib.store import atomic
 
 __all__ = [

@@ -1,0 +1,42 @@
+"""The folders of the project and the environment variables that move them. No torch.
+
+    DISTILL_RUNS     run folders, caches, executed notebooks, logs            (runs/)
+    DISTILL_FIGURES  results: DISTILL_FIGURES/<profile>/<artefact>.json ..    (figures/)
+
+A relative path counts from the folder of the command that was given, and `~` is the home folder. `settle` writes the
+absolute path back into the environment, so that a notebook, which runs in another folder, finds the same place.
+"""
+
+import os
+from pathlib import Path
+
+__all__ = ["COMMITTED", "ROOT", "figures_folder", "runs_folder", "settle"]
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMITTED = "laptop"
+"""The profile whose figures the repository holds."""
+_DEFAULTS = {"DISTILL_RUNS": ROOT / "runs", "DISTILL_FIGURES": ROOT / "figures"}
+
+
+def _place(variable: str) -> Path:
+    given = os.environ.get(variable, "")
+    return Path(given).expanduser().absolute() if given else _DEFAULTS[variable]
+
+
+def runs_folder() -> Path:
+    """Where run folders, caches and logs lie, absolute."""
+    return _place("DISTILL_RUNS")
+
+
+def figures_folder(profile: str) -> Path:
+    """Where a profile's artefacts lie, absolute."""
+    return _place("DISTILL_FIGURES") / profile
+
+
+def settle() -> None:
+    """Write the absolute places back into the environment of this process and of all that it starts."""
+    for variable in _DEFAULTS:
+        os.environ[variable] = str(_place(variable))
+    for variable in ("DISTILL_FOLDER", "DISTILL_JUDGES"):
+        if os.environ.get(variable):
+            os.environ[variable] = str(Path(os.environ[variable]).expanduser().absolute())

@@ -1,0 +1,98 @@
+"""The commands behind the Makefile: draw figures by Snakemake and papermill, verify and publish them.
+
+python -m distill_lib.run figures  [--profile quick] [--id g-tab1] [--seed 0] [--set ws=[0.0,2.0]]
+python -m distill_lib.run verify            redraw the laptop figures apart and compare them with the committed ones
+python -m distill_lib.run publish           put the executed laptop notebooks back into notebooks/
+python -m distill_lib.run lab               open the notebooks in JupyterLab
+python -m distill_lib.run notebook NAME OUT one notebook by papermill (what the Snakefile calls)
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from distill_lib.paths import COMMITTED, ROOT, settle
+from distill_lib.run import notebooks
+from distill_lib.run.guard import guarded
+from distill_lib.run.settings import Settings, read_settings
+
+__all__ = ["main"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="distill_lib.run", description=(__doc__ or "").splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    drawing = commands.add_parser("figures")
+    drawing.add_argument("--id", default=None)
+    one = commands.add_parser("notebook")
+    one.add_argument("name")
+    one.add_argument("out", type=Path)
+    one.add_argument("--settings", type=Path, default=None, help="a file of parameters, instead of --set")
+    for sub in (drawing, one):
+        sub.add_argument("--profile", default="quick")
+        sub.add_argument("--seed", type=int, default=0)
+        sub.add_argument("--dataset", default="", help="real data, read from the folder DISTILL_FOLDER")
+        sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    commands.add_parser("verify")
+    commands.add_parser("lab")
+    commands.add_parser("publish").add_argument("--profile", default=COMMITTED)
+    return parser
+
+
+def _settings(args: argparse.Namespace, names: list[str]) -> Settings:
+    """The settings of a call; `--set seed=2` is `--seed 2`, and so with profile and dataset."""
+    extra = read_settings(args.set, names)
+    settings = Settings(profile=args.profile, seed=args.seed, dataset=args.dataset)
+    for key, kind in (("profile", str), ("seed", int), ("dataset", str)):
+        if key in extra:
+            value = extra.pop(key)
+            if type(value) is not kind:
+                raise ValueError(f"--set {key}={str(value)[:60]} should be of type {kind.__name__}")
+            settings = replace(settings, **{key: value})
+    return replace(settings, extra=extra)
+
+
+def _parameters(args: argparse.Namespace) -> dict[str, Any]:
+    if args.settings is None:
+        return _settings(args, [args.name]).parameters
+    return json.loads(args.settings.read_text())["parameters"] | {"seed": args.seed}
+
+
+def _run(args: argparse.Namespace) -> None:
+    settle()
+    if args.command == "figures":
+        from distill_lib.run.drawing import figures
+
+        figures(args.id, _settings(args, notebooks.names()))
+    elif args.command == "notebook":
+        from distill_lib.run.executing import execute
+
+        if args.name not in notebooks.names():
+            raise ValueError(f"there is no notebook {args.name[:60]!r}; choose one of {', '.join(notebooks.names())}")
+        execute(args.name, args.out.absolute(), _parameters(args))
+    elif args.command == "verify":
+        from distill_lib.run.comparing import verify
+
+        verify()
+    elif args.command == "lab":
+        from jupyterlab.labapp import main as lab
+
+        sys.argv = ["jupyter-lab", str(ROOT / "notebooks")]
+        lab()
+    else:
+        from distill_lib.run.publishing import publish
+
+        publish(args.profile)
+
+
+def main() -> None:
+    """Command line; what is nobody's bug ends in one sentence and status 2 (see `guard`)."""
+    args = _parser().parse_args()
+    guarded(lambda: _run(args), args.command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""`figures`: bring the artefacts of a profile up to date, by Snakemake and papermill."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from distill_lib.paths import ROOT, figures_folder, runs_folder
+from distill_lib.run import notebooks
+from distill_lib.run.executing import failure_path
+from distill_lib.run.guard import Failure, kept_log
+from distill_lib.run.processes import alone, ending_well
+from distill_lib.run.settings import Settings
+from distill_lib.run.stale import digest, is_stale, stamp_path
+
+__all__ = ["check_profile", "executed_path", "figures"]
+
+_PROFILES = ROOT / "distill_lib" / "profiles"
+
+
+def check_profile(profile: str) -> None:
+    """Refuse an unknown profile."""
+    profiles = sorted(path.stem for path in _PROFILES.glob("*.yaml") if path.stem != "pretrained")
+    if profile not in profiles:
+        raise ValueError(f"PROFILE={profile[:60]} is unknown; choose one of {', '.join(profiles)}")
+
+
+def executed_path(settings: Settings, name: str, seed: int) -> Path:
+    """Where the executed notebook lies."""
+    return runs_folder() / "notebooks" / settings.place / f"seed{seed}" / f"{name}.ipynb"
+
+
+def suffix_of(dataset: str) -> str:
+    """What the names of artefacts of real data end in."""
+    return f"-{dataset.replace('_', '-')}" if dataset else ""
+
+
+def _check_dataset(dataset: str) -> None:
+    """Refuse real data that is unknown or has no folder, before a notebook runs into it."""
+    from distill_lib.worlds.datasets import REAL  # loads torch
+
+    if dataset not in REAL:
+        raise ValueError(f"DATASET={dataset[:60]} is unknown; choose one of {', '.join(REAL)}")
+    folder = os.environ.get("DISTILL_FOLDER", "")
+    if not folder or not Path(folder).is_dir():
+        raise ValueError(f"DATASET={dataset} needs FOLDER=, the folder of its files; {folder!r} is not a folder")
+
+
+def _chosen(artefact: str | None, settings: Settings) -> list[str]:
+    """The notebooks that make an artefact, or all; for real data, those that take it."""
+    taking = [n for n in notebooks.names() if not settings.dataset or "dataset" in notebooks.parameters_of(n)]
+    if artefact is None:
+        return taking
+    written = {name: notebooks.artefacts_of(name) for name in taking}
+    wanted = artefact.removesuffix(suffix_of(settings.dataset))
+    if found := [name for name in taking if wanted in written[name]]:
+        return found
+    known = ", ".join(sorted(a + suffix_of(settings.dataset) for names in written.values() for a in names))
+    raise ValueError(f"ID={artefact[:60]} is unknown; choose one of {known}")
+
+
+def _check_writable(folder: Path, variable: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder}: {error.strerror}; free it or set {variable}") from None
+
+
+def figures(artefact: str | None, settings: Settings) -> None:
+    """Bring the artefacts of a profile up to date; for real data, those of the notebooks that take it.
+
+    Raises:
+        ValueError: unknown profile, artefact or parameter, or a folder that cannot be written to.
+        Failure: a notebook ended in a sentence.
+    """
+    check_profile(settings.profile)
+    if not 0 <= settings.seed < 2**31:
+        raise ValueError(f"SEED={settings.seed} should be a whole number from 0 to {2**31 - 1}")
+    if settings.dataset:
+        _check_dataset(settings.dataset)
+    names = _chosen(artefact, settings)
+    for name in names:
+        notebooks.check_parameters(name, settings.parameters)
+    folder = figures_folder(settings.profile)
+    _check_writable(folder, "DISTILL_FIGURES")
+    _check_writable(runs_folder(), "DISTILL_RUNS")
+    with alone(), ending_well():
+        made_of = {name: digest(name, settings.profile) for name in names}
+        outs = {name: executed_path(settings, name, settings.seed) for name in names}
+        stale = [name for name in names if is_stale(outs[name], made_of[name], settings.seed)]
+        if stale:
+            _snakemake(settings, stale)
+        if not settings.extra:
+            _judge(settings.profile, folder)
+    written = {path for name in names for path in _written(outs[name])}
+    for place in sorted({path.parent for path in written} or {folder}):
+        print(f"figures: {place}")
+
+
+def _written(out: Path) -> list[Path]:
+    try:
+        return [Path(path) for path in json.loads(stamp_path(out).read_text())["written"]]
+    except (OSError, ValueError, KeyError):
+        return []
+
+
+def _snakemake(settings: Settings, stale: list[str]) -> None:
+    """Run the stale notebooks; what Snakemake itself says goes to a log, what cells print to the user."""
+    place = runs_folder() / "notebooks" / settings.place
+    place.mkdir(parents=True, exist_ok=True)
+    asked = {"parameters": settings.parameters, "depends on": settings.inputs()}
+    (place / "settings.json").write_text(json.dumps(asked, indent=1, default=str))
+    outs = {name: executed_path(settings, name, settings.seed) for name in stale}
+    for out in outs.values():
+        failure_path(out).unlink(missing_ok=True)
+    targets = [str(out.relative_to(runs_folder())) for out in outs.values()]
+    command = [
+        sys.executable, "-m", "snakemake", "--snakefile", "Snakefile", "--directory", str(runs_folder()),
+        "--cores", str(os.cpu_count()), "--nolock", "--rerun-incomplete", "--quiet", "rules", "progress",
+        "--rerun-triggers", "params", "--forcerun", *targets, "--", *targets,
+    ]  # fmt: skip
+    log = kept_log("snakemake", "")
+    with log.open("wb") as file:
+        code = subprocess.run(command, cwd=ROOT, env=_environment(), stderr=file, check=False).returncode
+    if code:
+        _explain(outs, log)
+
+
+def _environment() -> dict[str, str]:
+    """Of all processes of a run: absolute places, this interpreter, and caches that can be written."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "DISTILL_PYTHON": sys.executable}
+    environment.pop("SNAKEMAKE_PROFILE", None)  # what a cluster's profile sets is not ours
+    if not os.access(Path.home(), os.W_OK):
+        caches = runs_folder() / "home"
+        caches.mkdir(parents=True, exist_ok=True)
+        environment |= {"XDG_CACHE_HOME": str(caches), "MPLCONFIGDIR": str(caches), "HOME": str(caches)}
+    return environment
+
+
+def _explain(outs: dict[str, Path], log: Path) -> None:
+    """End as the notebook that failed did: by its sentence, or by the traceback of a bug."""
+    for out in outs.values():
+        if failure_path(out).exists():
+            failure: dict[str, Any] = json.loads(failure_path(out).read_text())
+            if failure["sentence"]:
+                raise Failure(failure["sentence"], failure["log"])
+            print(Path(failure["log"]).read_text(), f"(log: {failure['log']})", sep="\n", file=sys.stderr)
+            raise SystemExit(1)
+    undone = next((name for name, out in outs.items() if not out.exists()), "a notebook")
+    raise Failure(f"the process of {undone} was ended from outside, or never began; the same command goes on", str(log))
+
+
+def _judge(profile: str, folder: Path) -> None:
+    """Compute the verdicts anew where rows, claims or verdicts have changed, told by content."""
+    stamp = runs_folder() / "notebooks" / profile / ".claims"
+    if stamp.exists() and stamp.read_text() == _state_of_claims(folder):
+        return
+    command = [sys.executable, "-m", "distill_lib.papers.claims", profile]
+    if code := subprocess.run(command, cwd=ROOT, check=False).returncode:
+        raise SystemExit(code)
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(_state_of_claims(folder))
+
+
+def _state_of_claims(folder: Path) -> str:
+    whole = hashlib.sha256()
+    papers = ROOT / "distill_lib" / "papers"
+    for path in sorted([*folder.glob("[gs]-*.json"), *folder.glob("claims*.json"), *papers.glob("*.*")]):
+        whole.update(path.name.encode() + path.read_bytes())
+    return whole.hexdigest()

@@ -1,0 +1,169 @@
+"""One notebook by papermill, in a kernel that is always this interpreter and that no network reaches."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
+
+from distill_lib.paths import runs_folder
+from distill_lib.run.guard import Failure, kept_log, sentence_of, surroundings
+from distill_lib.run.notebooks import NOTEBOOKS, check_parameters, read
+from distill_lib.run.stale import digest, write_stamp
+
+__all__ = ["execute", "failure_path"]
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_QUIET_SECONDS = 60.0
+
+
+class InterpreterKernel(AsyncKernelManager):
+    """A kernel of this interpreter, whatever the notebook or the machine names.
+
+    It listens on socket files in a folder that only this user can enter.
+    """
+
+    @cached_property
+    def kernel_spec(self) -> KernelSpec:
+        """How the kernel is started."""
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(argv=argv, display_name="Python 3", language="python")
+
+
+class _Voice:
+    """Passes on what cells print, and says that a cell is still running where it has printed nothing for a minute."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.start = name, time.monotonic()
+        self.last, self._over = self.start, threading.Event()
+        self._watch = threading.Thread(target=self._say, daemon=True)
+
+    def write(self, text: str) -> None:
+        self.last = time.monotonic()
+        sys.stdout.write(text)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+    def _say(self) -> None:
+        while not self._over.wait(1.0):
+            if time.monotonic() - self.last > _QUIET_SECONDS:
+                self.write(f"{self.name}: running, {time.monotonic() - self.start:.0f} s so far\n")
+                self.flush()
+
+    def __enter__(self) -> "_Voice":
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+
+def failure_path(executed: Path) -> Path:
+    """Where a failed run of a notebook leaves its sentence and the place of its log."""
+    return executed.with_name(f".{executed.stem}.failure.json")
+
+
+def execute(name: str, out: Path, parameters: dict[str, Any]) -> None:
+    """Run one notebook into `out`, saying what its cells print; `out` appears when the notebook has ended well.
+
+    Raises:
+        ValueError: a parameter is refused.
+        Failure: the notebook ended in a sentence; the traceback is in the log that it names.
+        PapermillExecutionError: it ended by a bug.
+    """
+    check_parameters(name, parameters)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    failure_path(out).unlink(missing_ok=True)
+    made_of, start = digest(name, str(parameters["profile"])), time.monotonic()
+    print(f"{name}: running", flush=True)
+    try:
+        with _place_of_kernel() as place:
+            _papermill(name, place, parameters)
+            written = (place / "written").read_text().splitlines() if (place / "written").exists() else []
+            shutil.copyfile(place / f"{name}.ipynb", out.with_suffix(".part"))
+        out.with_suffix(".part").replace(out)
+        write_stamp(out, made_of, map(Path, written))
+    except Exception as error:
+        log = kept_log(name, _traceback(error))
+        sentence = _sentence(name, error)
+        failure_path(out).write_text(json.dumps({"sentence": sentence, "log": str(log)}))
+        if sentence is None:
+            raise
+        raise Failure(sentence, str(log)) from None
+    print(f"{name}: done in {time.monotonic() - start:.0f} s", flush=True)
+
+
+@contextlib.contextmanager
+def _place_of_kernel() -> Iterator[Path]:
+    """A folder of this user's alone for sockets and for the notebook on its way; its path is short, as sockets ask."""
+    root = tempfile.gettempdir() if len(tempfile.gettempdir()) < 50 else "/tmp"
+    place = Path(tempfile.mkdtemp(prefix="distill-", dir=root))
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _papermill(name: str, place: Path, parameters: dict[str, Any]) -> None:
+    import papermill
+    from traitlets.config import Config
+
+    notebook = nbformat.from_dict(read(name))
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata.language_info = {"name": "python"}
+    prepared = place / "prepared.ipynb"
+    nbformat.write(notebook, prepared)
+    os.environ |= {
+        "DISTILL_OWNER": str(runs_folder()),  # by which an orphaned kernel is found
+        "DISTILL_WRITTEN": str(place / "written"),  # where the recorder names its files
+        "IPYTHONDIR": str(place / "ipython"),  # no start-up files of the user
+        "PYTHONWARNINGS": "ignore:IProgress not found",  # a headless run has no widgets
+    }
+    os.environ.pop("DISTILL_PROFILE", None)
+    kernel = {"connection_file": str(place / "kernel.json"), "transport": "ipc"}
+    with _Voice(name) as voice:
+        papermill.execute_notebook(
+            prepared,
+            place / f"{name}.ipynb",
+            parameters,
+            cwd=str(NOTEBOOKS),
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            stdout_file=voice,
+            stderr_file=voice,
+            kernel_manager_class=InterpreterKernel,
+            config=Config({"InterpreterKernel": kernel}),
+        )
+
+
+def _traceback(error: Exception) -> str:
+    """The traceback of an exception, or of the cell that raised it."""
+    return _COLOURS.sub("", "\n".join(getattr(error, "traceback", ()))) or "".join(traceback.format_exception(error))
+
+
+def _sentence(name: str, error: Exception) -> str | None:
+    """The sentence of a failed run, or None if it is a bug."""
+    if type(error).__name__ == "DeadKernelError":
+        return f"the kernel of {name} was ended from outside, perhaps for lack of memory; the same command goes on"
+    if not hasattr(error, "ename"):
+        return sentence_of(error)
+    places = re.findall(r"^File (.+?):\d+", _traceback(error), re.MULTILINE)
+    if error.ename == "ValueError" and places and f"{os.sep}distill_lib{os.sep}" in places[-1]:
+        return f"{name}: {error.evalue}"
+    sentence = surroundings(error.ename, str(error.evalue))
+    return sentence and f"{name}: {sentence}"

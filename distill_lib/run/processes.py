@@ -1,0 +1,86 @@
+"""The processes of a run: one run a checkout, orphans ended, and the whole tree ended when the head is.
+
+Every process of a run inherits DISTILL_OWNER, the folder of runs: so kernels are found after their parents are gone.
+"""
+
+import contextlib
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+import psutil
+
+from distill_lib.paths import ROOT, runs_folder
+
+__all__ = ["alone", "end_tree", "ending_well", "owned"]
+
+_GRACE = 4.0  # seconds for a training to save its state
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Hold the one lock of this checkout's runs, and end what a killed run has left; the lock falls with the process.
+
+    Raises:
+        ValueError: another run holds it.
+    """
+    runs_folder().mkdir(parents=True, exist_ok=True)
+    with (runs_folder() / "figures.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another `make figures` is running in {ROOT}; wait for it or end it") from None
+        os.environ["DISTILL_OWNER"] = str(runs_folder())
+        os.set_inheritable(file.fileno(), False)
+        _end(owned(), 0)
+        yield
+
+
+def owned() -> list[psutil.Process]:
+    """The running processes that belong to this folder of runs, without this process and its ancestors."""
+    found, above = [], {os.getpid(), *(process.pid for process in psutil.Process().parents())}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid not in above and process.status() != psutil.STATUS_ZOMBIE:
+                if process.environ().get("DISTILL_OWNER") == str(runs_folder()):
+                    found.append(process)
+    return found
+
+
+def end_tree() -> None:
+    """End all that this process has started: a training first saves its state; what is left after that is killed."""
+    _end([*psutil.Process().children(recursive=True), *owned()], _GRACE)
+    _end(owned(), 0)
+
+
+def _end(processes: list[psutil.Process], grace: float) -> None:
+    processes = list({process.pid: process for process in processes}.values())
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.terminate() if grace else process.kill()
+    _, left = psutil.wait_procs(processes, timeout=grace or 2)
+    for process in left if grace else []:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(left, timeout=0.5)
+
+
+@contextlib.contextmanager
+def ending_well() -> Iterator[None]:
+    """Within the block SIGTERM, SIGHUP and SIGINT end the whole tree, and then this process with 128 + the signal."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        for other in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(other, signal.SIG_IGN)  # once is enough
+        end_tree()
+        os.write(2, f"ended by {signal.Signals(number).name}; the same command goes on from here\n".encode())
+        os._exit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,113 @@
+"""What a call of `figures` asks for: its settings, read once, and a hash of all that they depend on.
+
+The hash belongs to the place of an executed notebook, runs/notebooks/<profile>[-<hash>]/seed<k>/, so that no run finds
+the result of another. Values count, the bytes of a file of prompts, and the names, sizes and times of a folder's files.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distill_lib.run.notebooks import parameters_of
+
+__all__ = ["Settings", "read_settings"]
+
+_PATHS = ("teacher", "prompts")  # parameters that may name a file or folder
+_FOLDERS = ("DISTILL_FOLDER", "DISTILL_JUDGES")  # variables that name one
+_NAME = re.compile(r"[a-z_][a-z0-9_]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One call: profile, seed, kind of real data, and the other parameters of notebooks."""
+
+    profile: str
+    seed: int = 0
+    dataset: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the notebooks get."""
+        real = {"dataset": self.dataset} if self.dataset else {}
+        return {"profile": self.profile, "seed": self.seed} | real | self.extra
+
+    @property
+    def place(self) -> str:
+        """Folder of the executed notebooks below runs/notebooks: the profile alone for a plain run."""
+        inputs = self.inputs()
+        if not inputs:
+            return self.profile
+        digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+        return f"{self.profile}-{digest[:10]}"
+
+    def inputs(self) -> dict[str, Any]:
+        """All that tells this run from a plain one: parameters but the seed, and the content that they point to."""
+        found: dict[str, Any] = dict(self.extra)
+        found |= {name: _content(Path(found[name])) or found[name] for name in _PATHS if found.get(name)}
+        if self.dataset:
+            found["dataset"] = self.dataset
+        if self.dataset or "teacher" in self.extra or "prompts" in self.extra:
+            found |= {name: _content(Path(os.environ[name])) for name in _FOLDERS if os.environ.get(name)}
+        if os.environ.get("PRECISION"):
+            found["PRECISION"] = os.environ["PRECISION"]
+        return found
+
+
+def _content(path: Path) -> str | None:
+    """A hash of a file's bytes, or of the names, sizes and times of a folder's files; None where nothing is."""
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    if not path.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            stat = file.stat()
+            digest.update(f"{file.relative_to(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode(errors="replace"))
+    return digest.hexdigest()
+
+
+def read_settings(items: Iterable[str], notebooks: Iterable[str]) -> dict[str, Any]:
+    """Parameters from NAME=VALUE, each VALUE read by the type that the notebooks give NAME.
+
+    A text stays as it is written; numbers and lists are YAML, which JSON is too. A path counts from the folder that
+    the command is given in.
+
+    Raises:
+        ValueError: no NAME=VALUE, a name given twice with two values, or a value that cannot be read.
+    """
+    defaults = {key: value for name in notebooks for key, value in parameters_of(name).items()}
+    found: dict[str, Any] = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        if not equals or not _NAME.fullmatch(key):
+            raise ValueError(f"--set {item[:60]!r} should be NAME=VALUE, as in --set seed=1")
+        value = _value(key, text, defaults.get(key))
+        if found.get(key, value) != value:
+            raise ValueError(f"--set {key} is given twice, as {str(found[key])[:60]} and {text[:60]}; keep one")
+        found[key] = value
+    return found
+
+
+def _value(key: str, text: str, default: object) -> Any:
+    if isinstance(default, str):
+        if any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in text):
+            raise ValueError(f"--set {key}= holds characters that no name or path has: {text[:60]!r}")
+        path = Path(text).expanduser() if key in _PATHS and text else None
+        try:
+            return str(path.absolute()) if path and path.exists() else text
+        except OSError:  # longer than any path
+            return text
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        why = " ".join(str(error).split())[:80]
+        raise ValueError(f"--set {key}={text[:60]!r} cannot be read as a value: {why}") from error
