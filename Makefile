@@ -1,6 +1,6 @@
 # Everything a reader runs. POSIX make and sh; needs Python 3.11 to 3.13 and git. `make` alone lists the targets.
 .POSIX:
-.PHONY: help figures ablations test teachers bench true-scale verify publish readme lab lint lock
+.PHONY: help figures ablations test chaos teachers bench true-scale verify publish readme lab lint lock
 
 PYTHON ?= python3
 PROFILE ?= quick
@@ -21,6 +21,9 @@ ablations: .venv/.installed ## draw the ablations of both papers at the committe
 
 test: .venv/.installed ## all tests, as CI runs them
 	$(run) pytest -q tests
+
+chaos: .venv/.installed ## kill runs 200 times and compare what comes out with an undisturbed run, an hour [KILLS=20]
+	$(run) distill_lib.run.chaos $${KILLS:+--kills "$$KILLS"}
 
 teachers: .venv/.installed ## train the shipped weights that are missing, or [NAMES="teacher-plain .."] [FOLDER=..]
 	$(real) $(run) distill_lib.making $(NAMES)

@@ -25,7 +25,7 @@ READING_ORDER = """
     figures figures_small figures_one_step figures_speed
     papers.manifest papers.claims true_scale readme bench
     run.notebooks run.settings run.stale run.guard run.processes run.executing run.drawing run.comparing run.publishing
-    run.__main__
+    run.__main__ run.chaos
 """.split()
 
 
