@@ -40,13 +40,7 @@ _PATIENCE = 1800.0  # seconds for one call to end
 
 @dataclass
 class Campaign:
-    """Kills of `figures` and `publish` for some notebooks in one folder.
-
-    Args:
-        folder: where the copy of the checkout, its runs and its figures lie.
-        notebooks: which are drawn, at the profile smoke.
-        seed: of the random moments.
-    """
+    """Kills of `figures` and `publish` for some notebooks, at smoke, in one folder; seed: of the random moments."""
 
     folder: Path
     notebooks: tuple[str, ...] = NOTEBOOKS
@@ -59,7 +53,7 @@ class Campaign:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
-        self.checkout = self.folder / "check out"
+        self.checkout = self.folder / "check {out}"  # a place that needs care
         for name in _COPIED:
             source, target = ROOT / name, self.checkout / name
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ FAILED = 2
 """Exit status of a call that ends in a sentence."""
 _LOGS = 20  # kept
 _DISK = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota of the disk is used up"}
+_DISK |= {errno.EFBIG: "a file may not grow so large here"}
 _REFUSED = {errno.EACCES: "no permission", errno.EPERM: "no permission", errno.EROFS: "the disk is read-only"}
 _NETWORK = ("URLError", "HTTPError", "ConnectionError", "ConnectError", "LocalEntryNotFoundError", "ConnectTimeout")
 _NETWORK += ("OfflineModeIsEnabled", "ReadTimeout", "NewConnectionError", "gaierror")

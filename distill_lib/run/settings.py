@@ -63,10 +63,12 @@ class Settings:
 
 def _content(path: Path) -> str | None:
     """A hash of a file's bytes, or of the names, sizes and times of a folder's files; None where nothing is."""
+    try:
+        path.stat()
+    except OSError:  # nothing is there, or the name is longer than any path
+        return None
     if path.is_file():
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    if not path.is_dir():
-        return None
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")):
         if file.is_file():
@@ -107,7 +109,9 @@ def _value(key: str, text: str, default: object) -> Any:
         except OSError:  # longer than any path
             return text
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        value = yaml.safe_load(text)
+        json.dumps(value, allow_nan=False)  # numbers, words and lists of them: no dates, no circles, no nan
+        return value
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         why = " ".join(str(error).split())[:80]
         raise ValueError(f"--set {key}={text[:60]!r} cannot be read as a value: {why}") from error
