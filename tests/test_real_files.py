@@ -56,6 +56,15 @@ def test_mnist_beside_fashion_mnist_is_refused_with_both_paths(split, tmp_path):
     assert len(read(clothes.parent, split=split)) == 8 and len(read(other, split=split)) == 6
 
 
+@pytest.mark.parametrize("first", [[5, 0, 4, 1, 9, 2, 1, 3, 1, 4, 3, 5], [7, 2, 1, 0, 4, 1, 4, 9, 5, 9, 0, 6]])
+def test_mnist_alone_is_known_by_its_first_labels(first, tmp_path):
+    """Its files have the names and sizes of Fashion-MNIST's."""
+    label = torch.tensor([*first, 3, 3, 3], dtype=torch.uint8)
+    image, labels = idx_bytes(noise(15, 784, 0).reshape(-1, 28, 28), label)
+    write(tmp_path, image, labels)
+    refused(tmp_path, "holds MNIST, digits under the names of Fashion-MNIST; name the other folder")
+
+
 def test_files_in_the_folder_itself_and_below_it_are_refused_too(tmp_path):
     folder = digits(tmp_path / "data")
     fashion_folder(folder / "FashionMNIST", 8, 8)

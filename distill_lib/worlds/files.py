@@ -24,6 +24,8 @@ __all__ = ["cifar10", "entries", "fashion_mnist", "hidden"]
 _FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+_DIGITS = ([5, 0, 4, 1, 9, 2, 1, 3, 1, 4, 3, 5], [7, 2, 1, 0, 4, 1, 4, 9, 5, 9, 0, 6])
+"""The first labels of MNIST's training and test files, whose names are those of Fashion-MNIST."""
 _BATCHES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 _MOST = 2**28  # bytes of a file, unpacked: five times the largest of these sets
 _SYSTEM = ("__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information")
@@ -67,6 +69,8 @@ def fashion_mnist(folder: Path, split: str) -> tuple[Tensor, Tensor, tuple[str, 
         )
     label = torch.frombuffer(bytearray(labels), dtype=torch.uint8).long()
     _check_labels(label, _FASHION, f"{stem}-labels-idx1-ubyte below {place(home)}")
+    if label[:12].tolist() in _DIGITS:
+        raise ValueError(f"{place(home)} holds MNIST, digits under the names of Fashion-MNIST; name the other folder")
     image = torch.frombuffer(bytearray(raw), dtype=torch.uint8).reshape(count, 1, 28, 28)
     return pad(image, (2, 2, 2, 2)).expand(-1, 3, -1, -1).contiguous(), label, _FASHION
 
