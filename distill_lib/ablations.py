@@ -21,7 +21,7 @@ from distill_lib.profiles import Ablations
 from distill_lib.samplers import sample
 from distill_lib.store import Run
 from distill_lib.training import TrainSettings, finish
-from distill_lib.worlds.datasets import Pictures
+from distill_lib.worlds.datasets import Pictures, identity
 
 __all__ = [
     "EMBEDDINGS",
@@ -101,7 +101,7 @@ def stage_one(teacher: Network, parent: str, choice: Choice, pictures: Pictures,
     student = Network(unet, bf16=teacher.bf16)
     kept = EMBEDDINGS[choice.embedding].to(student.device)
     student.module.time_embedding.cond_proj.register_forward_pre_hook(lambda _, inputs: (kept * inputs[0],))
-    config = {"choice": choice, "settings": settings, "pictures": len(pictures), "parent": parent}
+    config = {"choice": choice, "settings": settings, "pictures": identity(pictures), "parent": parent}
     run = Run("stage-one", config, __name__)
     training = distill_guidance(student, teacher, pictures, settings, run, choice.w_max)
     return Halved(student, finish(student, training, run, f"stage one, {choice}"), run)
@@ -145,7 +145,7 @@ def steps_of(
         seeded = settings.with_seed(settings.seed * 1000 + n_steps)
         unet = student_of(last.module)
         net = Network(_fresh(unet, seeded.seed) if fresh else unet, bf16=last.bf16)
-        config = {"steps": n_steps, "settings": seeded, "pictures": len(pictures), "parent": key, "w_max": w_max}
+        config = {"steps": n_steps, "settings": seeded, "pictures": identity(pictures), "parent": key, "w_max": w_max}
         run = Run(f"ablation-{n_steps}", config | {"fresh": fresh, "reuse": reuse}, __name__)
         training = halve_steps(net, last, n_steps, pictures, seeded, run, (0.0, w_max), reuse=reuse)
         student = Halved(net, finish(net, training, run, f"ablation: {n_steps} steps"), run)
@@ -215,7 +215,7 @@ def head_teachers(
             if head == "(x, eps)":
                 unet = UNet2DConditionModel(**config_of(unet) | {"out_channels": 24})
             net = Network(unet)
-            config = size | {"head": head, "weighting": weighting, "settings": settings, "pictures": len(pictures)}
+            config = size | {"head": head, "weighting": weighting, "settings": settings, "pictures": identity(pictures)}
             run = Run("head", config | {"world": pictures.spec}, __name__)
             curve = finish(net, train_head(net, head, weighting, pictures, settings, run), run, f"{head}, {weighting}")
             yield head, weighting, Halved(net, curve, run)

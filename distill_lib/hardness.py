@@ -14,9 +14,9 @@ from distill_lib.methods.step_halving import halve_down
 from distill_lib.metrics import Reader, fid
 from distill_lib.models import Network
 from distill_lib.profiles import Hardness, Profile
-from distill_lib.worlds.datasets import DatasetSpec, load
+from distill_lib.worlds.datasets import REAL, DatasetSpec, load
 
-__all__ = ["ddim_rows", "floors", "halving_rows", "measured_of", "table"]
+__all__ = ["ddim_rows", "floors", "halving_rows", "measured_of", "most_held_out", "table"]
 
 Row = dict[str, Any]
 _KEPT = ("fid_teacher", "sharpness", "accuracy", "paired")
@@ -53,6 +53,11 @@ def halving_rows(measured: Measured, profile: Profile) -> list[Row]:
     rows = measure(measured, "ours-D", {n: student.net for n, student in chain.items()}, [0.0])
     rows += measure(measured, "ddim", dict.fromkeys(chain, measured.teacher), [0.0])
     return _of_world(world, rows)
+
+
+def most_held_out(world: str, wanted: int) -> int:
+    """Pictures in each of two sets that no training has seen: half of the test pictures of real data, else `wanted`."""
+    return len(load(DatasetSpec(name=world, split="test"))) // 2 if world in REAL else wanted
 
 
 def floors(world: str, reader: Reader, counts: list[int]) -> list[Row]:

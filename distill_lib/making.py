@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from pydantic import ValidationError
 from torch import nn
 
 from distill_lib import pretrained, store
@@ -27,10 +28,11 @@ from distill_lib.methods.teacher import train_teacher
 from distill_lib.models import Network, build_unet, student_of
 from distill_lib.pipelines import Latents
 from distill_lib.pretrained import RECIPES, inpaint_network, key, made, pipeline, teacher
+from distill_lib.profiles.reading import sentence
 from distill_lib.shipping import ship, ship_reader, write_origin
 from distill_lib.small_diffusion import captioned, latent_pictures, make_clip, train_small_diffusion
 from distill_lib.training import Bare, TrainSettings, follow
-from distill_lib.worlds.datasets import REAL, WORLDS, DatasetSpec, Pictures, load
+from distill_lib.worlds.datasets import REAL, WORLDS, DatasetSpec, Pictures, check_real, load
 from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES
 
 __all__ = ["main", "make", "pictures_of", "settings_of"]
@@ -43,28 +45,19 @@ _KINDS |= {"layouts": "layout", "loras": "lora"}
 _KINDS |= {"controlnets": "controlnet", "onecontrols": "onecontrol"}
 _COMPILED = torch.cuda.is_available()  # on a CPU it does not pay, see models.Network
 _STAGE_ONE = "distill_lib.methods.guidance_distillation"
-
-
-_NOT_SETTINGS = (
-    "network",
-    "world",
-    "worlds",
-    "count",
-    "start",
-    "then",
-    "drop",
-    "teacher",
-    "w_max",
-    "width",
-    "pipeline",
-    "inpainter",
-    "rank",
-)
+_NOT_SETTINGS = "network world worlds data count start then drop teacher w_max width pipeline inpainter rank".split()
 
 
 def settings_of(recipe: dict[str, Any]) -> TrainSettings:
-    """Training settings of a recipe."""
-    return TrainSettings(**{k: v for k, v in recipe.items() if k not in _NOT_SETTINGS})
+    """Training settings of a recipe.
+
+    Raises:
+        ValueError: a setting is unknown or out of bounds.
+    """
+    try:
+        return TrainSettings(**{k: v for k, v in recipe.items() if k not in _NOT_SETTINGS})
+    except ValidationError as error:
+        raise ValueError(sentence(error, "pretrained.yaml")) from error
 
 
 def pictures_of(recipe: dict[str, Any]) -> Pictures:
@@ -72,13 +65,18 @@ def pictures_of(recipe: dict[str, Any]) -> Pictures:
     return load(DatasetSpec(name=recipe["world"], count=recipe["count"], seed=recipe["seed"]))
 
 
+def _of_data(recipe: dict[str, Any], pictures: Pictures) -> dict[str, Any]:
+    """A recipe with the fingerprint of real data, by which runs and networks of another folder are told apart."""
+    return dict(recipe) | ({"data": pictures.fingerprint} if pictures.fingerprint else {})
+
+
 def make_teacher(name: str) -> None:
     """Train the teacher of a world, from `start` (a teacher of the same classes) where the recipe names one.
 
     `then` holds settings that differ in a second training, which goes on from the weights of the first.
     """
-    recipe = dict(RECIPES["teachers"][name])
-    pictures = pictures_of(recipe)
+    pictures = pictures_of(RECIPES["teachers"][name])
+    recipe = _of_data(RECIPES["teachers"][name], pictures)
     if "start" in recipe:
         unet = teacher(recipe["start"])
         recipe["start"] = made(f"teacher-{recipe['start']}")["weights"]
@@ -109,6 +107,7 @@ def make_student(name: str) -> None:
     """Stage one: distil the guided pair of a teacher into one network that takes w."""
     recipe = RECIPES["students"][name]
     settings, pictures, net = settings_of(recipe), pictures_of(recipe), teacher(recipe["teacher"])
+    recipe = _of_data(recipe, pictures)
     student = Network(student_of(net), compiled=_COMPILED)
     pair = Network(net.requires_grad_(False), compiled=_COMPILED)
     parent = made(f"teacher-{recipe['teacher']}")["weights"]
@@ -127,6 +126,7 @@ def make_extractor(name: str) -> None:
         n_classes = len(SHAPES) * len(COLORS) * len(TEXTURES)
     else:
         pictures = pictures_of(recipe)
+        recipe = _of_data(recipe, pictures)
         lessons, n_classes = picture_lessons(pictures), len(pictures.names)
     net = Extractor(n_classes, lessons[2].shape[1] + 2, side=lessons[0].shape[-1])  # and blur and grain
     run = store.Run(f"extractor-{name}", recipe, "distill_lib.extractor")
@@ -272,6 +272,8 @@ def main() -> None:
     there = {path.parent.name for path in pretrained.PRETRAINED.glob("*/made.json")}
     missing = [name for name in everything if name not in there and not _needs_files(name)]
     try:
+        for dataset in {name.partition("-")[2] for name in names if _needs_files(name)}:
+            check_real(dataset, "")
         for name in names or missing:
             make(name)
     except ValueError as error:

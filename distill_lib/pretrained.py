@@ -6,6 +6,8 @@ own, and `made.json` with settings, seed, data, commit, training curve and the c
 """
 
 import json
+import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from distill_lib.inpainting import inpainter
 from distill_lib.layout import Layout
 from distill_lib.lora import load_lora
 from distill_lib.matchers import MATCHERS, ConvMatcher, TokenMatcher
+from distill_lib.messages import place
 from distill_lib.methods.pair_regression import Pairs
 from distill_lib.models import Network, home, load_unet
 from distill_lib.pipelines import TextToImage, open_pipeline
@@ -30,12 +33,13 @@ from distill_lib.sdxs import TinyDecode
 from distill_lib.small_diffusion import build_clip, phrased
 from distill_lib.text import Clip
 from distill_lib.worlds.captions import drawn_attributes
-from distill_lib.worlds.datasets import WORLDS
+from distill_lib.worlds.datasets import REAL, WORLDS, fingerprint
 
 __all__ = [
     "PRETRAINED",
     "RECIPES",
     "attribute_reader",
+    "check_networks",
     "clip",
     "controlnet",
     "extractor",
@@ -46,6 +50,7 @@ __all__ = [
     "lora",
     "made",
     "matcher",
+    "missing_for",
     "one_control",
     "one_step",
     "pair_prompts",
@@ -65,12 +70,14 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(
 
 
 def teacher(name: str) -> UNet2DConditionModel:
-    """The shipped teacher of a world, on the device where networks live."""
+    """The shipped teacher of a world, on the device where networks live; raises as `extractor`."""
+    _check_data(f"teacher-{name}", name)
     return load_unet(PRETRAINED / f"teacher-{name}").to(home())
 
 
 def student(name: str) -> UNet2DConditionModel:
-    """The shipped student of stage one: one network for the guided pair of a world's teacher."""
+    """The shipped student of stage one: one network for the guided pair of a world's teacher; raises as `extractor`."""
+    _check_data(f"student-{name}", name)
     return load_unet(PRETRAINED / f"student-{name}").to(home())
 
 
@@ -91,6 +98,45 @@ def key(name: str) -> str:
     return f"{name}-{made(name)['weights'][:12]}"
 
 
+def missing_for(dataset: str) -> list[str]:
+    """Networks that the notebooks need for real data and that are not there, in the order to train them in."""
+    return [name for name in _networks_of(dataset) if not (PRETRAINED / name / "made.json").exists()]
+
+
+def check_networks(dataset: str, folder: str = "") -> None:
+    """Refuse real data that no networks were trained on; the folder is DISTILL_FOLDER unless it is named.
+
+    Raises:
+        ValueError: networks are missing, or were trained on other pictures; says which command trains them.
+    """
+    if missing := missing_for(dataset):
+        verb = "is" if len(missing) == 1 else "are"
+        command = _command(missing, folder or os.environ.get("DISTILL_FOLDER", ""))
+        raise ValueError(f"DATASET={dataset}: {', '.join(missing)} {verb} not trained yet; first run: {command}")
+    for name in _networks_of(dataset):
+        _check_data(name, dataset, folder)
+
+
+def _networks_of(dataset: str) -> list[str]:
+    return [f"{kind}-{dataset}" for kind in ("extractor", "teacher", "student")]
+
+
+def _command(names: list[str], folder: str) -> str:
+    return f"make teachers NAMES={shlex.quote(' '.join(names))} FOLDER={place(shlex.quote(folder))}"
+
+
+def _check_data(name: str, dataset: str, folder: str = "") -> None:
+    """Refuse a network that was trained on other real data; one whose made.json names no data is taken as it is."""
+    folder = folder or os.environ.get("DISTILL_FOLDER", "")
+    there = dataset in REAL and folder and (PRETRAINED / name / "made.json").exists()
+    data = made(name)["config"].get("data") if there else None
+    if data and data != (found := fingerprint(dataset, folder)):
+        raise ValueError(
+            f"{name} was trained on other pictures (data {data}) than {place(folder)} holds (data {found}); name their "
+            f"folder, or train for these: {_command(_networks_of(dataset), folder)}"
+        )
+
+
 def _read_reader(name: str) -> dict[str, torch.Tensor]:
     try:
         weights = store.load_tensors(PRETRAINED / name / "weights.safetensors")
@@ -103,8 +149,9 @@ def extractor(name: str = "scenes") -> Extractor:
     """The shipped network behind the metrics.
 
     Raises:
-        ValueError: its file is missing or broken.
+        ValueError: its file is missing or broken, or it was trained on other real data than DISTILL_FOLDER holds.
     """
+    _check_data(f"extractor-{name}", name)
     weights = _read_reader(f"extractor-{name}")
     worlds = made(f"extractor-{name}")["config"].get("worlds")  # none of real data, which is 32 pixels wide
     side = WORLDS[worlds[0]].resolution if worlds else 32

@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass as validated
 from torch import Tensor, nn
 
 from distill_lib import noise
+from distill_lib.bounds import Count, Decay, Number, Positive, Whole
 from distill_lib.models import home
 from distill_lib.store import Run
 
@@ -44,16 +45,16 @@ class TrainSettings:
     kept on the way, evenly spaced.
     """
 
-    steps: int
-    batch_size: int
-    lr: float
-    warmup: int = 100
-    ema: float = 0.999
-    clip: float = 1.0
-    seed: int = 0
+    steps: Whole
+    batch_size: Count
+    lr: Positive
+    warmup: Whole = 100
+    ema: Decay = 0.999
+    clip: Positive = 1.0
+    seed: Whole = 0
     bf16: bool = True
-    snapshots: int = 0
-    checkpoint_seconds: float = 60.0
+    snapshots: Whole = 0
+    checkpoint_seconds: Number = 60.0
 
     def with_seed(self, seed: int) -> "TrainSettings":
         """The same settings with another seed."""

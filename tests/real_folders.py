@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 
 def noise(n, size, seed):
@@ -40,4 +41,13 @@ def fashion_folder(folder: Path, n: int, n_test: int) -> Path:
         files = idx_bytes(noise(count, 784, k).reshape(-1, 28, 28), label)
         for name, data in zip(("images-idx3", "labels-idx1"), files, strict=True):
             (folder / f"{stem}-{name}-ubyte.gz").write_bytes(gzip.compress(data, 1))
+    return folder
+
+
+def picture_folder(folder: Path, seed=0, n=220, names=("x", "y", "z")) -> Path:
+    """A folder of PNG files, n random pictures of 36 x 32 in each of its classes."""
+    for k, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for i, picture in enumerate(noise(n, 36 * 32 * 3, 10 * seed + k).reshape(n, 32, 36, 3)):
+            Image.fromarray(picture.numpy()).save(folder / name / f"{i:03}.png", compress_level=0)
     return folder

@@ -131,3 +131,29 @@ def test_an_unknown_word_is_named_with_its_neighbours(prompt, word, near):
     with pytest.raises(ValueError, match=f"{word} .*{near}"):
         check_prompt(prompt)
     check_prompt("a small red cube left of a checked green sphere.")
+
+
+@pytest.mark.parametrize(
+    "prompt, said",
+    [
+        ("a red \U0001f600", "'\U0001f600' .did you mean"),
+        ("cube" * 2500, r"'cubecube\w*\.\. .did you mean "),
+        (" ".join(f"word{i}" for i in range(2000)), "'word0' .*'word2' .*; and 1997 more"),
+        ("a red cube " * 1000, "has 3000 words, of which the text encoder reads 22; shorten it"),
+        ("a red\0cube", r"holds the character '\\x00', which is no text"),
+        ("a red\x1ccube", r"holds the character '\\x1c'"),
+        ("a \ud800 cube", r"holds the character '\\ud800'"),
+        (7, "the prompt 7 is of type int"),
+    ],
+)
+def test_an_odd_prompt_ends_in_a_short_sentence(prompt, said):
+    with pytest.raises(ValueError, match=said) as error:
+        check_prompt(prompt)
+    text = str(error.value)
+    assert text.isprintable() and len(text) < 400
+
+
+def test_the_longest_caption_and_spaces_of_all_kinds_are_no_odd_prompts():
+    check_prompt("on the left a small striped gray cylinder and on the right a small checked yellow sphere")
+    check_prompt("a\tred\n cube\r\n")
+    check_prompt("")

@@ -3,11 +3,9 @@
 import gzip
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from real_folders import cifar_bytes, idx_bytes
+from real_folders import cifar_bytes, fashion_folder, idx_bytes
 
 from distill_lib.models import from_patches
 from distill_lib.worlds import datasets
@@ -190,52 +188,6 @@ def test_a_missing_file_of_cifar10_is_named(tmp_path):
         load(spec)
 
 
-def test_a_folder_of_pictures_has_a_class_a_sub_folder(tmp_path):
-    for name, size, grey in (("b", (50, 32), 10), ("a", (32, 90), 200), ("a", (64, 64), 100)):
-        (tmp_path / name).mkdir(exist_ok=True)
-        array = np.full((size[1], size[0]), grey, dtype=np.uint8)
-        Image.fromarray(array).save(tmp_path / name / f"{grey}.png")  # grey, not colour
-    (tmp_path / "a" / "notes.txt").write_text("no picture")
-    pictures = load(DatasetSpec(name="folder", folder=str(tmp_path)))
-    assert pictures.names == ("a", "b")
-    assert pictures.label.tolist() == [0, 0, 1]
-    assert [image.unique().tolist() for image in pictures.image] == [[100], [200], [10]]
-    assert pictures.image.shape == (3, 3, 32, 32)
-
-
-def test_every_tenth_picture_of_a_folder_is_kept_for_testing(tmp_path):
-    (tmp_path / "a").mkdir()
-    for i in range(20):
-        Image.fromarray(np.full((32, 32), 10 * i, dtype=np.uint8)).save(tmp_path / "a" / f"{i:02}.png")
-    spec = DatasetSpec(name="folder", folder=str(tmp_path))
-    greys = {split: [x.max().item() for x in load(replace(spec, split=split)).image] for split in ("train", "test")}
-    assert greys["test"] == [90, 190] and sorted(greys["train"] + greys["test"]) == [10 * i for i in range(20)]
-
-
-def test_a_wide_picture_is_cropped_in_the_middle(tmp_path):
-    (tmp_path / "a").mkdir()
-    array = np.zeros((32, 96, 3), dtype=np.uint8)
-    array[:, 32:64] = (255, 128, 0)  # only the middle third is coloured
-    Image.fromarray(array).save(tmp_path / "a" / "x.png")
-    image = load(DatasetSpec(name="folder", folder=str(tmp_path))).image[0]
-    assert [plane.unique().tolist() for plane in image] == [[255], [128], [0]]
-
-
-def test_a_folder_without_pictures_ends_in_a_sentence(tmp_path):
-    (tmp_path / "a").mkdir()
-    with pytest.raises(ValueError, match=rf"no pictures in {tmp_path}.*sub-folder") as error:
-        load(DatasetSpec(name="folder", folder=str(tmp_path)))
-    assert sentence(error)
-
-
-def test_a_broken_picture_is_named(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "x.png").write_bytes(b"\x89PNG and then nothing")
-    with pytest.raises(ValueError, match=r"x\.png") as error:
-        load(DatasetSpec(name="folder", folder=str(tmp_path)))
-    assert sentence(error)
-
-
 def test_an_unknown_name_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match=r"dataset='mnist' is unknown.*cluttered.*cifar10.*folder") as error:
         load(DatasetSpec(name="mnist"))
@@ -247,4 +199,73 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
 def test_a_missing_folder_ends_in_a_sentence(name, folder):
     with pytest.raises(ValueError, match=f"dataset='{name}' needs a folder.*'{folder}' is not a folder") as error:
         load(DatasetSpec(name=name, folder=folder))
+    assert sentence(error)
+
+
+def test_a_count_that_leaves_nothing_is_refused():
+    with pytest.raises(ValueError, match="count=0 leaves no pictures"):
+        load(DatasetSpec(name="fashion_mnist", count=0))
+
+
+# ------------------------------------------------------------------------------------------------ which data it is
+
+
+def test_the_fingerprint_is_of_the_content_and_not_of_place_form_or_count(tmp_path):
+    packed, plain = write_idx(tmp_path / "packed"), write_idx(tmp_path / "plain", compress=False)
+    found = load(packed).fingerprint
+    assert len(found) == 12 and int(found, 16) >= 0
+    assert load(plain).fingerprint == load(replace(packed, count=2)).fingerprint == found
+    assert datasets.fingerprint("fashion_mnist", plain.folder) == found
+
+
+@pytest.mark.parametrize("what", ["picture", "label"])
+def test_one_changed_byte_is_other_data_and_is_seen_in_the_same_process(what, tmp_path):
+    spec = write_idx(tmp_path, compress=False)
+    before = load(spec)
+    path = tmp_path / (IMAGES if what == "picture" else LABELS)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert load(spec).fingerprint != before.fingerprint
+
+
+def test_worlds_need_no_fingerprint_and_are_told_apart_by_name_seed_and_count(runs):
+    a, b = (load(DatasetSpec(name="plain", count=4, seed=seed)) for seed in (0, 1))
+    assert a.fingerprint == "" and datasets.identity(a) == {"name": "plain", "seed": 0, "count": 4}
+    assert datasets.identity(a) != datasets.identity(b)
+
+
+def test_the_identity_of_real_data_does_not_hold_its_place(tmp_path):
+    a, b = load(write_idx(tmp_path / "a")), load(write_idx(tmp_path / "b"))
+    assert datasets.identity(a) == datasets.identity(b)
+    assert datasets.identity(a)["data"] == a.fingerprint
+    assert datasets.identity(range(5)) == 5  # data of other kinds
+
+
+def test_results_name_a_world_by_its_name_and_real_data_by_its_content(tmp_path, monkeypatch):
+    assert datasets.data_name("textured") == "textured"
+    monkeypatch.setenv("DISTILL_FOLDER", str(fashion_folder(tmp_path / "idx", 20, 10)))
+    splits = [datasets.fingerprint("fashion_mnist", split=split) for split in ("train", "test")]
+    assert datasets.data_name("fashion_mnist") == f"fashion_mnist-{splits[0]}-{splits[1]}" and splits[0] != splits[1]
+
+
+def test_real_data_is_checked_as_a_whole_before_anything_runs(tmp_path):
+    folder = fashion_folder(tmp_path / "idx", 20, 64)
+    assert datasets.check_real("fashion_mnist", str(folder)) == folder.resolve()
+    (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(b"")
+    with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte"):
+        datasets.check_real("fashion_mnist", str(folder))
+
+
+def test_few_test_pictures_are_refused_before_anything_runs(tmp_path):
+    with pytest.raises(ValueError, match="has 63 test pictures; metrics need 64 or more") as error:
+        datasets.check_real("fashion_mnist", str(fashion_folder(tmp_path / "idx", 20, 63)))
+    assert sentence(error)
+
+
+@pytest.mark.parametrize("folder", ["", "/no/such/folder", "a\0b", "~no_such_user/x", "x" * 5000])
+def test_a_folder_that_is_none_ends_in_a_sentence(folder, monkeypatch):
+    monkeypatch.delenv("DISTILL_FOLDER", raising=False)
+    with pytest.raises(ValueError, match="'folder' needs a folder of its files") as error:
+        datasets.check_real("folder", folder)
     assert sentence(error)

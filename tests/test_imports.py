@@ -8,8 +8,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent / "distill_lib"
 
 READING_ORDER = """
-    paths reach noise store schedules samplers solvers guidance models
-    worlds.sketch worlds.clay worlds.scenes worlds.captions worlds.datasets canny worlds.controls
+    paths reach messages bounds noise store schedules samplers solvers guidance models
+    worlds.sketch worlds.clay worlds.scenes worlds.captions worlds.files worlds.folders worlds.datasets
+    canny worlds.controls
     losses.denoising losses.guided losses.halving losses.heads encoding losses.encoding
     losses.reconstruction losses.one_step losses.knowledge losses.feature_matching losses.score losses.consistency
     pruning
@@ -20,7 +21,8 @@ READING_ORDER = """
     methods.pair_regression crossing methods.score_distillation methods.adversarial_tuning sdxs lora
     small_diffusion inpainting evaluation prompting editing export artefacts
     controlnet methods.control_distillation control
-    profiles pretrained shipping making_sdxs making_lora making_control text_to_image one_step_trials rivals
+    profiles.reading profiles
+    pretrained shipping making_sdxs making_lora making_control text_to_image one_step_trials rivals
     making students hardness ablations transfer shrinking looks lora_trials costs speed steering control_trials
     figures figures_small figures_one_step figures_speed
     papers.manifest papers.claims true_scale readme bench

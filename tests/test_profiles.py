@@ -1,9 +1,12 @@
 """Profiles are validated, and name what is wrong."""
 
+import re
+
 import pytest
 
 from distill_lib import profiles
 from distill_lib.evaluation import check_steps, check_strengths
+from distill_lib.training import TrainSettings
 from distill_lib.worlds.datasets import WORLDS
 
 
@@ -86,3 +89,80 @@ def test_a_strength_outside_the_range_is_refused():
 def test_steps_without_a_student_are_refused_with_those_that_have_one():
     with pytest.raises(ValueError, match="steps=3: students are distilled for 16, 8, 4, 2, 1 steps"):
         check_steps([4, 3], 32)
+
+
+def sentence_of(tmp_path, monkeypatch, data):
+    """What is said of a smoke profile of these bytes."""
+    (tmp_path / "smoke.yaml").write_bytes(data if isinstance(data, bytes) else data.encode())
+    monkeypatch.setattr(profiles, "_FOLDER", tmp_path)
+    with pytest.raises(ValueError) as error:
+        profiles.load("smoke")
+    text = str(error.value)
+    assert type(error.value) is ValueError and text.startswith("smoke.yaml") and "\n" not in text and len(text) < 400
+    return text
+
+
+SMOKE = (profiles._FOLDER / "smoke.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    "data, said",
+    [
+        ("about: [1, 2", "line 1, column "),
+        (SMOKE.replace("world: textured", "\tworld: textured"), "line 2, column 1: "),
+        (SMOKE + "world: plain\n", f"line {len(SMOKE.splitlines()) + 1}, column 1: 'world' twice"),
+        (SMOKE.replace("start: 8\n", "start: 8\n  start: 16\n", 1), "'start' twice"),
+        ("- 1\n- 2\n", "should be lines of `name: value`, not list"),
+        ("", "not NoneType"),
+        ("x" * 300, "not str"),
+        ("1: 2\n", "not names that are no words"),
+        ("about: 2020-13-45\n", "month must be in 1..12"),
+        ("about: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
+        (b"about: \xff\xfe", "byte 7 is no UTF-8"),
+        (SMOKE + "name: quick\n", "name is that of the file"),
+        (SMOKE.replace("reuse: 2\n", ""), "reuse is missing; add it"),
+        (SMOKE + f"{'y' * 300}: 1\n", r"yyy\.\. is unknown; remove it"),
+    ],
+)
+def test_a_file_that_is_no_profile_ends_in_a_sentence_with_the_place(data, said, tmp_path, monkeypatch):
+    assert re.search(said, sentence_of(tmp_path, monkeypatch, data))
+
+
+@pytest.mark.parametrize(
+    "right, wrong, said",
+    [
+        ("halving: {steps: 2,", "halving: {steps: -1,", "halving.steps=-1: .*greater than or equal to 0"),
+        (
+            "halving: {steps: 2, batch_size: 8",
+            "halving: {steps: 2, batch_size: 0",
+            "halving.batch_size=0: .*equal to 1",
+        ),
+        ("halving: {steps: 2, batch_size: 8, lr: 1.0e-4", "halving: {steps: 2, batch_size: 8, lr: -1.0", "lr=-1.0: "),
+        ("lr: 3.0e-3, warmup: 5, ema: 0.95, checkpoint", "lr: .nan, warmup: 5, ema: 0.95, checkpoint", "toy.lr=nan"),
+        ("ema: 0.95, checkpoint_seconds: 0.0", "ema: 1.5, checkpoint_seconds: 0.0", "toy.ema=1.5: .*less than 1"),
+        ("checkpoint_seconds: 0.0", "checkpoint_seconds: .inf", "toy.checkpoint_seconds=inf"),
+        ("reuse: 2", "reuse: true", "reuse=True: should be a number"),
+        ("reuse: 2", "reuse: two", "reuse='two'"),
+        ("reuse: 2", f"reuse: '{'z' * 300}'", r"reuse='z+\.\.:"),
+        ("world: textured", "world: marble", "world='marble': choose one of plain, textured"),
+        ("worlds: [plain, textured, cluttered]", "worlds: [plain, fog]", r"hardness\.worlds\.1='fog'"),
+        ("worlds: [plain, textured, cluttered]", "worlds: []", r"hardness\.worlds=\[\]"),
+        ("ws: [0.0, 1.0, 4.0]", "ws: [0.0, -1.0]", r"ws\.1=-1\.0"),
+        ("ws: [0.0, 1.0, 4.0]", "ws: [.inf]", r"ws\.0=inf"),
+        ("pictures: 128,", "pictures: 0,", "sizes.pictures=0"),
+        ("looks: [sketch, clay]", "looks: [oil]", r"lora\.looks\.0='oil': choose of sketch, clay"),
+    ],
+)
+def test_a_value_out_of_bounds_is_told_with_its_place_and_what_is_allowed(right, wrong, said, tmp_path, monkeypatch):
+    assert right in SMOKE
+    assert re.search(said, sentence_of(tmp_path, monkeypatch, SMOKE.replace(right, wrong, 1)))
+
+
+def test_the_name_of_a_profile_is_cut_where_it_is_long():
+    with pytest.raises(ValueError, match=r"profile='p+\.\. is unknown; choose one of gpu") as error:
+        profiles.load("p" * 300)
+    assert len(str(error.value)) < 200
+
+
+def test_settings_without_a_step_are_settings():
+    assert TrainSettings(steps=0, batch_size=1, lr=1e-3, warmup=0, ema=0).steps == 0

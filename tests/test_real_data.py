@@ -8,36 +8,94 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from real_folders import cifar_folder, fashion_folder
+from real_folders import cifar_folder, fashion_folder, picture_folder
 
-from distill_lib import making, pretrained, students
+from distill_lib import hardness, making, pretrained, students
+from distill_lib.methods.step_halving import halve_once
 from distill_lib.metrics import Reader
+from distill_lib.models import Network
 from distill_lib.profiles import load
 from distill_lib.reach import ROOT
-from distill_lib.worlds.datasets import DatasetSpec
+from distill_lib.training import TrainSettings
+from distill_lib.worlds.datasets import DatasetSpec, data_name, fingerprint
 from distill_lib.worlds.datasets import load as load_pictures
 
 SHORT = {"steps": 2, "batch_size": 8, "lr": 1e-3, "warmup": 1, "ema": 0.9, "seed": 0, "count": 200}
+KINDS = ("extractor", "teacher", "student")
 
 
-def test_a_few_steps_of_everything_on_a_folder_of_cifar10(tmp_path, runs, monkeypatch):
-    """Metric network, teacher, stage one and every halving, by the recipes of CIFAR-10 made small."""
-    monkeypatch.setenv("DISTILL_FOLDER", str(cifar_folder(tmp_path / "cifar")))
+@pytest.fixture
+def small(tmp_path, runs, monkeypatch):
+    """Recipes of real data made small, and an empty place for what they make."""
     monkeypatch.setattr(pretrained, "PRETRAINED", tmp_path / "pretrained")
     recipes = pretrained.RECIPES
-    monkeypatch.setitem(recipes["networks"], "large", {"channels": [32, 32, 32], "layers": 1})
+    for name in ("large", "small"):
+        monkeypatch.setitem(recipes["networks"], name, {"channels": [32, 32, 32], "layers": 1})
     for kind in ("extractors", "teachers", "students"):
-        monkeypatch.setitem(recipes[kind], "cifar10", recipes[kind]["cifar10"] | SHORT)
-    for kind in ("extractor", "teacher", "student"):
-        making.make(f"{kind}-cifar10")
-        assert pretrained.made(f"{kind}-cifar10")["curve"][-1][0] == 2
-    read = Reader(pretrained.extractor("cifar10")).read(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
-    assert read["logits"].shape == (2, 10)
-    assert pretrained.teacher("cifar10").config.num_class_embeds == 11  # and one that stands for no condition
-    settings = load("smoke", "cifar10")
-    chain = students.deterministic(settings, load_pictures(DatasetSpec(name="cifar10", count=64)), seed=0)
+        for name in ("cifar10", "folder"):
+            monkeypatch.setitem(recipes[kind], name, recipes[kind][name] | SHORT)
+
+
+@pytest.mark.parametrize("name, build, n_classes", [("cifar10", cifar_folder, 10), ("folder", picture_folder, 3)])
+def test_a_few_steps_of_everything_on_a_folder(name, build, n_classes, tmp_path, small, monkeypatch):
+    """Metric network, teacher, stage one and every halving, by the recipes of the data made small."""
+    monkeypatch.setenv("DISTILL_FOLDER", str(build(tmp_path / "data")))
+    assert pretrained.missing_for(name) == [f"{kind}-{name}" for kind in KINDS]
+    for kind in KINDS:
+        making.make(f"{kind}-{name}")
+        assert pretrained.made(f"{kind}-{name}")["curve"][-1][0] == 2
+    pretrained.check_networks(name)
+    read = Reader(pretrained.extractor(name)).read(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+    assert read["logits"].shape == (2, n_classes)
+    assert pretrained.teacher(name).config.num_class_embeds == n_classes + 1  # and one that stands for no condition
+    settings = load("smoke", name)
+    assert settings.sizes.samples == min(32, len(load_pictures(DatasetSpec(name=name, split="test"))) // 2)
+    chain = students.deterministic(settings, load_pictures(DatasetSpec(name=name, count=64)), seed=0)
     assert list(chain) == [16, 8, 4, 2, 1]
     assert all(asdict(settings.halving)["steps"] == one.curve[-1][0] for one in chain.values())
+
+
+def test_missing_networks_are_named_with_the_command_that_trains_them(tmp_path, small):
+    command = "make teachers NAMES='extractor-folder teacher-folder student-folder' FOLDER=/a/b"
+    with pytest.raises(ValueError, match=f"teacher-folder, student-folder are not trained yet; first run: {command}$"):
+        pretrained.check_networks("folder", "/a/b")
+
+
+def test_networks_and_runs_of_one_folder_are_not_those_of_another(tmp_path, small, monkeypatch):
+    """What was trained on the folder a is neither used with b nor found again when b is trained on."""
+    a, b = (picture_folder(tmp_path / name, seed) for seed, name in enumerate("ab"))
+    monkeypatch.setenv("DISTILL_FOLDER", str(a))
+    for kind in KINDS:
+        making.make(f"{kind}-folder")
+    made = {kind: pretrained.made(f"{kind}-folder") for kind in KINDS}
+    net = Network(pretrained.student("folder").requires_grad_(False))
+    settings = TrainSettings(steps=1, batch_size=4, lr=1e-3)
+    keys = [halve_once(net, "parent", 4, load_pictures(DatasetSpec(name="folder", count=20)), settings).key]
+    assert made["teacher"]["config"]["data"] == fingerprint("folder")
+
+    monkeypatch.setenv("DISTILL_FOLDER", str(b))
+    for read in (pretrained.extractor, pretrained.teacher, pretrained.student, pretrained.check_networks):
+        with pytest.raises(ValueError, match=f"-folder was trained on other pictures .*{b} holds .*NAMES=") as error:
+            read("folder")
+        assert "\n" not in str(error.value) and len(str(error.value)) < 450
+    keys.append(halve_once(net, "parent", 4, load_pictures(DatasetSpec(name="folder", count=20)), settings).key)
+    assert len(set(keys)) == 2
+    with pytest.raises(ValueError, match="teacher-folder was trained on other pictures"):
+        making.make("student-folder")
+    for kind in KINDS:
+        making.make(f"{kind}-folder")
+        again = pretrained.made(f"{kind}-folder")
+        assert again["config"]["data"] == fingerprint("folder") != made[kind]["config"]["data"]
+        assert again["weights"] != made[kind]["weights"]
+    pretrained.check_networks("folder", str(b))
+
+
+def test_test_pictures_are_never_more_than_there_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_FOLDER", str(picture_folder(tmp_path / "data")))
+    settings = load("laptop", "folder")
+    assert settings.sizes.samples == settings.hardness.samples == hardness.most_held_out("folder", 9) == 33
+    assert hardness.most_held_out("textured", 9) == 9
+    assert settings.suffix == "-folder" and settings.data == data_name("folder") != "folder"
 
 
 @pytest.mark.notebook

@@ -27,7 +27,7 @@ from distill_lib.models import Network, denoise_pair, denoise_student
 from distill_lib.schedules import add_noise, step_grid
 from distill_lib.store import Run
 from distill_lib.training import Draws, Loop, Progress, TrainSettings, finish, place
-from distill_lib.worlds.datasets import Pictures
+from distill_lib.worlds.datasets import Pictures, identity
 
 __all__ = ["Halved", "halve_down", "halve_once", "halve_steps", "stochastic_students"]
 
@@ -130,7 +130,7 @@ def halve_once(
         how: what it takes besides: w_range, stochastic, clamp or reuse for `halve_steps`.
     """
     student = teacher.student()
-    config = {"steps": n_steps, "settings": settings, "pictures": len(pictures), "parent": parent} | how
+    config = {"steps": n_steps, "settings": settings, "pictures": identity(pictures), "parent": parent} | how
     run = Run(f"{name}-{n_steps}", config, train.__module__)
     training = train(student, teacher, n_steps, pictures, settings, run, **how)
     curve = finish(student, training, run, f"{name}: {n_steps} steps")

@@ -6,17 +6,40 @@ parameters to a notebook), DISTILL_FIGURES the folder that artefacts are written
 
 import os
 from pathlib import Path
+from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from distill_lib.bounds import Count, Number, Positive, Unit
+from distill_lib.messages import short
+from distill_lib.profiles.reading import read_yaml, sentence
 from distill_lib.schedules import OURS
 from distill_lib.training import TrainSettings
-from distill_lib.worlds.datasets import REAL
+from distill_lib.worlds.datasets import REAL, WORLDS, DatasetSpec, data_name
+from distill_lib.worlds.datasets import load as load_pictures
 
 __all__ = ["Profile", "load", "names"]
 
 _FOLDER = Path(__file__).parent
+
+
+def _known(name: str) -> str:
+    if name not in WORLDS and name not in REAL:
+        raise ValueError(f"choose one of {', '.join([*WORLDS, *REAL])}")
+    return name
+
+
+def _look(name: str) -> str:
+    if f"captioned-{name}" not in WORLDS:
+        raise ValueError(f"choose of {', '.join(w.removeprefix('captioned-') for w in WORLDS if 'captioned-' in w)}")
+    return name
+
+
+World = Annotated[str, AfterValidator(_known)]
+Look = Annotated[str, AfterValidator(_look)]
+Worlds = Annotated[list[World], Field(min_length=1)]
+Counts = Annotated[list[Count], Field(min_length=1)]
+Strengths = Annotated[list[Number], Field(min_length=1)]
 
 
 class _Strict(BaseModel):
@@ -26,30 +49,32 @@ class _Strict(BaseModel):
 class Sizes(_Strict):
     """How much is measured."""
 
-    pictures: int = Field(description="training pictures rendered for live training")
-    samples: int = Field(description="pictures behind each metric; the paper takes 50,000, as far as we recall")
-    teacher_steps: int = Field(description="steps of the many-step teacher; the paper takes 1,024, as far as we recall")
-    repeats: int = Field(description="timed repeats of a sampler, of which the median is kept")
+    pictures: Count = Field(description="training pictures rendered for live training")
+    samples: Count = Field(description="pictures behind each metric; the paper takes 50,000, as far as we recall")
+    teacher_steps: Count = Field(
+        description="steps of the many-step teacher; the paper takes 1,024, as far as we recall"
+    )
+    repeats: Count = Field(description="timed repeats of a sampler, of which the median is kept")
 
 
 class Hardness(_Strict):
     """The worlds compared in g-hardness, and the short halving whose advantage is measured on each."""
 
-    worlds: list[str]
-    samples: int = Field(description="pictures behind each metric")
-    steps: list[int]
-    start: int = Field(description="steps of the teacher that is halved first")
+    worlds: Worlds
+    samples: Count = Field(description="pictures behind each metric")
+    steps: Counts
+    start: Count = Field(description="steps of the teacher that is halved first")
     training: TrainSettings
 
 
 class Transfer(_Strict):
     """Style transfer: what is encoded and decoded, and how its networks are halved."""
 
-    worlds: tuple[str, str] = Field(description="two looks of one world: from the first to the second")
-    samples: int = Field(description="pictures behind each metric")
-    steps: list[int] = Field(description="of the encoder and of the decoder, powers of two")
-    start: int = Field(description="steps up of the teacher that the first encoder learns from")
-    ws: list[float] = Field(description="guidance strengths of the decoder; 1 is the one of the figures")
+    worlds: tuple[World, World] = Field(description="two looks of one world: from the first to the second")
+    samples: Count = Field(description="pictures behind each metric")
+    steps: Counts = Field(description="of the encoder and of the decoder, powers of two")
+    start: Count = Field(description="steps up of the teacher that the first encoder learns from")
+    ws: Strengths = Field(description="guidance strengths of the decoder; 1 is the one of the figures")
     halving: TrainSettings = Field(description="of the encoders; decoders are halved as everywhere")
 
 
@@ -57,57 +82,59 @@ class Text(_Strict):
     """A text-to-image teacher, what is asked of it, and how it is distilled."""
 
     pipeline: str = Field(description="a shipped small Stable Diffusion; of another teacher its folder or hub id")
-    prompts: int = Field(description="prompts, and pictures behind each metric")
-    teacher_steps: int
-    w: float = Field(description="strength of the teacher that stands for the truth")
-    ws: list[float]
-    pairs: int = Field(description="of noise and teacher's picture: for regression, or where no pictures come")
+    prompts: Count = Field(description="prompts, and pictures behind each metric")
+    teacher_steps: Count
+    w: Number = Field(description="strength of the teacher that stands for the truth")
+    ws: Strengths
+    pairs: Count = Field(description="of noise and teacher's picture: for regression, or where no pictures come")
     stage_one: TrainSettings = Field(description="live stage one: the first steps, from the teacher; else all of it")
-    start: int = Field(description="steps of stage one's student, halved first")
-    students: list[int] = Field(description="steps of the students that are measured")
+    start: Count = Field(description="steps of stage one's student, halved first")
+    students: Counts = Field(description="steps of the students that are measured")
     halving: TrainSettings
 
 
 class Latent(Text):
     """The shipped one, whose world is known: how hard it is, and how its pictures are edited."""
 
-    world: str
-    pictures: int = Field(description="captioned pictures that text-to-image and inpainting are halved on")
-    steps: list[int] = Field(description="of the plain samplers; g-hardness-latent is read at 4")
+    world: World
+    pictures: Count = Field(description="captioned pictures that text-to-image and inpainting are halved on")
+    steps: Counts = Field(description="of the plain samplers; g-hardness-latent is read at 4")
     regression: TrainSettings = Field(description="of the one-step student, on pairs")
-    edits: int = Field(description="scenes that are edited, for each kind of edit")
+    edits: Count = Field(description="scenes that are edited, for each kind of edit")
     inpainting: TrainSettings = Field(description="of each halving of the inpainting network")
 
 
 class Small(_Strict):
     """SDXS: how much its notebooks train live and measure, of the shipped text-to-image teacher."""
 
-    pairs: int = Field(description="of the teacher's shipped pairs, the first so many; the paper makes them as it goes")
-    prompts: int = Field(description="prompts, and pictures behind each metric; the paper takes 5,000 of COCO")
+    pairs: Count = Field(
+        description="of the teacher's shipped pairs, the first so many; the paper makes them as it goes"
+    )
+    prompts: Count = Field(description="prompts, and pictures behind each metric; the paper takes 5,000 of COCO")
     decoder: TrainSettings = Field(description="of each tiny decoder")
     unet: TrainSettings = Field(description="of each small U-Net")
     matching: TrainSettings = Field(description="of a student of one step by a loss on pairs, and of the warm-up")
     scores: TrainSettings = Field(description="of score distillation; the paper's batches are of 1,024 to 2,048")
     tuning: TrainSettings = Field(description="of the adversarial tuning of an adapter")
     consistency: TrainSettings = Field(description="of the consistency model beside which it stands in Table 3")
-    consistency_points: int = Field(description="of its grid of times, few where it is trained briefly; LCM has 50")
+    consistency_points: Count = Field(description="of its grid of times, few where it is trained briefly; LCM has 50")
     crossing: TrainSettings = Field(description="of the networks on two-dimensional mixtures")
-    alphas: list[float] = Field(description="segments of score distillation that are tried, each fixed")
-    lambdas: list[float] = Field(description="weights of feature matching beside scores that are tried, each fixed")
-    ratios: list[int] = Field(description="updates of the online model for one of the student that are tried")
-    batches: list[int] = Field(description="pairs a step that are tried")
+    alphas: list[Unit] = Field(description="segments of score distillation that are tried, each fixed")
+    lambdas: list[Number] = Field(description="weights of feature matching beside scores that are tried, each fixed")
+    ratios: list[Count] = Field(description="updates of the online model for one of the student that are tried")
+    batches: list[Count] = Field(description="pairs a step that are tried")
     compiled: bool = Field(description="time networks through torch.compile too, a minute or two each")
 
 
 class Lora(_Strict):
     """SDXS's LoRA distillation: how much its notebook trains live and measures, of the shipped one-step student."""
 
-    looks: list[str] = Field(description="styles; the first is the one that placements and ranks are varied on")
-    pairs: int = Field(description="of the teacher with the style, live; the paper makes them as it goes")
-    prompts: int = Field(description="prompts, and pictures behind each metric")
-    rank: int = Field(description="of the student's LoRA; the paper does not give it")
-    ranks: list[int] = Field(description="others that are tried")
-    scales: list[float] = Field(description="of a LoRA while drawing")
+    looks: list[Look] = Field(description="styles; the first is the one that placements and ranks are varied on")
+    pairs: Count = Field(description="of the teacher with the style, live; the paper makes them as it goes")
+    prompts: Count = Field(description="prompts, and pictures behind each metric")
+    rank: Count = Field(description="of the student's LoRA; the paper does not give it")
+    ranks: list[Count] = Field(description="others that are tried")
+    scales: list[Number] = Field(description="of a LoRA while drawing")
     matching: TrainSettings = Field(description="of a warm-up, where there is one")
     scores: TrainSettings = Field(description="of score distillation; the paper's batches are of 1,024 to 2,048")
 
@@ -115,29 +142,29 @@ class Lora(_Strict):
 class Control(_Strict):
     """ControlNets of SDXS: how much 13_controlnet trains live and measures."""
 
-    pairs: int = Field(description="of the teacher's shipped pairs, the first so many, of which triplets are made")
-    scenes: int = Field(description="held-out scenes whose maps are followed, and pictures behind each metric")
-    spread: int = Field(description="scenes of which several pictures are drawn; Fig. 8 shows two")
-    noises: int = Field(description="pictures of each of those; four in Fig. 8")
-    teacher_steps: int = Field(description="of the teacher with its ControlNet, by UniPC as its pairs were made")
+    pairs: Count = Field(description="of the teacher's shipped pairs, the first so many, of which triplets are made")
+    scenes: Count = Field(description="held-out scenes whose maps are followed, and pictures behind each metric")
+    spread: Count = Field(description="scenes of which several pictures are drawn; Fig. 8 shows two")
+    noises: Count = Field(description="pictures of each of those; four in Fig. 8")
+    teacher_steps: Count = Field(description="of the teacher with its ControlNet, by UniPC as its pairs were made")
     shrinking: TrainSettings = Field(description="of each ControlNet for the small U-Net")
     matching: TrainSettings = Field(description="of each ControlNet of one step, by feature matching")
     scores: TrainSettings = Field(description="of its score distillation; the paper's batches are of 1,024 to 2,048")
-    shares: list[float] = Field(description="of the noise drawn anew that are tried; the paper names none")
-    share: float = Field(description="the one that is used elsewhere")
+    shares: list[Unit] = Field(description="of the noise drawn anew that are tried; the paper names none")
+    share: Unit = Field(description="the one that is used elsewhere")
 
 
 class Ablations(_Strict):
     """The choices of the method, each varied alone."""
 
-    world: str = Field(description="of all of them; an easy one lets many networks be trained to the end")
-    samples: int = Field(description="pictures behind each metric")
-    ranges: list[float] = Field(description="ends of the range of w; the paper tries several, see the notebook")
-    start: int = Field(description="steps of the network that is halved first")
-    until: int = Field(description="steps of the student that is measured")
+    world: World = Field(description="of all of them; an easy one lets many networks be trained to the end")
+    samples: Count = Field(description="pictures behind each metric")
+    ranges: list[Positive] = Field(description="ends of the range of w; the paper tries several, see the notebook")
+    start: Count = Field(description="steps of the network that is halved first")
+    until: Count = Field(description="steps of the student that is measured")
     stage_one: TrainSettings
     halving: TrainSettings
-    heads_channels: tuple[int, ...] = Field(description="channels of the networks of g-abl-weighting")
+    heads_channels: tuple[Count, ...] = Field(description="channels of the networks of g-abl-weighting")
     heads: TrainSettings
 
 
@@ -146,19 +173,21 @@ class Profile(_Strict):
 
     name: str
     about: str
-    world: str
-    ws: list[float]
-    steps: list[int]
-    baseline_steps: list[int] = Field(description="steps of the plain samplers, beyond those of the students")
+    world: World
+    ws: Strengths
+    steps: Counts
+    baseline_steps: list[Count] = Field(description="steps of the plain samplers, beyond those of the students")
     sizes: Sizes
     toy: TrainSettings
     stage_one: TrainSettings = Field(description="live stage one: the first steps, from the teacher")
-    halving_start: int = Field(description="steps of stage one's student, halved first; the paper's: 1,024, we recall")
+    halving_start: Count = Field(
+        description="steps of stage one's student, halved first; the paper's: 1,024, we recall"
+    )
     halving: TrainSettings
     halving_last: TrainSettings = Field(description="the halvings to 2 and to 1 step, which take twice as long")
-    reuse: int = Field(ge=1, description="updates that a batch of a halving and its target serve")
+    reuse: Count = Field(ge=1, description="updates that a batch of a halving and its target serve")
     hardness: Hardness
-    single_w: list[float] = Field(description="strengths that get a chain of students of their own")
+    single_w: list[Number] = Field(description="strengths that get a chain of students of their own")
     sensitivity: TrainSettings = Field(description="one halving, repeated with one setting changed at a time")
     ablations: Ablations
     transfer: Transfer
@@ -176,6 +205,11 @@ class Profile(_Strict):
     def extractor(self) -> str:
         """The shipped network behind the metrics."""
         return self.world if self.world in REAL else "scenes"
+
+    @property
+    def data(self) -> str:
+        """What results call their data: the world; of real data also the hash of its pictures."""
+        return data_name(self.world)
 
     @property
     def suffix(self) -> str:
@@ -223,22 +257,32 @@ def names() -> list[str]:
 def load(name: str, dataset: str = "") -> Profile:
     """A profile by name, DISTILL_PROFILE overrides it; for real data (a name of REAL) instead of its world, if named.
 
+    Real data is measured on no more than half of its test pictures, since it is compared with the other half.
+
     Raises:
-        ValueError: there is no such profile or dataset, or the profile's file is not valid.
+        ValueError: there is no such profile or dataset, or the profile's file is not valid; or the files of real data
+            that DISTILL_FOLDER holds are not.
     """
     if dataset and dataset not in REAL:
-        raise ValueError(f"dataset={dataset!r} is unknown; choose one of {', '.join(REAL)}, or leave it empty")
+        raise ValueError(f"dataset={short(dataset)} is unknown; choose one of {', '.join(REAL)}, or leave it empty")
     name = os.environ.get("DISTILL_PROFILE") or name
     if name not in names():
-        raise ValueError(f"profile={name!r} is unknown; choose one of {', '.join(names())}")
+        raise ValueError(f"profile={short(name)} is unknown; choose one of {', '.join(names())}")
+    settings = read_yaml(_FOLDER / f"{name}.yaml")
+    if "name" in settings:
+        raise ValueError(f"{name}.yaml: name is that of the file; remove it")
     try:
-        settings = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text())
-        if dataset:
-            settings |= {"world": dataset, "hardness": settings["hardness"] | {"worlds": [dataset]}}
-            for sizes in (settings["sizes"], settings["hardness"]):  # two sets of test pictures, of 10,000 in all
-                sizes["samples"] = min(sizes["samples"], 5000)
-        return Profile(name=name, **settings)
+        profile = Profile.model_validate(settings | {"name": name})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "settings"
-        raise ValueError(f"{name}.yaml: {where}: {first['msg']}") from error
+        raise ValueError(sentence(error, f"{name}.yaml")) from error
+    return _of_real_data(profile, dataset) if dataset else profile
+
+
+def _of_real_data(profile: Profile, dataset: str) -> Profile:
+    half = 5000  # of the test pictures of Fashion-MNIST and of CIFAR-10
+    if os.environ.get("DISTILL_FOLDER"):
+        half = max(1, len(load_pictures(DatasetSpec(name=dataset, split="test"))) // 2)
+    of = lambda part: {"samples": min(part.samples, half)}  # noqa: E731
+    sizes = profile.sizes.model_copy(update=of(profile.sizes))
+    hardness = profile.hardness.model_copy(update=of(profile.hardness) | {"worlds": [dataset]})
+    return profile.model_copy(update={"world": dataset, "sizes": sizes, "hardness": hardness})

@@ -9,6 +9,7 @@ is never named. What two objects are is held as attributes (2, 4), from which pr
 
 import difflib
 import re
+import unicodedata
 from collections import Counter
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from distill_lib.messages import short
 from distill_lib.noise import uniform
 from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES, Scenes, SceneSpec
 
@@ -34,6 +36,7 @@ __all__ = [
     "tokenizer",
 ]
 
+_LONGEST, _TOLD = 40, 3  # characters of an unknown word, and such words, that an error names
 _SMALL = {1: 0.42 + 0.28 / 3, 2: 0.39}  # below this size, by the number of named objects
 PHRASINGS = (
     "{left} left of {right}",
@@ -154,13 +157,23 @@ def _merges() -> list[tuple[str, str]]:
 
 
 def check_prompt(prompt: str) -> None:
-    """Refuse a prompt with words that no caption has.
+    """Refuse a prompt with words that no caption has, or with more of them than the text encoder reads.
 
     Raises:
-        ValueError: names each such word and the nearest known ones.
+        ValueError: names the first few such words and the nearest known ones, or the number of words.
     """
-    unknown = [word for word in re.findall(r"[^\s.]+", prompt.lower()) if word not in WORDS]
+    if not isinstance(prompt, str):
+        raise ValueError(f"the prompt {short(prompt)} is of type {type(prompt).__name__}; write it as text")
+    odd = next((c for c in prompt if unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r"), "")
+    if odd:
+        raise ValueError(f"the prompt {short(prompt)} holds the character {short(odd)}, which is no text; remove it")
+    words = re.findall(r"[^\s.]+", prompt.lower())
+    unknown = [*dict.fromkeys(word for word in words if word not in WORDS)]
     if unknown:
-        near = {word: difflib.get_close_matches(word, WORDS, 3, 0.4) or list(COLORS)[:3] for word in unknown}
-        told = "; ".join(f"{word!r} (did you mean {', '.join(found)}?)" for word, found in near.items())
-        raise ValueError(f"the prompt holds words that the text encoder has never seen: {told}")
+        near = {word: difflib.get_close_matches(word[:_LONGEST], WORDS, 3, 0.4) for word in unknown[:_TOLD]}
+        near = {word: found or list(COLORS)[:3] for word, found in near.items()}
+        told = "; ".join(f"{short(word, _LONGEST)} (did you mean {', '.join(found)}?)" for word, found in near.items())
+        more = f"; and {len(unknown) - _TOLD} more" if len(unknown) > _TOLD else ""
+        raise ValueError(f"the prompt holds words that the text encoder has never seen: {told}{more}")
+    if len(words) > LENGTH - 2:
+        raise ValueError(f"the prompt has {len(words)} words, of which the text encoder reads {LENGTH - 2}; shorten it")

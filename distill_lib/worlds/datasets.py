@@ -1,27 +1,42 @@
 """Pictures with classes, from the embedded world or from a folder, by one door: `load(DatasetSpec(...))`.
 
 The world is rendered once and kept in `runs/cache`, so that a training step only looks pictures up. Real data is read
-from the folder that the specification names, or else the environment variable DISTILL_FOLDER.
+from the folder that the specification names, or else the environment variable DISTILL_FOLDER, and is told apart by a
+hash of its content: a run or a cache of one folder is never found again for another.
 """
 
-import gzip
+import hashlib
 import os
-import struct
-import zlib
+from collections.abc import Callable, Sized
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.nn.functional import pad
 
+from distill_lib.messages import place, short
 from distill_lib.models import to_patches
 from distill_lib.store import cached
+from distill_lib.worlds.files import cifar10, entries, fashion_mnist
+from distill_lib.worlds.folders import image_folder
 from distill_lib.worlds.scenes import Scenes, SceneSpec, class_names, draw_scenes, render
 
-__all__ = ["REAL", "WORLDS", "DatasetSpec", "Pictures", "load", "render_pictures", "rendered_once"]
+__all__ = [
+    "LEAST_HELD_OUT",
+    "REAL",
+    "WORLDS",
+    "DatasetSpec",
+    "Pictures",
+    "check_real",
+    "data_name",
+    "fingerprint",
+    "identity",
+    "load",
+    "render_pictures",
+    "rendered_once",
+]
 
 WORLDS = {
     "plain": SceneSpec(texture=0, tiles=0, clutter=0),
@@ -36,11 +51,16 @@ WORLDS = {
 """The named settings of the world, easiest first; `sketch` is `textured` drawn by hand, `captioned` has two objects
 and two other looks, `icons` are small enough that many networks can be trained on them."""
 
-REAL = ("fashion_mnist", "cifar10", "folder")
+_READERS: dict[str, Callable[[Path, str], tuple[Tensor, Tensor, tuple[str, ...]]]] = {
+    "fashion_mnist": fashion_mnist,
+    "cifar10": cifar10,
+    "folder": image_folder,
+}
+REAL = tuple(_READERS)
 """The kinds of real data."""
+LEAST_HELD_OUT = 64
+"""Test pictures of real data at least: two sets of them are compared with each other, of 32 in the smallest profile."""
 
-_FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
-_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CHUNK = 32  # scenes rendered at a time: small enough that the rays stay in the processor's cache
 
 
@@ -60,12 +80,17 @@ class DatasetSpec:
 
 @dataclass(frozen=True)
 class Pictures:
-    """image (N, 3, R, R) uint8, label (N,) int64, and what the classes are called."""
+    """image (N, 3, R, R) uint8, label (N,) int64, and what the classes are called.
+
+    `fingerprint` is of real data alone, of all pictures that the split holds, however many of them are here; what a
+    world shows follows from its name, seed and code.
+    """
 
     image: Tensor
     label: Tensor
     names: tuple[str, ...]
     spec: DatasetSpec = field(default_factory=DatasetSpec)
+    fingerprint: str = ""
 
     def __len__(self) -> int:
         return len(self.image)
@@ -87,15 +112,59 @@ def load(spec: DatasetSpec) -> Pictures:
         tensors = cached("pictures", key, lambda: _render_all(spec), __name__)
         return Pictures(tensors["image"], tensors["label"], tuple(class_names(WORLDS[spec.name])), spec)
     if spec.name not in REAL:
-        raise ValueError(f"dataset={spec.name!r} is unknown; choose one of {', '.join([*WORLDS, *REAL])}")
+        raise ValueError(f"dataset={short(spec.name)} is unknown; choose one of {', '.join([*WORLDS, *REAL])}")
+    if spec.count < 1:
+        raise ValueError(f"count={spec.count} leaves no pictures; take 1 or more")
     if spec.split not in ("train", "test"):
-        raise ValueError(f"split={spec.split!r} is unknown; choose train or test")
-    where = spec.folder or os.environ.get("DISTILL_FOLDER", "")
-    if not where or not Path(where).is_dir():
-        raise ValueError(f"dataset={spec.name!r} needs a folder of its files; {where!r} is not a folder")
-    read = dict(zip(REAL, (_fashion_mnist, _cifar10, _image_folder), strict=True))[spec.name]
-    image, label, names = read(Path(where), spec.split)
-    return Pictures(image[: spec.count], label[: spec.count], tuple(names), spec)
+        raise ValueError(f"split={short(spec.split)} is unknown; choose train or test")
+    image, label, names, fingerprint = _read(spec.name, spec.folder, spec.split)
+    return Pictures(image[: spec.count], label[: spec.count], names, spec, fingerprint)
+
+
+def fingerprint(name: str, folder: str = "", split: str = "train") -> str:
+    """Hash of all pictures, classes and names of a split of real data, 12 hexadecimal digits; raises as `load`."""
+    return load(DatasetSpec(name=name, folder=folder, split=split)).fingerprint
+
+
+def data_name(world: str) -> str:
+    """What results call their data: a world's name; of real data also the fingerprints of training and test pictures.
+
+    Raises:
+        ValueError: real data that cannot be read, as `load`.
+    """
+    if world not in REAL:
+        return world
+    return f"{world}-{fingerprint(world)}-{fingerprint(world, split='test')}"
+
+
+def identity(pictures: Sized) -> Any:
+    """What the key of a run says of its pictures: how many; of `Pictures` which, and of real data its fingerprint."""
+    if not isinstance(pictures, Pictures):
+        return len(pictures)
+    which = {"name": pictures.spec.name, "seed": pictures.spec.seed, "count": len(pictures)}
+    return which | ({"data": pictures.fingerprint} if pictures.fingerprint else {})
+
+
+def check_real(dataset: str, folder: str) -> Path:
+    """Read real data once, so that whatever is wrong with it is said before anything runs.
+
+    Returns:
+        The folder, absolute.
+
+    Raises:
+        ValueError: unknown kind, no folder, files that cannot be used, or too few test pictures.
+    """
+    if dataset not in REAL:
+        raise ValueError(f"DATASET={short(dataset)} is unknown; choose one of {', '.join(REAL)}")
+    where = _folder(dataset, folder)
+    load(DatasetSpec(name=dataset, folder=str(where)))
+    count = len(load(DatasetSpec(name=dataset, folder=str(where), split="test")))
+    if count < LEAST_HELD_OUT:
+        tenth = ", a tenth of each class unless there is a folder test/" if dataset == "folder" else ""
+        raise ValueError(
+            f"{place(where)} has {count} test pictures{tenth}; metrics need {LEAST_HELD_OUT} or more, so add pictures"
+        )
+    return where
 
 
 def render_pictures(spec: SceneSpec, seed: int, index: Tensor) -> tuple[Tensor, Scenes]:
@@ -117,61 +186,40 @@ def _render_all(spec: DatasetSpec) -> dict[str, Tensor]:
     return {"image": image, "label": scenes.labels(WORLDS[spec.name])}
 
 
-def _find(folder: Path, stem: str, what: str) -> bytes:
-    for name in (stem, f"{stem}.gz"):
-        for path in sorted(folder.rglob(name)):
-            try:
-                return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-            except (EOFError, OSError, zlib.error) as error:
-                raise ValueError(f"{path} cannot be read, {stem} is broken: {error}; fetch it again") from error
-    raise ValueError(f"{what} is incomplete: {stem} (or {stem}.gz) is missing below {folder}")
+def _folder(name: str, folder: str) -> Path:
+    """The folder of real data, absolute; by the environment unless it is named."""
+    where = os.path.expanduser(folder or os.environ.get("DISTILL_FOLDER", ""))
+    if not where or not os.path.isdir(where):
+        raise ValueError(
+            f"dataset={name!r} needs a folder of its files (FOLDER=..); {short(where, 120)} is not a folder"
+        )
+    return Path(where).resolve()
 
 
-def _fashion_mnist(folder: Path, split: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-    """The IDX files of Fashion-MNIST, 28 x 28 grey, padded to 32 x 32 and repeated to three channels."""
-    stem = {"train": "train", "test": "t10k"}[split]
-    hint = "Fashion-MNIST (Debian: apt install dataset-fashion-mnist; elsewhere: torchvision.datasets.FashionMNIST)"
-    raw = _find(folder, f"{stem}-images-idx3-ubyte", hint)
-    labels = _find(folder, f"{stem}-labels-idx1-ubyte", hint)
-    magic, count, rows, columns = struct.unpack(">4I", raw[:16])
-    if magic != 2051 or len(raw) != 16 + count * rows * columns:
-        raise ValueError(f"{stem}-images-idx3-ubyte below {folder} is truncated or not an IDX file; fetch it again")
-    if len(labels) != 8 + count:
-        raise ValueError(f"{stem}-labels-idx1-ubyte below {folder} does not hold {count} labels; fetch it again")
-    image = torch.frombuffer(bytearray(raw[16:]), dtype=torch.uint8).reshape(count, 1, rows, columns)
-    image = pad(image, (2, 2, 2, 2)).expand(-1, 3, -1, -1).contiguous()
-    return image, torch.frombuffer(bytearray(labels[8:]), dtype=torch.uint8).long(), _FASHION
+def _read(name: str, folder: str, split: str) -> tuple[Tensor, Tensor, tuple[str, ...], str]:
+    where = _folder(name, folder)
+    return _read_once(name, where, split, _stamp(where))
 
 
-def _cifar10(folder: Path, split: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-    """CIFAR-10's binary version (data_batch_1.bin .., test_batch.bin): a label byte, then 3 x 32 x 32 bytes."""
-    names = {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_batch.bin"]}[split]
-    raw = b"".join(_find(folder, name, "CIFAR-10, binary version") for name in names)
-    if len(raw) % 3073:
-        raise ValueError(f"CIFAR-10 below {folder} is truncated: {len(raw)} bytes are no multiple of 3073")
-    rows = torch.frombuffer(bytearray(raw), dtype=torch.uint8).reshape(-1, 3073)
-    return rows[:, 1:].reshape(-1, 3, 32, 32).contiguous(), rows[:, 0].long(), _CIFAR10
+@lru_cache(maxsize=2)
+def _read_once(name: str, folder: Path, split: str, stamp: str) -> tuple[Tensor, Tensor, tuple[str, ...], str]:
+    """Pictures, classes and names of a split, and their hash; kept while the files stay as `stamp` says."""
+    image, label, names = _READERS[name](folder, split)
+    digest = hashlib.sha256(repr((tuple(image.shape), names)).encode())
+    digest.update(image.numpy())
+    digest.update(label.numpy())
+    return image, label, names, digest.hexdigest()[:12]
 
 
-def _image_folder(folder: Path, split: str, resolution: int = 32) -> tuple[Tensor, Tensor, list[str]]:
-    """One sub-folder a class; pictures are cropped to a square and scaled to 32 x 32. Every tenth is a test picture."""
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir())
-    images, labels = [], []
-    for label, name in enumerate(names):
-        paths = [p for p in (folder / name).iterdir() if p.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp"}]
-        for number, path in enumerate(sorted(paths)):
-            if (number % 10 == 9) != (split == "test"):
-                continue
-            try:
-                picture = Image.open(path).convert("RGB")
-            except OSError as error:
-                raise ValueError(f"{path} is no readable picture: {error}; remove or replace it") from error
-            side = min(picture.size)
-            left, top = (picture.width - side) // 2, (picture.height - side) // 2
-            picture = picture.crop((left, top, left + side, top + side)).resize((resolution, resolution), Image.LANCZOS)
-            images.append(torch.from_numpy(np.array(picture)).movedim(2, 0))
-            labels.append(label)
-    if not images:
-        few = " (every tenth of a class is for testing)" if split == "test" else ""
-        raise ValueError(f"no pictures in {folder}{few}: it should hold one sub-folder of .png or .jpg files a class")
-    return torch.stack(images), torch.tensor(labels), names
+def _stamp(folder: Path) -> str:
+    """Hash of the paths, sizes and times of all files below a folder."""
+    digest, todo = hashlib.sha256(), [folder]
+    while todo:
+        for entry in entries(todo.pop()):
+            if entry.is_dir(follow_symlinks=False):
+                todo.append(Path(entry.path))
+            else:
+                # of a link that leads nowhere its own: the reader says what is wrong with it
+                about = os.stat(entry.path, follow_symlinks=os.path.exists(entry.path))
+                digest.update(os.fsencode(entry.path) + b"\0%d %d\0" % (about.st_size, about.st_mtime_ns))
+    return digest.hexdigest()
