@@ -78,7 +78,7 @@ def held_out(world: str, n: int, part: int = 0) -> Tensor:
         return image[mixed[part * n : (part + 1) * n]]
     spec = {"world": world, "n": n, "part": part}
     make = lambda: {"image": render_pictures(WORLDS[world], 1000 + part, torch.arange(n))[0]}  # noqa: E731
-    return cached("held-out", spec, make, "distill_lib.worlds.datasets")["image"]
+    return cached("held-out", spec, make, render_pictures)["image"]
 
 
 def check_strengths(ws: Iterable[float], w_max: float) -> None:
@@ -143,7 +143,7 @@ def samples_of(net: Network, n_steps: int, w: float, n: int, seed: int = 0, meth
     def make() -> dict[str, Tensor]:
         return {"image": sample_pictures(net, n_steps, w, classes(n, net.null), seed, method)}
 
-    return cached("samples", spec, make, __name__)["image"]
+    return cached("samples", spec, make, sample_pictures)["image"]
 
 
 class Measured:

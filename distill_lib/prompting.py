@@ -100,7 +100,7 @@ def real_pictures(world: str, n: int, part: int = 0, unseen: bool = False) -> tu
     index = (names_held_out(asked) == unseen).nonzero()[:n, 0]
     make = lambda: {"image": render_pictures(WORLDS[world], 1000 + part, index)[0]}  # noqa: E731
     spec = {"world": WORLDS[world], "n": n, "part": part, "unseen": unseen}
-    return cached("real", spec, make, __name__)["image"], asked[index]
+    return cached("real", spec, make, real_pictures)["image"], asked[index]
 
 
 class Prompted:
@@ -162,7 +162,7 @@ class Prompted:
         key = tuple(spec.values())
         image = self._kept.pop(key, None)
         if image is None:
-            image = cached("prompted", spec, make, __name__)["image"]
+            image = cached("prompted", spec, make, Prompted)["image"]
         self._kept[key] = image  # the very tensor again, so that a reader reads it once; the last asked for at the end
         while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > _KEPT:
             del self._kept[next(iter(self._kept))]

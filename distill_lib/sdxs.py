@@ -27,6 +27,7 @@ from distill_lib.losses.denoising import mean_square
 from distill_lib.losses.feature_matching import feature_matching_loss
 from distill_lib.losses.one_step import square_loss
 from distill_lib.losses.reconstruction import coarse_loss, l1_loss, perceptual_loss
+from distill_lib.matchers import ConvMatcher
 from distill_lib.methods.adversarial_tuning import (
     ProjectedCritic,
     Tuned,
@@ -100,7 +101,7 @@ def decoded(pairs: Pairs) -> Tensor:
     told = pairs.told
     spec = {"told": told.fingerprint, "x": hashlib.sha256(pairs.x.contiguous().numpy().tobytes()).hexdigest()}
     make = lambda: {"image": torch.cat([told.pictures(z.float()).cpu() for z in pairs.x.split(64)])}  # noqa: E731
-    return cached("decoded", spec, make, "distill_lib.pipelines")["image"]
+    return cached("decoded", spec, make, TextToImage)["image"]
 
 
 class Remembered:
@@ -180,7 +181,7 @@ def tiny_decoder(
     players = TinyPlayers(tiny, Critic())
     how = {"loss": loss, "factor": factor, "fooling": fooling, "alone": alone, "width": width, "blocks": blocks}
     config = {"settings": settings, "pairs": len(pairs)} | how | parents
-    run = Run("tiny-decoder", config, "distill_lib.methods.tiny_decoder", "distill_lib.matchers")
+    run = Run("tiny-decoder", config, tiny_decoder, ConvMatcher)
     net = Bare(players)
     training = train_tiny_decoder(net, pairs.x, decoded(pairs), settings, run, distance, fooling, alone)
     curve = finish(net, training, run, f"tiny decoder, {loss}")
@@ -208,7 +209,7 @@ def small_unet(
     student = cut_network(told, inherit, settings.seed)
     how = {"inherit": inherit, "lambda_f": lambda_f, "denoising": denoising, "cut": CUT}
     config = {"settings": settings, "pairs": len(pairs)} | how | parents
-    run = Run("small-unet", config, "distill_lib.methods.unet_distillation")
+    run = Run("small-unet", config, small_unet)
     data = Latents(pairs.x, pairs.prompts, told)
     training = distill_unet(student, told.network, data, settings, run, lambda_f, denoising)
     return Halved(student, finish(student, training, run, "small U-Net"), run)
@@ -278,7 +279,7 @@ def one_step_loss(
 def regressed(student: Network, pairs: Pairs, cost: Matching, about: dict[str, Any], settings: TrainSettings) -> Halved:
     """A student trained on pairs to one step by a loss; `about` says what tells this training from others."""
     config = {"settings": settings, "pairs": len(pairs)} | about
-    run = Run("one-step", config, "distill_lib.methods.pair_regression", __name__)
+    run = Run("one-step", config, regressed)
     title = f"one step, {about.get('loss', '')}"
     return Halved(student, finish(student, train_on_pairs(student, pairs, settings, run, cost), run, title), run)
 
@@ -306,7 +307,7 @@ def scored(
     student.module.requires_grad_(True)
     team = Team(student, online)
     config = {"settings": settings, "pairs": len(pairs), "segment": segment, "w": w} | how | about
-    run = Run("scored", config, "distill_lib.methods.score_distillation", __name__)
+    run = Run("scored", config, scored)
     training = distill_scores(team, teacher, pairs, settings, run, matching=cost, segment=segment, w=w, **how)
     curve = finish(team, training, run, "score distillation")
     return Halved(student, curve, run)
@@ -329,7 +330,7 @@ def textured(
     add_low_rank(student, rank)
     tuned = Tuned(student, ProjectedCritic(channels))
     config = {"settings": settings, "pairs": len(pairs), "rank": rank} | about
-    run = Run("textured", config, "distill_lib.methods.adversarial_tuning", __name__)
+    run = Run("textured", config, textured)
     curve = finish(tuned, tune_adversarially(tuned, see, pairs, settings, run), run, "adversarial tuning")
     merge_low_rank(student)
     return Halved(student, curve, run)

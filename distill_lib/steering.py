@@ -96,7 +96,7 @@ def drawn(system: System, prompts: list[str], seen: Tensor | None = None, seed: 
         how = system.n_steps, system.w, _told(system, prompts, seen), seed, system.method
         return {"image": sample_pictures(net, *how)}
 
-    return cached("steered", spec, make, __name__)["image"]
+    return cached("steered", spec, make, drawn)["image"]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Steered:
         def make() -> dict[str, Tensor]:
             return dict(zip(("image", "depth", "mask"), rendered(spec, some), strict=True))
 
-        found = cached("scenes-steered", {"world": spec, "n": n, "seed": seed}, make, "distill_lib.geometry")
+        found = cached("scenes-steered", {"world": spec, "n": n, "seed": seed}, make, rendered)
         return cls(told, **found, asked=asked[index], readers=readers)
 
     @property

@@ -66,7 +66,7 @@ def transfer(up: Leg, down: Leg, image: Tensor, label: Tensor, w: float = 0.0, t
         z_T = encode(denoiser(up[0], told, 0.0), x, up[1])
         return sample(denoiser(down[0], wanted, w), z_T, down[1])
 
-    return cached("transfer", spec, lambda: {"image": in_batches(down[0], len(image), draw)}, __name__)["image"]
+    return cached("transfer", spec, lambda: {"image": in_batches(down[0], len(image), draw)}, transfer)["image"]
 
 
 def unrelated(down: Leg, label: Tensor, w: float, seed: int = 0) -> Tensor:

@@ -16,6 +16,7 @@ from distill_lib.methods.step_halving import halve_down
 from distill_lib.methods.teacher import train_teacher
 from distill_lib.metrics import Reader
 from distill_lib.models import Network, build_unet, student_of
+from distill_lib.noise import normal
 from distill_lib.store import Run
 from distill_lib.training import TrainSettings, finish
 from distill_lib.worlds.datasets import WORLDS, DatasetSpec, Pictures, load, render_pictures
@@ -143,10 +144,10 @@ def test_a_teacher_and_a_student_of_cifar10_go_through_the_same_code(tmp_path, r
     pictures = load(DatasetSpec(name="cifar10"))
     teacher = Network(build_unet(resolution=32, n_classes=10, channels=(16, 32)))
     how = TrainSettings(steps=2, batch_size=8, lr=1e-3, warmup=1)
-    run = Run("test", {"name": "cifar"}, "distill_lib.noise")
+    run = Run("test", {"name": "cifar"}, normal)
     finish(teacher, train_teacher(teacher, pictures, how, run), run, "teacher")
     student = Network(student_of(teacher.module))
-    run = Run("test", {"name": "stage one"}, "distill_lib.noise")
+    run = Run("test", {"name": "stage one"}, normal)
     finish(student, distill_guidance(student, teacher, pictures, how, run), run, "stage one")
     chain = halve_down(student, run.key, 4, pictures, how.with_seed)
     reader = Reader(Extractor(10, 4).eval())

@@ -54,6 +54,18 @@ def imports(path):
                 yield name.removeprefix("distill_lib.")
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_nothing_is_imported_by_a_name_made_at_run_time(name):
+    tree = ast.parse(FILES[name].read_text())
+    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    named |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            named |= {alias.name for alias in node.names} | {getattr(node, "module", None)}
+    # `importlib.metadata` reads versions and `importlib.resources` files: neither imports
+    assert named.isdisjoint({"__import__", "importlib", "import_module", "runpy", "run_module", "pkgutil"})
+
+
 def test_the_reading_order_names_every_module_once():
     assert len(set(READING_ORDER)) == len(READING_ORDER)
     assert set(FILES) == set(READING_ORDER)

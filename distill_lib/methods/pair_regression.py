@@ -77,7 +77,7 @@ def teacher_pairs(
 
         spec = {"teacher": name, "prompts": [prompts[i] for i in numbers.tolist()], "first": numbers[0].item()}
         spec |= {"steps": n_steps, "w": w, "seed": seed, "bf16": net.bf16, "solver": solver}
-        found.append(cached("pairs", spec, make, __name__)["x"])
+        found.append(cached("pairs", spec, make, teacher_pairs)["x"])
     return Pairs(torch.cat(found), prompts, told, seed)
 
 

@@ -84,7 +84,7 @@ def load(spec: DatasetSpec) -> Pictures:
     """
     if spec.name in WORLDS:
         key = {"name": spec.name, "count": spec.count, "seed": spec.seed} | asdict(WORLDS[spec.name])
-        tensors = cached("pictures", key, lambda: _render_all(spec), __name__)
+        tensors = cached("pictures", key, lambda: _render_all(spec), load)
         return Pictures(tensors["image"], tensors["label"], tuple(class_names(WORLDS[spec.name])), spec)
     if spec.name not in REAL:
         raise ValueError(f"dataset={spec.name!r} is unknown; choose one of {', '.join([*WORLDS, *REAL])}")
@@ -108,7 +108,7 @@ def render_pictures(spec: SceneSpec, seed: int, index: Tensor) -> tuple[Tensor, 
 def rendered_once(spec: SceneSpec, seed: int, count: int) -> tuple[Tensor, Scenes]:
     """`render_pictures` of the first `count` scenes of a seed; the pictures are kept in `runs/cache`."""
     make = lambda: {"image": render_pictures(spec, seed, torch.arange(count))[0]}  # noqa: E731
-    image = cached("scenes", {"spec": spec, "seed": seed, "count": count}, make, __name__)["image"]
+    image = cached("scenes", {"spec": spec, "seed": seed, "count": count}, make, render_pictures)["image"]
     return image, draw_scenes(spec, seed, torch.arange(count))
 
 
