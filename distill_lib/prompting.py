@@ -21,13 +21,12 @@ from torch.nn import Module
 from transformers import CLIPModel, CLIPProcessor
 
 from distill_lib.attributes import attribute_accuracy, prompt_accuracy, read_attributes
-from distill_lib.evaluation import STOCHASTIC, sample_pictures
+from distill_lib.evaluation import sample_pictures
 from distill_lib.extractor import weights_name
 from distill_lib.metrics import Reader, fid, laplacian_variance, paired, quality
 from distill_lib.models import Network, home
 from distill_lib.pipelines import TextToImage
 from distill_lib.samplers import nfe
-from distill_lib.solvers import SOLVERS
 from distill_lib.store import cached
 from distill_lib.text import Clip
 from distill_lib.worlds.captions import attributes, drawn_attributes, names_held_out, say, tokenizer
@@ -148,16 +147,20 @@ class Prompted:
             )
         return self._states
 
-    def pictures(self, net: Network, n_steps: int, w: float, method: str = "ours-D") -> Tensor:
-        """Pictures uint8 (n, 3, R, R) of the prompts by the sampler of `method`; kept by the weights they came from."""
+    def pictures(self, net: Network, n_steps: int, w: float, sampler: str = "ddim") -> Tensor:
+        """Pictures uint8 (n, 3, R, R) of the prompts by a sampler; kept by the weights that they came from.
+
+        Raises:
+            ValueError: `solvers.SAMPLERS` has no such sampler.
+        """
         words = hashlib.sha256("\n".join(self.prompts).encode()).hexdigest()[:12]
         spec = {"net": weights_name(net.module, "net"), "steps": n_steps, "w": w, "prompts": words}
-        spec |= {"sampler": method if method in (*STOCHASTIC, *SOLVERS) else "deterministic"}
-        spec |= {"seed": self.seed, "bf16": net.bf16, "predicts": net.predicts, "told": self.told.fingerprint}
-        spec |= {"decoder": getattr(net.decode, "name", "")}  # of its own, as SDXS has one
+        spec |= {"sampler": sampler, "seed": self.seed, "bf16": net.bf16, "predicts": net.predicts}
+        # a decoder of its own, as SDXS has one
+        spec |= {"told": self.told.fingerprint, "decoder": getattr(net.decode, "name", "")}
 
         def make() -> dict[str, Tensor]:
-            return {"image": sample_pictures(net, n_steps, w, self.states, self.seed, method)}
+            return {"image": sample_pictures(net, n_steps, w, self.states, self.seed, sampler)}
 
         key = tuple(spec.values())
         image = self._kept.pop(key, None)
@@ -191,12 +194,14 @@ class Prompted:
             del values["is"]  # classes of one solid say nothing of two
         return values
 
-    def rows(self, method: str, net: Network, n_steps: int, w: float, truth_w: float | None = None) -> list[Row]:
-        """All metrics of a network's pictures, one row each.
+    def rows(
+        self, method: str, net: Network, n_steps: int, w: float, truth_w: float | None = None, *, sampler: str = "ddim"
+    ) -> list[Row]:
+        """All metrics of a network's pictures, one row each; `method` is their label.
 
         They are compared with the teacher at the same strength, or at truth_w: a network without w may hold guidance.
         """
-        image, truth = self.pictures(net, n_steps, w, method), self.truth(w if truth_w is None else truth_w)
+        image, truth = self.pictures(net, n_steps, w, sampler), self.truth(w if truth_w is None else truth_w)
         values = self.compared(image, truth)
         about = {"method": method, "steps": n_steps, "w": w, "nfe": nfe(n_steps, w, not net.takes_w)}
         return [about | {"metric": m, "value": value, "n": self.n, "seed": self.seed} for m, value in values.items()]
@@ -221,6 +226,6 @@ class Prompted:
             rows += [about | {"metric": metric, "value": value} for metric, value in found.items()]
         return rows
 
-    def measure(self, method: str, nets: dict[int, Network], ws: Iterable[float]) -> list[Row]:
-        """Rows of `method` for the network of each step count, at each strength."""
-        return [row for w in ws for n_steps, net in nets.items() for row in self.rows(method, net, n_steps, w)]
+    def measure(self, method: str, nets: dict[int, Network], ws: Iterable[float], sampler: str = "ddim") -> list[Row]:
+        """Rows labelled `method` for the network of each step count, at each strength."""
+        return [row for w in ws for n, net in nets.items() for row in self.rows(method, net, n, w, sampler=sampler)]

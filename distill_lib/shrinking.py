@@ -206,23 +206,23 @@ def unet_rows(
     method: str,
     net: Network,
     n_steps: int,
-    solver: str,
+    sampler: str,
     repeats: int = 3,
 ) -> list[Row]:
     """Rows of a U-Net: its pictures, its predictions by (4), its weights, and the seconds of one evaluation at batch 1.
 
-    Distances are to the teacher's pictures by the same solver in as many steps, from the same noise.
+    Distances are to the teacher's pictures by the same sampler in as many steps, from the same noise.
 
     Args:
         asked: prompts, judges, and the teacher with its strength.
         probe: latents that it is compared with the teacher on.
         method: name of the rows.
         net: the U-Net behind the teacher's adapter.
-        n_steps, solver: of the pictures; guided, at the strength of `asked`.
+        n_steps, sampler: of the pictures; guided, at the strength of `asked`.
         repeats: timed calls.
     """
     teacher, w = asked.told.network, asked.w
-    image, truth = (asked.pictures(one, n_steps, w, solver) for one in (net, teacher))
+    image, truth = (asked.pictures(one, n_steps, w, sampler) for one in (net, teacher))
     about = {"method": method, "seed": asked.seed}
     rows = picture_rows(asked, image, truth, about | {"steps": n_steps, "w": w, "nfe": nfe(n_steps, w, True)})
     rows += probe.prediction_rows(net, method)

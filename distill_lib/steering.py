@@ -88,12 +88,12 @@ def drawn(system: System, prompts: list[str], seen: Tensor | None = None, seed: 
     net = system.net
     parts = [net.network.module, net.control] if isinstance(net, Controlled) else [net.module]
     spec = {"nets": [weights_name(part, "net") for part in parts], "steps": system.n_steps, "w": system.w}
-    spec |= {"method": system.method, "bf16": net.bf16, "prompts": prompts, "seed": seed}
+    spec |= {"sampler": system.sampler, "bf16": net.bf16, "prompts": prompts, "seed": seed}
     spec |= {"decoder": getattr(net.decode, "name", ""), "text": weights_name(system.told.pipe.text_encoder, "text")}
     spec |= {"seen": "" if seen is None else hashlib.sha256(seen.float().cpu().numpy().tobytes()).hexdigest()}
 
     def make() -> dict[str, Tensor]:
-        how = system.n_steps, system.w, _told(system, prompts, seen), seed, system.method
+        how = system.n_steps, system.w, _told(system, prompts, seen), seed, system.sampler
         return {"image": sample_pictures(net, *how)}
 
     return cached("steered", spec, make, drawn)["image"]
@@ -200,6 +200,6 @@ class Steered:
     def seconds(self, system: System, kind: str, repeats: int, about: Row) -> list[Row]:
         """A row: seconds for one picture, from reading the prompt to decoding."""
         seen = self.maps(kind)[:1] if kind else None
-        net, n_steps, w, method = system.net, system.n_steps, system.w, system.method
-        work = lambda: sample_pictures(net, n_steps, w, _told(system, self.prompts[:1], seen), 0, method)  # noqa: E731
+        net, n_steps, w, by = system.net, system.n_steps, system.w, system.sampler
+        work = lambda: sample_pictures(net, n_steps, w, _told(system, self.prompts[:1], seen), 0, by)  # noqa: E731
         return [about | {"metric": "seconds", "value": median_seconds(work, repeats), "n": 1}]

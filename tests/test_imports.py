@@ -66,6 +66,15 @@ def test_nothing_is_imported_by_a_name_made_at_run_time(name):
     assert named.isdisjoint({"__import__", "importlib", "import_module", "runpy", "run_module", "pkgutil"})
 
 
+def test_samplers_are_called_by_name_in_one_place_alone():
+    """A second dispatch would draw by one sampler and time by another."""
+    drawn = {"sample_stochastic", "sample_ancestral", "sample_consistency"}
+    for name, path in FILES.items():
+        nodes = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom))
+        found = {alias.name for node in nodes for alias in node.names}
+        assert name == "solvers" or found.isdisjoint(drawn), name
+
+
 def test_the_reading_order_names_every_module_once():
     assert len(set(READING_ORDER)) == len(READING_ORDER)
     assert set(FILES) == set(READING_ORDER)
