@@ -23,6 +23,7 @@ from distill_lib.solvers import check_sampler, sample_by
 from distill_lib.store import cached
 from distill_lib.worlds.datasets import REAL, WORLDS, DatasetSpec, Pictures, load, render_pictures
 from distill_lib.worlds.scenes import TEXTURES
+from distill_lib.worlds.seeds import held_out_seed
 
 __all__ = [
     "BATCH",
@@ -62,7 +63,7 @@ def showcase(n_samples: int, n_classes: int, count: int) -> Tensor:
 
 
 def held_out(world: str, n: int, part: int = 0) -> Tensor:
-    """Real pictures that no training has seen, uint8 (n, 3, R, R): seed 1000 + part of a world, or test pictures.
+    """Real pictures that no training has seen, uint8 (n, 3, R, R): of a world, or test pictures.
 
     Raises:
         ValueError: real data has fewer than (part + 1) n test pictures.
@@ -73,8 +74,9 @@ def held_out(world: str, n: int, part: int = 0) -> Tensor:
             raise ValueError(f"{world} has {len(image)} test pictures; {part + 1} sets of samples={n} need more")
         mixed = torch.randperm(len(image), generator=torch.Generator().manual_seed(0))
         return image[mixed[part * n : (part + 1) * n]]
-    spec = {"world": world, "n": n, "part": part}
-    make = lambda: {"image": render_pictures(WORLDS[world], 1000 + part, torch.arange(n))[0]}  # noqa: E731
+    seed = held_out_seed("measured", part)
+    spec = {"world": WORLDS[world], "n": n, "seed": seed}
+    make = lambda: {"image": render_pictures(WORLDS[world], seed, torch.arange(n))[0]}  # noqa: E731
     return cached("held-out", spec, make, render_pictures)["image"]
 
 

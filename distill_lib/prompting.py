@@ -32,6 +32,7 @@ from distill_lib.text import Clip
 from distill_lib.worlds.captions import attributes, drawn_attributes, names_held_out, say, tokenizer
 from distill_lib.worlds.datasets import WORLDS, render_pictures
 from distill_lib.worlds.scenes import draw_scenes
+from distill_lib.worlds.seeds import held_out_seed
 
 __all__ = ["Judges", "Prompted", "alignment", "clip_of", "real_pictures"]
 
@@ -89,16 +90,20 @@ def alignment(clip: Clip, image: Tensor, prompts: list[str]) -> Tensor:
     return torch.cat(parts)
 
 
-def real_pictures(world: str, n: int, part: int = 0, unseen: bool = False) -> tuple[Tensor, Tensor]:
+def real_pictures(
+    world: str, n: int, part: int = 0, unseen: bool = False, use: str = "measured"
+) -> tuple[Tensor, Tensor]:
     """Pictures uint8 (n, 3, R, R) that no training has seen, and their attributes (n, 2, 4), of the content of prompts.
 
-    Those of seed 1000 + part that hold no pair of `worlds.captions.HELD_OUT`, or with `unseen` those that do.
+    Those of seed `part` of a use of `worlds.seeds.HELD_OUT_SEEDS` that hold no pair of `worlds.captions.HELD_OUT`, or
+    with `unseen` those that do.
     """
-    scenes = draw_scenes(WORLDS[world], 1000 + part, torch.arange(8 * n + 64))
+    seed = held_out_seed(use, part)
+    scenes = draw_scenes(WORLDS[world], seed, torch.arange(8 * n + 64))
     asked = attributes(scenes, WORLDS[world])
     index = (names_held_out(asked) == unseen).nonzero()[:n, 0]
-    make = lambda: {"image": render_pictures(WORLDS[world], 1000 + part, index)[0]}  # noqa: E731
-    spec = {"world": WORLDS[world], "n": n, "part": part, "unseen": unseen}
+    make = lambda: {"image": render_pictures(WORLDS[world], seed, index)[0]}  # noqa: E731
+    spec = {"world": WORLDS[world], "n": n, "seed": seed, "unseen": unseen}
     return cached("real", spec, make, real_pictures)["image"], asked[index]
 
 

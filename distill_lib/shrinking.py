@@ -31,6 +31,7 @@ from distill_lib.prompting import Prompted
 from distill_lib.pruning import Cut, pruned_config
 from distill_lib.samplers import nfe
 from distill_lib.schedules import add_noise
+from distill_lib.worlds.seeds import held_out_seed
 
 __all__ = [
     "DECODERS",
@@ -47,7 +48,6 @@ __all__ = [
 
 Row = dict[str, Any]
 Ask = Callable[[Tensor, Tensor, Tensor], Tensor]
-_HELD_BACK = 700  # seed of noise, beside which those of shipped pairs lie far
 _BATCH = 64
 
 DECODERS: dict[str, dict[str, Any]] = {
@@ -74,7 +74,7 @@ def held_back(name: str, told: TextToImage, prompts: list[str], seed: int = 0) -
         ValueError: no pairs of this name are shipped.
     """
     made = pretrained.made(f"pairs-{name}")["config"]
-    how = made["teacher_steps"], made["w"], _HELD_BACK + seed, told.fingerprint, made["solver"]
+    how = made["teacher_steps"], made["w"], held_out_seed("pairs", seed), told.fingerprint, made["solver"]
     return teacher_pairs(told, prompts, *how)
 
 

@@ -36,6 +36,7 @@ from distill_lib.worlds.captions import attributes, names_held_out, say
 from distill_lib.worlds.controls import control_map, edge_map
 from distill_lib.worlds.datasets import WORLDS
 from distill_lib.worlds.scenes import COLORS, TEXTURES, Scenes, draw_scenes
+from distill_lib.worlds.seeds import held_out_seed
 
 __all__ = ["Readers", "Steered", "diversity", "drawn", "recoloured"]
 
@@ -117,8 +118,8 @@ class Steered:
     @classmethod
     def of(cls, told: TextToImage, world: str, n: int, seed: int, readers: Readers) -> "Steered":
         """n scenes that no training has seen, none with a pair of `worlds.captions.HELD_OUT`."""
-        spec = WORLDS[world]
-        scenes = draw_scenes(spec, 7000 + seed, torch.arange(2 * n + 32))
+        spec, seed = WORLDS[world], held_out_seed("steered", seed)
+        scenes = draw_scenes(spec, seed, torch.arange(2 * n + 32))
         asked = attributes(scenes, spec)
         index = (~names_held_out(asked)).nonzero()[:n, 0]
         some = Scenes(**{name: column[index] for name, column in vars(scenes).items()})

@@ -54,9 +54,7 @@ def test_each_of_our_samplers_is_found_by_its_name():
 
 def test_an_unknown_sampler_is_refused():
     data, z_T = gaussian()
-    with pytest.raises(
-        ValueError, match="sampler='ours-D' is unknown; choose one of ddim, stochastic, anc"
-    ):
+    with pytest.raises(ValueError, match="sampler='ours-D' is unknown; choose one of ddim, stochastic, anc"):
         sample_by("ours-D", data, z_T, 8, no_noise)
 
 
