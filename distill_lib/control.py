@@ -176,7 +176,7 @@ def taught(
         about: what tells it from others.
         drop: share of samples whose prompt is left out, so that the map has to be read.
     """
-    run = Run("controlnet", {"settings": settings, "data": len(data), "drop": drop} | about | _code(), taught)
+    run = Run("controlnet", {"settings": settings, "data": data, "net": net, "drop": drop} | about | _code(), taught)
     return finish(net, train_teacher(net, data, settings, run, drop), run, "ControlNet"), run
 
 
@@ -206,7 +206,7 @@ def shrunk(
         raise ValueError(f"way={way!r} is unknown; choose one of {', '.join(WAYS)}")
     torch.manual_seed(settings.seed)
     student = Controlled(small, cut_control(control, small.module, inherit).requires_grad_(True))
-    config = {"settings": settings, "pairs": len(triplets), "way": way, "inherit": inherit} | about | _code()
+    config = {"settings": settings, "pairs": triplets, "student": student, "way": way} | about | _code()
     data = triplets.as_data()
     run = Run("small-control", config, distill_control, train_teacher)
     if way == "denoising":

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from distill_lib.reach import ROOT, code_files, module_of
+from distill_lib.specs import spec_of
 
 __all__ = ["RUNS", "Run", "atomic", "cached", "content_key", "load_tensors", "locked", "save_tensors"]
 
@@ -34,11 +35,11 @@ def content_key(config: dict[str, Any], *makers: Maker) -> str:
     """Hash of a configuration and of the code that `makers` reach, 12 hexadecimal digits.
 
     Raises:
-        ValueError: there is no maker, or as `reach.module_of`.
+        ValueError: there is no maker, or as `reach.module_of` and `specs.spec_of`.
     """
     if not makers:
         raise ValueError("a key without a maker holds no code; pass the function that makes the result")
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(json.dumps(spec_of(config), sort_keys=True).encode())
     for path in sorted({path for maker in makers for path in code_files(module_of(maker))}):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
@@ -105,7 +106,8 @@ class Run:
 
     Args:
         kind: what is made, the start of the folder's name.
-        config: everything that the result depends on besides code, parents' keys included.
+        config: everything that the result depends on besides code, parents' keys included; losses, networks and data
+            may stand in it as they are, and `specs.spec_of` says what the key holds of them.
         makers: the functions whose reach of code belongs to the key; raises as `content_key`.
     """
 
@@ -122,7 +124,7 @@ class Run:
     def start(self) -> None:
         """Write the configuration of a run that begins or goes on, and end a line of progress that a kill has torn."""
         with atomic(self.folder / "config.json") as part:
-            part.write_text(json.dumps(self.config, indent=1, default=str))
+            part.write_text(json.dumps(spec_of(self.config), indent=1))
         path = self.folder / "progress.jsonl"
         if path.exists() and not path.read_bytes().endswith(b"\n"):
             self._append("\n")

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent / "distill_lib"
 
 READING_ORDER = """
-    reach noise store schedules samplers solvers guidance models
+    reach noise specs store schedules samplers solvers guidance models
     worlds.seeds worlds.sketch worlds.clay worlds.scenes worlds.captions worlds.datasets canny worlds.controls
     losses.denoising losses.guided losses.halving losses.heads encoding losses.encoding
     losses.reconstruction losses.one_step losses.knowledge losses.feature_matching losses.score losses.consistency
@@ -17,7 +17,7 @@ READING_ORDER = """
     methods.teacher methods.guidance_distillation methods.step_halving methods.encoder_halving methods.head_teacher
     methods.autoencoder methods.tiny_decoder methods.unet_distillation methods.consistency text
     toy extractor geometry layout attributes matchers metrics nearest pipelines
-    methods.pair_regression crossing methods.score_distillation methods.adversarial_tuning sdxs lora
+    methods.pair_regression crossing methods.score_distillation methods.adversarial_tuning seeing sdxs lora
     small_diffusion inpainting evaluation prompting editing export artefacts
     controlnet methods.control_distillation control
     profiles pretrained shipping making_sdxs making_lora making_control text_to_image one_step_trials rivals

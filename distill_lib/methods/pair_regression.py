@@ -6,6 +6,7 @@ Luhman and Luhman 2021 (arXiv 2101.02388). The reference that SDXS starts from: 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,11 @@ class Pairs:
     told: TextToImage
     seed: int
     first: int = 0
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What tells them from other pairs, for keys."""
+        return {"told": self.told, "x": self.x, "prompts": self.prompts, "seed": self.seed, "first": self.first}
 
     def __len__(self) -> int:
         return len(self.x)

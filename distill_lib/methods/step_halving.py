@@ -130,7 +130,8 @@ def halve_once(
         how: what it takes besides: w_range, stochastic, clamp or reuse for `halve_steps`.
     """
     student = teacher.student()
-    config = {"steps": n_steps, "settings": settings, "pictures": len(pictures), "parent": parent} | how
+    config = {"steps": n_steps, "settings": settings, "pictures": len(pictures), "data": pictures, "parent": parent}
+    config |= how
     run = Run(f"{name}-{n_steps}", config, train)
     training = train(student, teacher, n_steps, pictures, settings, run, **how)
     curve = finish(student, training, run, f"{name}: {n_steps} steps")
