@@ -102,7 +102,7 @@ def stage_one(teacher: Network, parent: str, choice: Choice, pictures: Pictures,
     kept = EMBEDDINGS[choice.embedding].to(student.device)
     student.module.time_embedding.cond_proj.register_forward_pre_hook(lambda _, inputs: (kept * inputs[0],))
     config = {"choice": choice, "settings": settings, "pictures": identity(pictures), "parent": parent}
-    run = Run("stage-one", config, __name__)
+    run = Run("stage-one", config, stage_one)
     training = distill_guidance(student, teacher, pictures, settings, run, choice.w_max)
     return Halved(student, finish(student, training, run, f"stage one, {choice}"), run)
 
@@ -146,7 +146,7 @@ def steps_of(
         unet = student_of(last.module)
         net = Network(_fresh(unet, seeded.seed) if fresh else unet, bf16=last.bf16)
         config = {"steps": n_steps, "settings": seeded, "pictures": identity(pictures), "parent": key, "w_max": w_max}
-        run = Run(f"ablation-{n_steps}", config | {"fresh": fresh, "reuse": reuse}, __name__)
+        run = Run(f"ablation-{n_steps}", config | {"fresh": fresh, "reuse": reuse}, steps_of)
         training = halve_steps(net, last, n_steps, pictures, seeded, run, (0.0, w_max), reuse=reuse)
         student = Halved(net, finish(net, training, run, f"ablation: {n_steps} steps"), run)
         last, key, n_steps = net, run.key, n_steps // 2
@@ -216,7 +216,7 @@ def head_teachers(
                 unet = UNet2DConditionModel(**config_of(unet) | {"out_channels": 24})
             net = Network(unet)
             config = size | {"head": head, "weighting": weighting, "settings": settings, "pictures": identity(pictures)}
-            run = Run("head", config | {"world": pictures.spec}, __name__)
+            run = Run("head", config, head_teachers)
             curve = finish(net, train_head(net, head, weighting, pictures, settings, run), run, f"{head}, {weighting}")
             yield head, weighting, Halved(net, curve, run)
 

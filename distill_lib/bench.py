@@ -174,7 +174,7 @@ def main() -> None:
         return pretrained.teacher("textured")
 
     def run(kind: str) -> Run:
-        return Run(f"bench-{kind}", {"at": time.time()}, __name__)
+        return Run(f"bench-{kind}", {"at": time.time()}, train_teacher)
 
     def add(what: str, ours: float, plain: float, flops: float) -> None:
         share = ours * flops / peak

@@ -131,7 +131,7 @@ def maps_of(pairs: Pairs, kind: str, reader: Geometry) -> Tensor:
         depth = read_depth(reader, image) if kind == "depth" else image[:, 0]
         return {"seen": control_map(kind, image, depth).half()}
 
-    return cached("maps", spec, make, "distill_lib.worlds.controls")["seen"]
+    return cached("maps", spec, make, control_map)["seen"]
 
 
 def mapped_pictures(told: TextToImage, name: str, kind: str, world: str, count: int, seed: int) -> Masked:
@@ -153,16 +153,16 @@ def mapped_pictures(told: TextToImage, name: str, kind: str, world: str, count: 
         return {"image": image[known], "depth": depth[known]}
 
     drawn = {"world": spec, "count": count, "seed": seed}
-    found = cached("mapped", drawn, make, "distill_lib.geometry")
+    found = cached("mapped", drawn, make, rendered)
     make_z = lambda: {"z": encoded(told, found["image"])}  # noqa: E731
-    z = cached("mapped-latents", drawn | {"pipeline": name}, make_z, "distill_lib.pipelines")["z"]
+    z = cached("mapped-latents", drawn | {"pipeline": name}, make_z, encoded)["z"]
     seen = control_map(kind, found["image"], found["depth"]).half()
     return Masked(z, seen, phrased(asked[known], seed), told.states)
 
 
 def _code() -> dict[str, str]:
     """What tells apart trainings by functions of other modules that see controls through this one."""
-    return {"control": content_key({}, "distill_lib.controlnet", "distill_lib.worlds.controls")}
+    return {"control": content_key({}, Controlled, control_map)}
 
 
 def taught(
@@ -176,7 +176,7 @@ def taught(
         about: what tells it from others.
         drop: share of samples whose prompt is left out, so that the map has to be read.
     """
-    run = Run("controlnet", {"settings": settings, "data": len(data), "drop": drop} | about | _code(), __name__)
+    run = Run("controlnet", {"settings": settings, "data": data, "net": net, "drop": drop} | about | _code(), taught)
     return finish(net, train_teacher(net, data, settings, run, drop), run, "ControlNet"), run
 
 
@@ -206,9 +206,9 @@ def shrunk(
         raise ValueError(f"way={way!r} is unknown; choose one of {', '.join(WAYS)}")
     torch.manual_seed(settings.seed)
     student = Controlled(small, cut_control(control, small.module, inherit).requires_grad_(True))
-    config = {"settings": settings, "pairs": len(triplets), "way": way, "inherit": inherit} | about | _code()
+    config = {"settings": settings, "pairs": triplets, "student": student, "way": way} | about | _code()
     data = triplets.as_data()
-    run = Run("small-control", config, "distill_lib.methods.control_distillation", "distill_lib.methods.teacher")
+    run = Run("small-control", config, distill_control, train_teacher)
     if way == "denoising":
         training = train_teacher(student, data, settings, run, 0.2)
     else:

@@ -45,6 +45,11 @@ class Controlled(Network):
         self.module = self.forward = control if learns == "control" else network.module
 
     @property
+    def spec(self) -> dict[str, Any]:
+        """What tells it from another network, for keys."""
+        return {"network": self.network, "control": self.control, "learns": self.learns}
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Of one sample's data and noise, (C, H, W)."""
         return self.network.shape

@@ -206,7 +206,7 @@ class Crossing:
         net, train = ToyNetwork(0), train_flow if what == "flow" else train_on_pairs
         config = {"settings": self.settings, "couples": kind, "count": _COUNT, "parent": parent}
         config |= {"centres": DATA.centres.tolist(), "std": DATA.std}
-        run = Run(f"toy-{what}", config, "distill_lib.methods.pair_regression", __name__)
+        run = Run(f"toy-{what}", config, train, Crossing)
         finish(net, train(net, self.couples[kind], self.settings, run), run, f"{what}, {kind}")
         return net, run.key
 

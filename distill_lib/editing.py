@@ -29,6 +29,7 @@ from distill_lib.schedules import OURS, Schedule, add_noise, step_grid
 from distill_lib.worlds.captions import attributes, names_held_out, say
 from distill_lib.worlds.datasets import WORLDS
 from distill_lib.worlds.scenes import COLORS, SHAPES, Rendered, Scenes, SceneSpec, draw_scenes, render
+from distill_lib.worlds.seeds import held_out_seed
 
 __all__ = ["Edits", "edited", "painted", "redraw", "seam"]
 
@@ -98,7 +99,8 @@ class Edits:
         if kind not in ("colour", "shape"):
             raise ValueError(f"kind={kind!r}: colour and shape can be edited")
         spec, index = WORLDS[world], torch.arange(4 * n)  # of which some hold such a pair, before or after
-        scenes, u = draw_scenes(spec, 5000 + seed, index), uniform(5000 + seed, "edit", 0, index, 2)
+        seed = held_out_seed("edits", seed)
+        scenes, u = draw_scenes(spec, seed, index), uniform(seed, "edit", 0, index, 2)
         which = (u[:, 0] < 0.5).long()
         changed = _changed(scenes, which, kind, u[:, 1])
         was, asked = attributes(scenes, spec), attributes(changed, spec)

@@ -17,16 +17,16 @@ from distill_lib.guidance import combine, guided_pair
 from distill_lib.losses.guided import relative_error
 from distill_lib.metrics import Reader, fid, laplacian_variance, median_seconds, paired, quality, to_bytes
 from distill_lib.models import Network, denoiser
-from distill_lib.samplers import nfe, sample, sample_ancestral, sample_consistency, sample_stochastic
+from distill_lib.samplers import nfe
 from distill_lib.schedules import OURS, add_noise, v_from
-from distill_lib.solvers import SOLVERS, sample_by
+from distill_lib.solvers import check_sampler, sample_by
 from distill_lib.store import cached
 from distill_lib.worlds.datasets import REAL, WORLDS, DatasetSpec, Pictures, load, render_pictures
 from distill_lib.worlds.scenes import TEXTURES
+from distill_lib.worlds.seeds import held_out_seed
 
 __all__ = [
     "BATCH",
-    "STOCHASTIC",
     "Measured",
     "check_steps",
     "check_strengths",
@@ -47,8 +47,6 @@ BATCH = 64
 """Samples in one call of a network while measuring (a guided pair holds twice as many rows)."""
 
 Row = dict[str, Any]
-STOCHASTIC = {"ours-S": sample_stochastic, "ancestral": sample_ancestral, "lcm": sample_consistency}
-"""The samplers of the methods that draw noise on the way; all others are deterministic."""
 
 
 def classes(n: int, n_classes: int) -> Tensor:
@@ -65,7 +63,7 @@ def showcase(n_samples: int, n_classes: int, count: int) -> Tensor:
 
 
 def held_out(world: str, n: int, part: int = 0) -> Tensor:
-    """Real pictures that no training has seen, uint8 (n, 3, R, R): seed 1000 + part of a world, or test pictures.
+    """Real pictures that no training has seen, uint8 (n, 3, R, R): of a world, or test pictures.
 
     Raises:
         ValueError: real data has fewer than (part + 1) n test pictures.
@@ -76,9 +74,10 @@ def held_out(world: str, n: int, part: int = 0) -> Tensor:
             raise ValueError(f"{world} has {len(image)} test pictures; {part + 1} sets of samples={n} need more")
         mixed = torch.randperm(len(image), generator=torch.Generator().manual_seed(0))
         return image[mixed[part * n : (part + 1) * n]]
-    spec = {"world": world, "n": n, "part": part}
-    make = lambda: {"image": render_pictures(WORLDS[world], 1000 + part, torch.arange(n))[0]}  # noqa: E731
-    return cached("held-out", spec, make, "distill_lib.worlds.datasets")["image"]
+    seed = held_out_seed("measured", part)
+    spec = {"world": WORLDS[world], "n": n, "seed": seed}
+    make = lambda: {"image": render_pictures(WORLDS[world], seed, torch.arange(n))[0]}  # noqa: E731
+    return cached("held-out", spec, make, render_pictures)["image"]
 
 
 def check_strengths(ws: Iterable[float], w_max: float) -> None:
@@ -114,36 +113,36 @@ def in_batches(net: Network, n: int, draw: Callable[[Tensor], Tensor]) -> Tensor
 
 
 def sample_pictures(
-    net: Network, n_steps: int, w: float, label: Tensor, seed: int = 0, method: str = "ours-D"
+    net: Network, n_steps: int, w: float, label: Tensor, seed: int = 0, sampler: str = "ddim"
 ) -> Tensor:
-    """Pictures uint8 (N, 3, R, R) by the sampler of `method` for classes (N,) or text states (N, L, D).
+    """Pictures uint8 (N, 3, R, R) by a sampler of `solvers.SAMPLERS` for classes (N,) or text states (N, L, D).
 
     A network that takes w is a student; any other is asked as a guided pair. Noise depends on nothing but the seed, a
-    sample's number and the number of the draw, and z_T is the same for every method.
+    sample's number and the number of the draw, and z_T is the same for every sampler.
+
+    Raises:
+        ValueError: there is no such sampler.
     """
+    check_sampler(sampler)
 
     def draw(index: Tensor) -> Tensor:
         denoise = denoiser(net, label.to(index.device)[index], w)
         z_T = noise.normal(seed, "z_T", 0, index, net.shape)
-        if method in SOLVERS:
-            return sample_by(method, denoise, z_T, n_steps, net.schedule)
-        if method in STOCHASTIC:
-            fresh = lambda i: noise.normal(seed, "fresh", i, index, net.shape)  # noqa: E731
-            return STOCHASTIC[method](denoise, z_T, n_steps, fresh, net.schedule)
-        return sample(denoise, z_T, n_steps, net.schedule)
+        fresh = lambda i: noise.normal(seed, "fresh", i, index, net.shape)  # noqa: E731
+        return sample_by(sampler, denoise, z_T, n_steps, fresh, net.schedule)
 
     return in_batches(net, len(label), draw)
 
 
-def samples_of(net: Network, n_steps: int, w: float, n: int, seed: int = 0, method: str = "ours-D") -> Tensor:
+def samples_of(net: Network, n_steps: int, w: float, n: int, seed: int = 0, sampler: str = "ddim") -> Tensor:
     """Pictures uint8 (n, 3, R, R) as `sample_pictures` draws them, kept by the weights that they came from."""
     spec = {"net": weights_name(net.module, "net"), "steps": n_steps, "w": w, "n": n, "seed": seed, "bf16": net.bf16}
-    spec |= {"sampler": method if method in (*STOCHASTIC, *SOLVERS) else "deterministic"}
+    spec |= {"sampler": sampler}
 
     def make() -> dict[str, Tensor]:
-        return {"image": sample_pictures(net, n_steps, w, classes(n, net.null), seed, method)}
+        return {"image": sample_pictures(net, n_steps, w, classes(n, net.null), seed, sampler)}
 
-    return cached("samples", spec, make, __name__)["image"]
+    return cached("samples", spec, make, sample_pictures)["image"]
 
 
 class Measured:
@@ -182,9 +181,9 @@ class Measured:
         n = self.n if n is None else min(n, self.n)
         return self._truth.setdefault((w, n), self._truth[w, self.n][:n])
 
-    def rows(self, method: str, net: Network, n_steps: int, w: float) -> list[Row]:
-        """All metrics of a network's pictures, one row each."""
-        image = samples_of(net, n_steps, w, self.n, self.seed, method)
+    def rows(self, method: str, net: Network, n_steps: int, w: float, sampler: str = "ddim") -> list[Row]:
+        """All metrics of a network's pictures, one row each; `method` is their label."""
+        image = samples_of(net, n_steps, w, self.n, self.seed, sampler)
         truth = self.truth(w)
         log_p = self.reader.read(image)["logits"].log_softmax(1)
         named = log_p.gather(1, self.joint[:, None])[:, 0]
@@ -283,14 +282,22 @@ def guidance_rows(teacher: Network, pictures: Pictures, ts: Iterable[int], n: in
 
 
 def timed_rows(
-    method: str, net: Network, n_steps: int, w: float, repeats: int, about: Row, label: Tensor | None = None
+    method: str,
+    net: Network,
+    n_steps: int,
+    w: float,
+    repeats: int,
+    about: Row,
+    label: Tensor | None = None,
+    *,
+    sampler: str = "ddim",
 ) -> list[Row]:
-    """Measured seconds for one batch of pictures, and pictures a second, by the sampler of `method`.
+    """Measured seconds for one batch of pictures, and pictures a second; `method` is the label of the rows.
 
     The batch asks for `label`, or for BATCH classes.
     """
     label = classes(BATCH, net.null) if label is None else label
-    seconds = median_seconds(lambda: sample_pictures(net, n_steps, w, label, 0, method), repeats)
+    seconds = median_seconds(lambda: sample_pictures(net, n_steps, w, label, 0, sampler), repeats)
     about = about | {
         "method": method,
         "steps": n_steps,
@@ -304,6 +311,8 @@ def timed_rows(
     ]
 
 
-def measure(measured: Measured, method: str, nets: dict[int, Network], ws: Iterable[float]) -> list[Row]:
-    """Rows of `method` for the network of each step count, at each strength."""
-    return [row for w in ws for n_steps, net in nets.items() for row in measured.rows(method, net, n_steps, w)]
+def measure(
+    measured: Measured, method: str, nets: dict[int, Network], ws: Iterable[float], sampler: str = "ddim"
+) -> list[Row]:
+    """Rows labelled `method` for the network of each step count, at each strength."""
+    return [row for w in ws for n, net in nets.items() for row in measured.rows(method, net, n, w, sampler)]

@@ -91,7 +91,7 @@ def masked_pictures(told: TextToImage, name: str, world: str, count: int, seed: 
         return {"z": encoded(told, image[known]), "seen": torch.cat(parts), "asked": asked[known]}
 
     spec = {"pipeline": name, "world": WORLDS[world], "count": count, "seed": seed}
-    found = cached("masked", spec, make, __name__)
+    found = cached("masked", spec, make, masked_pictures)
     return Masked(found["z"], found["seen"], phrased(found["asked"], seed), told.states)
 
 

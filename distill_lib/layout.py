@@ -61,7 +61,7 @@ def train_layout(
     index = torch.arange(count)
     image = torch.stack([rendered_once(world, settings.seed, count)[0] for world in worlds])
     make = lambda: {"mask": true_layout(worlds[0], settings.seed, index)}  # noqa: E731
-    mask = cached("layout", {"world": worlds[0], "seed": settings.seed, "count": count}, make, __name__)["mask"]
+    mask = cached("layout", {"world": worlds[0], "seed": settings.seed, "count": count}, make, true_layout)["mask"]
     loop = Loop(net, settings, run)
     for _, draws in loop:
         look, scene = draws.integer("look", len(worlds)).cpu(), draws.integer("picture", count).cpu()

@@ -33,7 +33,6 @@ __all__ = ["Looks", "Readers", "world_of"]
 Row = dict[str, Any]
 Decode = Callable[[Tensor], Tensor]
 """Latents (B, C, H, W) -> pictures (B, 3, R, R) in [-1, 1]."""
-_PART = 10  # of the world's held-out pictures, apart from those that other notebooks measure with
 
 
 def world_of(look: str) -> str:
@@ -69,8 +68,8 @@ class Looks:
 
     def __init__(self, told: TextToImage, readers: Readers, n: int, steps: int, w: float, seed: int = 0) -> None:
         self.told, self.readers, self.n, self.steps, self.w, self.seed = told, readers, n, steps, w, seed
-        self.real = {look: real_pictures(world_of(look), n, _PART + seed)[0] for look in LOOKS}
-        self.shows = real_pictures("captioned", n, _PART + seed)[1]
+        self.real = {look: real_pictures(world_of(look), n, seed, use="looks")[0] for look in LOOKS}
+        self.shows = real_pictures("captioned", n, seed, use="looks")[1]
         self.reader = Reader(readers.extractor)
         self._layouts = WeakTensorKeyDictionary()
         self._asked = [self._prompted(seed), self._prompted(seed + 1000)]
@@ -137,7 +136,8 @@ class Looks:
         """True pictures in a look, as they are and through a student's decoder, beside photos of the same scenes."""
         photo = self.real["photo"]
         rows = self.rows("true pictures", self.real[look], look, photo)
-        other = real_pictures(world_of(look), self.n, _PART + self.seed + 1000)[0]  # what is left between two true sets
+        # what is left between two true sets
+        other = real_pictures(world_of(look), self.n, self.seed, use="looks again")[0]
         for row in rows:
             if row["metric"] == "fid_look":
                 row["value"] = fid(self.reader, other, self.real[look])

@@ -184,8 +184,9 @@ def learned_by_scores(
     offline, first = networks
     net = with_adapter(student, rank, settings.seed, start and start.lora)
     team = Team(net, first.like(copy.deepcopy(first.module).requires_grad_(True)))
-    config = {"settings": settings, "pairs": len(pairs), "rank": rank, "segment": segment, "w": w} | how | about
+    config = {"settings": settings, "pairs": pairs, "student": student, "cost": cost, "networks": networks}
+    config |= {"rank": rank, "segment": segment, "w": w} | how | about
     config |= {"warm": start.key if start else "none"}
-    run = store.Run("lora", config, "distill_lib.methods.score_distillation", __name__)
+    run = store.Run("lora", config, learned_by_scores)
     training = distill_scores(team, offline, pairs, settings, run, matching=cost, segment=segment, w=w, **how)
     return _learned(student, net, finish(team, training, run, "LoRA by scores"), run.key)

@@ -44,7 +44,6 @@ _KINDS |= {"pairs": "pairs", "tinydecoders": "tinydecoder", "tinyunets": "tinyun
 _KINDS |= {"layouts": "layout", "loras": "lora"}
 _KINDS |= {"controlnets": "controlnet", "onecontrols": "onecontrol"}
 _COMPILED = torch.cuda.is_available()  # on a CPU it does not pay, see models.Network
-_STAGE_ONE = "distill_lib.methods.guidance_distillation"
 _NOT_SETTINGS = "network world worlds data count start then drop teacher w_max width pipeline inpainter rank".split()
 
 
@@ -93,7 +92,7 @@ def make_teacher(name: str) -> None:
 
 def _train_teacher(name: str, unet: UNet2DConditionModel, pictures: Pictures, config: dict[str, Any]) -> store.Run:
     """One training; leaves its averaged weights in the network."""
-    run = store.Run(f"teacher-{name}", config, "distill_lib.methods.teacher")
+    run = store.Run(f"teacher-{name}", config, train_teacher)
     training = train_teacher(
         Network(unet, compiled=_COMPILED), pictures, settings_of(config), run, config.get("drop", 0.1)
     )
@@ -111,7 +110,7 @@ def make_student(name: str) -> None:
     student = Network(student_of(net), compiled=_COMPILED)
     pair = Network(net.requires_grad_(False), compiled=_COMPILED)
     parent = made(f"teacher-{recipe['teacher']}")["weights"]
-    run = store.Run(f"student-{name}", recipe | {"teacher": parent}, _STAGE_ONE)
+    run = store.Run(f"student-{name}", recipe | {"teacher": parent}, distill_guidance)
     if not run.done:
         follow(distill_guidance(student, pair, pictures, settings, run, recipe["w_max"]), f"stage one {name}", 30)
     ship(f"student-{name}", student.module, [run], run.config, f"make teachers NAMES=student-{name}")
@@ -129,7 +128,7 @@ def make_extractor(name: str) -> None:
         recipe = _of_data(recipe, pictures)
         lessons, n_classes = picture_lessons(pictures), len(pictures.names)
     net = Extractor(n_classes, lessons[2].shape[1] + 2, side=lessons[0].shape[-1])  # and blur and grain
-    run = store.Run(f"extractor-{name}", recipe, "distill_lib.extractor")
+    run = store.Run(f"extractor-{name}", recipe, train_extractor)
     if not run.done:
         forward = torch.compile(net, dynamic=False) if _COMPILED else net
         trainable = SimpleNamespace(module=net, forward=forward)
@@ -142,7 +141,7 @@ def make_geometry(name: str) -> None:
     recipe = RECIPES["geometries"][name]
     torch.manual_seed(recipe["seed"])
     net = Geometry()
-    run = store.Run(f"geometry-{name}", recipe, "distill_lib.geometry")
+    run = store.Run(f"geometry-{name}", recipe, train_geometry)
     if not run.done:
         forward = torch.compile(net, dynamic=False) if _COMPILED else net
         worlds = [WORLDS[world] for world in recipe["worlds"]]
@@ -156,7 +155,7 @@ def make_layout(name: str) -> None:
     recipe = RECIPES["layouts"][name]
     torch.manual_seed(recipe["seed"])
     net = Layout()
-    run = store.Run(f"layout-{name}", recipe, "distill_lib.layout")
+    run = store.Run(f"layout-{name}", recipe, train_layout)
     if not run.done:
         worlds, trainable = [WORLDS[world] for world in recipe["worlds"]], Bare(net)
         follow(train_layout(trainable, worlds, recipe["count"], settings_of(recipe), run), f"layout {name}", 30)
@@ -165,19 +164,19 @@ def make_layout(name: str) -> None:
 
 def make_attributes(name: str) -> None:
     """Train the network that reads what a picture of two objects shows."""
-    _make_reader(f"attributes-{name}", RECIPES["attributes"][name], AttributeReader, "distill_lib.attributes")
+    _make_reader(f"attributes-{name}", RECIPES["attributes"][name], AttributeReader)
 
 
 def make_matcher(name: str) -> None:
     """Train a network to read the same, for its features."""
-    _make_reader(f"matcher-{name}", RECIPES["matchers"][name], MATCHERS[name], "distill_lib.matchers")
+    _make_reader(f"matcher-{name}", RECIPES["matchers"][name], MATCHERS[name])
 
 
-def _make_reader(name: str, recipe: dict[str, Any], build: Callable[..., nn.Module], code: str) -> None:
+def _make_reader(name: str, recipe: dict[str, Any], build: Callable[..., nn.Module]) -> None:
     image, asked = captioned(recipe["world"], recipe["count"], recipe["seed"])
     torch.manual_seed(recipe["seed"])
     net = build(recipe["width"], image.shape[-1])
-    run = store.Run(name, recipe, code, "distill_lib.worlds.captions")
+    run = store.Run(name, recipe, build, train_reader, captioned)
     if not run.done:
         forward = torch.compile(net, dynamic=False) if _COMPILED else net
         trainable = SimpleNamespace(module=net, forward=forward)
@@ -206,7 +205,7 @@ def _fold(
 ) -> None:
     """Ship the student of stage one of a pair in latents; `parents` stands in for what the recipe names."""
     student, config = pair.student(), recipe | parents
-    run = store.Run(name, config, _STAGE_ONE, "distill_lib.inpainting")
+    run = store.Run(name, config, distill_guidance, masked_pictures)
     if not run.done:
         follow(distill_guidance(student, pair, pictures, settings_of(recipe), run, recipe["w_max"]), name, 30)
     ship(name, student.module, [run], config, f"make teachers NAMES={name}")
@@ -218,7 +217,7 @@ def make_inpainter(name: str) -> None:
     told, source = pipeline(recipe["pipeline"]), f"pipeline-{recipe['pipeline']}"
     net = inpainter(told, inpainting_of(told.network.module).requires_grad_(True))
     config = recipe | {"pipeline": made(source)["weights"]}
-    run = store.Run(f"inpainter-{name}", config, "distill_lib.methods.teacher", "distill_lib.inpainting")
+    run = store.Run(f"inpainter-{name}", config, train_teacher, masked_pictures)
     if not run.done:
         pictures = masked_pictures(told, key(source), recipe["world"], recipe["count"], recipe["seed"])
         follow(train_teacher(net, pictures, settings_of(recipe), run, recipe["drop"]), f"inpainter {name}", 30)

@@ -27,7 +27,7 @@ def make_lora(name: str) -> None:
     settings = TrainSettings(**{field: recipe[field] for field in _SETTINGS})
     net = with_adapter(told.network, recipe["rank"], recipe["seed"])
     config = recipe | {"pipeline": made(source)["weights"]}
-    run = Run(f"lora-{name}", config, "distill_lib.methods.teacher", "distill_lib.lora")
+    run = Run(f"lora-{name}", config, train_teacher, with_adapter)
     finish(net, train_teacher(net, pictures, settings, run, recipe["drop"]), run, f"LoRA {name}")
     folder = pretrained.PRETRAINED / f"lora-{name}"
     save_lora(folder, lora_of(net.module))

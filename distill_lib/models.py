@@ -183,6 +183,12 @@ class Network:
         self.null: int | Tensor = unet.config.num_class_embeds - 1 if null is None else null
 
     @property
+    def spec(self) -> dict[str, Any]:
+        """What tells it from another network, for keys."""
+        of = {"module": self.module, "null": self.null, "schedule": self.schedule, "predicts": self.predicts}
+        return of | {"decode": self.decode, "bf16": self.bf16}
+
+    @property
     def device(self) -> torch.device:
         """Where its weights are."""
         return next(self.module.parameters()).device

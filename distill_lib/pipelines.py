@@ -59,6 +59,11 @@ class TextToImage:
             digest.update(weights_name(part, type(part).__name__).encode())
         return digest.hexdigest()[:12]
 
+    @property
+    def spec(self) -> str:
+        """What tells it from another pipeline, for keys."""
+        return self.fingerprint
+
     def states(self, prompts: list[str]) -> Tensor:
         """What the U-Net is told of prompts: the text encoder's states, (B, L, D).
 

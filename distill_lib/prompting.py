@@ -21,18 +21,18 @@ from torch.nn import Module
 from transformers import CLIPModel, CLIPProcessor
 
 from distill_lib.attributes import attribute_accuracy, prompt_accuracy, read_attributes
-from distill_lib.evaluation import STOCHASTIC, sample_pictures
+from distill_lib.evaluation import sample_pictures
 from distill_lib.extractor import weights_name
 from distill_lib.metrics import Reader, fid, laplacian_variance, paired, quality
 from distill_lib.models import Network, home
 from distill_lib.pipelines import TextToImage
 from distill_lib.samplers import nfe
-from distill_lib.solvers import SOLVERS
 from distill_lib.store import cached
 from distill_lib.text import Clip
 from distill_lib.worlds.captions import attributes, drawn_attributes, names_held_out, say, tokenizer
 from distill_lib.worlds.datasets import WORLDS, render_pictures
 from distill_lib.worlds.scenes import draw_scenes
+from distill_lib.worlds.seeds import held_out_seed
 
 __all__ = ["Judges", "Prompted", "alignment", "clip_of", "real_pictures"]
 
@@ -90,17 +90,21 @@ def alignment(clip: Clip, image: Tensor, prompts: list[str]) -> Tensor:
     return torch.cat(parts)
 
 
-def real_pictures(world: str, n: int, part: int = 0, unseen: bool = False) -> tuple[Tensor, Tensor]:
+def real_pictures(
+    world: str, n: int, part: int = 0, unseen: bool = False, use: str = "measured"
+) -> tuple[Tensor, Tensor]:
     """Pictures uint8 (n, 3, R, R) that no training has seen, and their attributes (n, 2, 4), of the content of prompts.
 
-    Those of seed 1000 + part that hold no pair of `worlds.captions.HELD_OUT`, or with `unseen` those that do.
+    Those of seed `part` of a use of `worlds.seeds.HELD_OUT_SEEDS` that hold no pair of `worlds.captions.HELD_OUT`, or
+    with `unseen` those that do.
     """
-    scenes = draw_scenes(WORLDS[world], 1000 + part, torch.arange(8 * n + 64))
+    seed = held_out_seed(use, part)
+    scenes = draw_scenes(WORLDS[world], seed, torch.arange(8 * n + 64))
     asked = attributes(scenes, WORLDS[world])
     index = (names_held_out(asked) == unseen).nonzero()[:n, 0]
-    make = lambda: {"image": render_pictures(WORLDS[world], 1000 + part, index)[0]}  # noqa: E731
-    spec = {"world": WORLDS[world], "n": n, "part": part, "unseen": unseen}
-    return cached("real", spec, make, __name__)["image"], asked[index]
+    make = lambda: {"image": render_pictures(WORLDS[world], seed, index)[0]}  # noqa: E731
+    spec = {"world": WORLDS[world], "n": n, "seed": seed, "unseen": unseen}
+    return cached("real", spec, make, real_pictures)["image"], asked[index]
 
 
 class Prompted:
@@ -148,21 +152,25 @@ class Prompted:
             )
         return self._states
 
-    def pictures(self, net: Network, n_steps: int, w: float, method: str = "ours-D") -> Tensor:
-        """Pictures uint8 (n, 3, R, R) of the prompts by the sampler of `method`; kept by the weights they came from."""
+    def pictures(self, net: Network, n_steps: int, w: float, sampler: str = "ddim") -> Tensor:
+        """Pictures uint8 (n, 3, R, R) of the prompts by a sampler; kept by the weights that they came from.
+
+        Raises:
+            ValueError: `solvers.SAMPLERS` has no such sampler.
+        """
         words = hashlib.sha256("\n".join(self.prompts).encode()).hexdigest()[:12]
         spec = {"net": weights_name(net.module, "net"), "steps": n_steps, "w": w, "prompts": words}
-        spec |= {"sampler": method if method in (*STOCHASTIC, *SOLVERS) else "deterministic"}
-        spec |= {"seed": self.seed, "bf16": net.bf16, "predicts": net.predicts, "told": self.told.fingerprint}
-        spec |= {"decoder": getattr(net.decode, "name", "")}  # of its own, as SDXS has one
+        spec |= {"sampler": sampler, "seed": self.seed, "bf16": net.bf16, "predicts": net.predicts}
+        # a decoder of its own, as SDXS has one
+        spec |= {"told": self.told.fingerprint, "decoder": getattr(net.decode, "name", "")}
 
         def make() -> dict[str, Tensor]:
-            return {"image": sample_pictures(net, n_steps, w, self.states, self.seed, method)}
+            return {"image": sample_pictures(net, n_steps, w, self.states, self.seed, sampler)}
 
         key = tuple(spec.values())
         image = self._kept.pop(key, None)
         if image is None:
-            image = cached("prompted", spec, make, __name__)["image"]
+            image = cached("prompted", spec, make, Prompted)["image"]
         self._kept[key] = image  # the very tensor again, so that a reader reads it once; the last asked for at the end
         while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > _KEPT:
             del self._kept[next(iter(self._kept))]
@@ -191,12 +199,14 @@ class Prompted:
             del values["is"]  # classes of one solid say nothing of two
         return values
 
-    def rows(self, method: str, net: Network, n_steps: int, w: float, truth_w: float | None = None) -> list[Row]:
-        """All metrics of a network's pictures, one row each.
+    def rows(
+        self, method: str, net: Network, n_steps: int, w: float, truth_w: float | None = None, *, sampler: str = "ddim"
+    ) -> list[Row]:
+        """All metrics of a network's pictures, one row each; `method` is their label.
 
         They are compared with the teacher at the same strength, or at truth_w: a network without w may hold guidance.
         """
-        image, truth = self.pictures(net, n_steps, w, method), self.truth(w if truth_w is None else truth_w)
+        image, truth = self.pictures(net, n_steps, w, sampler), self.truth(w if truth_w is None else truth_w)
         values = self.compared(image, truth)
         about = {"method": method, "steps": n_steps, "w": w, "nfe": nfe(n_steps, w, not net.takes_w)}
         return [about | {"metric": m, "value": value, "n": self.n, "seed": self.seed} for m, value in values.items()]
@@ -221,6 +231,6 @@ class Prompted:
             rows += [about | {"metric": metric, "value": value} for metric, value in found.items()]
         return rows
 
-    def measure(self, method: str, nets: dict[int, Network], ws: Iterable[float]) -> list[Row]:
-        """Rows of `method` for the network of each step count, at each strength."""
-        return [row for w in ws for n_steps, net in nets.items() for row in self.rows(method, net, n_steps, w)]
+    def measure(self, method: str, nets: dict[int, Network], ws: Iterable[float], sampler: str = "ddim") -> list[Row]:
+        """Rows labelled `method` for the network of each step count, at each strength."""
+        return [row for w in ws for n, net in nets.items() for row in self.rows(method, net, n, w, sampler=sampler)]

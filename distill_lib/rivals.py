@@ -7,6 +7,7 @@ the same teacher as the student, so that nothing but the method differs.
 from distill_lib import pretrained, sdxs
 from distill_lib.methods.consistency import distill_consistency
 from distill_lib.methods.step_halving import Halved
+from distill_lib.pipelines import Latents
 from distill_lib.profiles import Small
 from distill_lib.store import Run
 from distill_lib.text_to_image import Task
@@ -21,7 +22,7 @@ def consistency_model(job: Task, how: Small, seed: int) -> Halved:
     student, settings = first.student(), how.consistency.with_seed(seed)
     w_range, points = (0.0, job.w_max), how.consistency_points
     config = {"settings": settings, "w_max": job.w_max, "points": points, "first": key, "teacher": job.parents}
-    run = Run("consistency", config, "distill_lib.methods.consistency", "distill_lib.pipelines")
+    run = Run("consistency", config, distill_consistency, Latents)
     training = distill_consistency(student, job.told.network, job.pictures, settings, run, w_range, points)
     return Halved(student, finish(student, training, run, "consistency"), run)
 

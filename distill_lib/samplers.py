@@ -15,6 +15,7 @@ from distill_lib.schedules import OURS, Schedule, add_noise, eps_from_v, step_gr
 
 __all__ = [
     "Denoise",
+    "Fresh",
     "ancestral_step",
     "ddim_step",
     "nfe",

@@ -12,21 +12,13 @@ photographs.
 """
 
 import copy
-import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from diffusers import AutoencoderTiny
-from torch import Tensor, nn
+from torch import nn
 
-from distill_lib.extractor import weights_name
-from distill_lib.losses.denoising import mean_square
-from distill_lib.losses.feature_matching import feature_matching_loss
-from distill_lib.losses.one_step import square_loss
-from distill_lib.losses.reconstruction import coarse_loss, l1_loss, perceptual_loss
+from distill_lib.matchers import ConvMatcher
 from distill_lib.methods.adversarial_tuning import (
     ProjectedCritic,
     Tuned,
@@ -42,8 +34,20 @@ from distill_lib.methods.tiny_decoder import TinyPlayers, build_tiny, train_tiny
 from distill_lib.methods.unet_distillation import distill_unet
 from distill_lib.models import Network
 from distill_lib.pipelines import Latents, TextToImage
-from distill_lib.pruning import Cut, prune, stages, tapped
-from distill_lib.store import Run, cached
+from distill_lib.pruning import Cut, prune
+from distill_lib.seeing import (
+    DECODER_LOSSES,
+    ONE_STEP_LOSSES,
+    Matching,
+    Remembered,
+    TinyDecode,
+    View,
+    decoded,
+    decoder_loss,
+    one_step_loss,
+    views,
+)
+from distill_lib.store import Run
 from distill_lib.training import Bare, TrainSettings, finish
 
 __all__ = [
@@ -66,79 +70,6 @@ __all__ = [
 
 CUT = Cut(middle="removed", innermost=True, finest=True)
 """What SDXS removes of Stable Diffusion, but for units: ours has one a stage already."""
-DECODER_LOSSES = ("coarse", "l1", "square", "features")
-"""What a tiny decoder is held to: eq. 5's squares of pixels, every pixel by its difference or its square, or pixels and
-features of a matcher."""
-ONE_STEP_LOSSES = ("square", "l1", "perceptual", "lpips", "matching")
-"""What a one-step student is held to; all but the first two see pictures through a matcher."""
-View = Callable[[Tensor], Sequence[Tensor]]
-"""Latents (B, C, H, W) -> layers of features (B, C_l, H_l, W_l)."""
-Matching = Callable[[Tensor, Tensor], Tensor]
-"""Latents x_hat and x (B, C, H, W) -> what their difference costs, (B,)."""
-
-
-@dataclass(frozen=True)
-class TinyDecode:
-    """A tiny decoder in the place of `Network.decode`: latents (B, C, H, W) -> pictures (B, 3, R, R) in [-1, 1]."""
-
-    tiny: AutoencoderTiny
-    bf16: bool = True
-
-    @property
-    def name(self) -> str:
-        """By its weights, for caches."""
-        return weights_name(self.tiny.decoder, "tiny")
-
-    def __call__(self, z: Tensor) -> Tensor:
-        device = next(self.tiny.parameters()).device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-            return self.tiny.decoder(z.to(device)).float()
-
-
-def decoded(pairs: Pairs) -> Tensor:
-    """What the teacher's decoder makes of pairs, uint8 (N, 3, R, R); kept in a cache."""
-    told = pairs.told
-    spec = {"told": told.fingerprint, "x": hashlib.sha256(pairs.x.contiguous().numpy().tobytes()).hexdigest()}
-    make = lambda: {"image": torch.cat([told.pictures(z.float()).cpu() for z in pairs.x.split(64)])}  # noqa: E731
-    return cached("decoded", spec, make, "distill_lib.pipelines")["image"]
-
-
-class Remembered:
-    """The teacher's decoder for the latents of pairs, which it has decoded once; others it is asked for anew.
-
-    Students that differ in one choice all meet the same pairs, and the large decoder takes longer than a student.
-    Pictures (B, 3, R, R) are in [-1, 1] as everywhere, but of whole bytes.
-    """
-
-    def __init__(self, pairs: Pairs) -> None:
-        self.decode = pairs.told.network.decode
-        self._image = decoded(pairs)
-        self._where = {key: number for number, key in enumerate(map(_bytes_of, pairs.x))}
-
-    def __call__(self, z: Tensor) -> Tensor:
-        found = [self._where.get(_bytes_of(one)) for one in z]
-        if None in found:
-            return self.decode(z)
-        return self._image[found].to(z.device).float() / 127.5 - 1
-
-
-def _bytes_of(z: Tensor) -> bytes:
-    return z.cpu().half().numpy().tobytes()  # pairs are kept in half precision
-
-
-def _decoder_loss(loss: str, factor: int, matcher: nn.Module | None) -> Callable[[Tensor, Tensor], Tensor]:
-    if loss not in DECODER_LOSSES:
-        raise ValueError(f"loss={loss!r} is unknown; choose one of {', '.join(DECODER_LOSSES)}")
-    if loss == "features":
-        if matcher is None:
-            raise ValueError("loss='features' needs a matcher, whose features the pictures are compared by")
-        see = lambda image: [layer.float() for layer in matcher.layers(image)]  # noqa: E731
-        return lambda x, x_hat: l1_loss(x, x_hat) + 0.1 * perceptual_loss(see(x), see(x_hat))
-    return {
-        "coarse": partial(coarse_loss, factor=factor),
-        "l1": l1_loss,
-        "square": lambda x, x_hat: mean_square(x - x_hat),
-    }[loss]
 
 
 def tiny_decoder(
@@ -173,14 +104,14 @@ def tiny_decoder(
     Raises:
         ValueError: the loss is unknown, or lacks its matcher.
     """
-    distance = _decoder_loss(loss, factor, matcher)
+    distance = decoder_loss(loss, factor, matcher)
     torch.manual_seed(settings.seed)
     levels = len(pairs.told.pipe.vae.config.block_out_channels)
     tiny = build_tiny(levels, width, blocks, pairs.x.shape[1])
     players = TinyPlayers(tiny, Critic())
-    how = {"loss": loss, "factor": factor, "fooling": fooling, "alone": alone, "width": width, "blocks": blocks}
-    config = {"settings": settings, "pairs": len(pairs)} | how | parents
-    run = Run("tiny-decoder", config, "distill_lib.methods.tiny_decoder", "distill_lib.matchers")
+    how = {"distance": distance, "fooling": fooling, "alone": alone, "players": players}
+    config = {"settings": settings, "pairs": pairs} | how | parents
+    run = Run("tiny-decoder", config, tiny_decoder, ConvMatcher)
     net = Bare(players)
     training = train_tiny_decoder(net, pairs.x, decoded(pairs), settings, run, distance, fooling, alone)
     curve = finish(net, training, run, f"tiny decoder, {loss}")
@@ -207,78 +138,20 @@ def small_unet(
     told = pairs.told
     student = cut_network(told, inherit, settings.seed)
     how = {"inherit": inherit, "lambda_f": lambda_f, "denoising": denoising, "cut": CUT}
-    config = {"settings": settings, "pairs": len(pairs)} | how | parents
-    run = Run("small-unet", config, "distill_lib.methods.unet_distillation")
+    config = {"settings": settings, "pairs": pairs, "student": student} | how | parents
+    run = Run("small-unet", config, small_unet)
     data = Latents(pairs.x, pairs.prompts, told)
     training = distill_unet(student, told.network, data, settings, run, lambda_f, denoising)
     return Halved(student, finish(student, training, run, "small U-Net"), run)
 
 
-def views(encoder: str, matcher: nn.Module | None, teacher: Network, decode: Callable[[Tensor], Tensor]) -> View:
-    """How an encoder sees latents: a matcher by the picture that `decode` makes of them, "unet" as they are.
-
-    "unet" is the encoder half of the teacher's own U-Net, asked at the lowest noise level and for no prompt.
-
-    Raises:
-        ValueError: an encoder other than "unet" needs its matcher.
-    """
-    if encoder != "unet":
-        if matcher is None:
-            raise ValueError(f"encoder={encoder!r} needs its matcher")
-        return lambda x: [layer.float() for layer in matcher.layers(decode(x))]
-    down = list(stages(teacher.module))[: len(teacher.module.down_blocks)]
-
-    def see(x: Tensor) -> Sequence[Tensor]:
-        null = teacher.null.to(x.device).expand(len(x), -1, -1)
-        with tapped(down) as found:
-            teacher(x, torch.ones(len(x), dtype=torch.long, device=x.device), null)
-        return [layer.float() for layer in found]
-
-    return see
-
-
-def one_step_loss(
-    loss: str,
-    see: View | None = None,
-    wanted: View | None = None,
-    window: int = 0,
-    weights: Sequence[float] | None = None,
-) -> Matching:
-    """What x_hat costs beside x: a loss of ONE_STEP_LOSSES.
-
-    Args:
-        loss: "square" and "l1" compare latents, the others features: "perceptual" by their squares, "lpips" after each
-            place is brought to unit length, "matching" by structural similarity, eq. 10.
-        see, wanted: how the student's and the teacher's latents are seen; `wanted` is `see` unless given.
-        window, weights: of "matching", as in `losses.feature_matching.feature_matching_loss`.
-
-    Raises:
-        ValueError: the loss is unknown, or lacks features.
-    """
-    if loss not in ONE_STEP_LOSSES:
-        raise ValueError(f"loss={loss!r} is unknown; choose one of {', '.join(ONE_STEP_LOSSES)}")
-    if loss in ("square", "l1"):
-        return {"square": square_loss, "l1": l1_loss}[loss]
-    if see is None:
-        raise ValueError(f"loss={loss!r} compares features; say how latents are seen")
-    compare = {
-        "perceptual": lambda a, b: torch.stack([mean_square(x - y) for x, y in zip(a, b, strict=True)]).mean(0),
-        "lpips": perceptual_loss,
-        "matching": partial(feature_matching_loss, weights=weights, window=window),
-    }[loss]
-
-    def cost(x_hat: Tensor, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            target = (wanted or see)(x)
-        return compare(see(x_hat), target)
-
-    return cost
-
-
 def regressed(student: Network, pairs: Pairs, cost: Matching, about: dict[str, Any], settings: TrainSettings) -> Halved:
-    """A student trained on pairs to one step by a loss; `about` says what tells this training from others."""
-    config = {"settings": settings, "pairs": len(pairs)} | about
-    run = Run("one-step", config, "distill_lib.methods.pair_regression", __name__)
+    """A student trained on pairs to one step by a loss, which the key holds as `specs.spec_of` says.
+
+    `about` names what the training rests on besides student, pairs, loss and settings.
+    """
+    config = {"settings": settings, "pairs": pairs, "student": student, "cost": cost} | about
+    run = Run("one-step", config, regressed)
     title = f"one step, {about.get('loss', '')}"
     return Halved(student, finish(student, train_on_pairs(student, pairs, settings, run, cost), run, title), run)
 
@@ -305,8 +178,9 @@ def scored(
     online = teacher.like(copy.deepcopy(teacher.module).requires_grad_(True))
     student.module.requires_grad_(True)
     team = Team(student, online)
-    config = {"settings": settings, "pairs": len(pairs), "segment": segment, "w": w} | how | about
-    run = Run("scored", config, "distill_lib.methods.score_distillation", __name__)
+    config = {"settings": settings, "pairs": pairs, "student": student, "cost": cost, "segment": segment, "w": w}
+    config |= how | about
+    run = Run("scored", config, scored)
     training = distill_scores(team, teacher, pairs, settings, run, matching=cost, segment=segment, w=w, **how)
     curve = finish(team, training, run, "score distillation")
     return Halved(student, curve, run)
@@ -325,11 +199,11 @@ def textured(
     """
     with torch.no_grad():
         channels = [layer.shape[1] for layer in see(student.decode(pairs.x[:1].float()))]
+    config = {"settings": settings, "pairs": pairs, "student": student, "see": see, "rank": rank} | about
     torch.manual_seed(settings.seed)
     add_low_rank(student, rank)
     tuned = Tuned(student, ProjectedCritic(channels))
-    config = {"settings": settings, "pairs": len(pairs), "rank": rank} | about
-    run = Run("textured", config, "distill_lib.methods.adversarial_tuning", __name__)
+    run = Run("textured", config, textured)
     curve = finish(tuned, tune_adversarially(tuned, see, pairs, settings, run), run, "adversarial tuning")
     merge_low_rank(student)
     return Halved(student, curve, run)

@@ -31,6 +31,7 @@ from distill_lib.prompting import Prompted
 from distill_lib.pruning import Cut, pruned_config
 from distill_lib.samplers import nfe
 from distill_lib.schedules import add_noise
+from distill_lib.worlds.seeds import held_out_seed
 
 __all__ = [
     "DECODERS",
@@ -47,7 +48,6 @@ __all__ = [
 
 Row = dict[str, Any]
 Ask = Callable[[Tensor, Tensor, Tensor], Tensor]
-_HELD_BACK = 700  # seed of noise, beside which those of shipped pairs lie far
 _BATCH = 64
 
 DECODERS: dict[str, dict[str, Any]] = {
@@ -74,7 +74,7 @@ def held_back(name: str, told: TextToImage, prompts: list[str], seed: int = 0) -
         ValueError: no pairs of this name are shipped.
     """
     made = pretrained.made(f"pairs-{name}")["config"]
-    how = made["teacher_steps"], made["w"], _HELD_BACK + seed, told.fingerprint, made["solver"]
+    how = made["teacher_steps"], made["w"], held_out_seed("pairs", seed), told.fingerprint, made["solver"]
     return teacher_pairs(told, prompts, *how)
 
 
@@ -206,23 +206,23 @@ def unet_rows(
     method: str,
     net: Network,
     n_steps: int,
-    solver: str,
+    sampler: str,
     repeats: int = 3,
 ) -> list[Row]:
     """Rows of a U-Net: its pictures, its predictions by (4), its weights, and the seconds of one evaluation at batch 1.
 
-    Distances are to the teacher's pictures by the same solver in as many steps, from the same noise.
+    Distances are to the teacher's pictures by the same sampler in as many steps, from the same noise.
 
     Args:
         asked: prompts, judges, and the teacher with its strength.
         probe: latents that it is compared with the teacher on.
         method: name of the rows.
         net: the U-Net behind the teacher's adapter.
-        n_steps, solver: of the pictures; guided, at the strength of `asked`.
+        n_steps, sampler: of the pictures; guided, at the strength of `asked`.
         repeats: timed calls.
     """
     teacher, w = asked.told.network, asked.w
-    image, truth = (asked.pictures(one, n_steps, w, solver) for one in (net, teacher))
+    image, truth = (asked.pictures(one, n_steps, w, sampler) for one in (net, teacher))
     about = {"method": method, "seed": asked.seed}
     rows = picture_rows(asked, image, truth, about | {"steps": n_steps, "w": w, "nfe": nfe(n_steps, w, True)})
     rows += probe.prediction_rows(net, method)

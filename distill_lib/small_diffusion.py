@@ -97,7 +97,7 @@ def latent_pictures(told: TextToImage, name: str, world: str, count: int, seed: 
         return {"z": encoded(told, image[known]), "asked": asked[known]}
 
     spec = {"pipeline": name, "world": WORLDS[world], "count": count, "seed": seed}
-    found = store.cached("latents", spec, make, __name__)
+    found = store.cached("latents", spec, make, latent_pictures)
     return Latents(found["z"], phrased(found["asked"], seed), told)
 
 
@@ -122,14 +122,14 @@ def make_clip(recipe: dict[str, Any], image: Tensor, asked: Tensor, parent: dict
     """
     tokens = tokenizer()
     net: Trainable = Bare(build_clip(recipe, image.shape[-1]))
-    run = store.Run("clip", parent | {"clip": recipe}, "distill_lib.text")
+    run = store.Run("clip", parent | {"clip": recipe}, train_clip)
     finish(net, train_clip(net, tokens, image, asked, _settings(recipe), run), run, "mini CLIP")
     return net.module, run
 
 
 def _autoencoder(recipe: dict[str, Any], clip: Clip, image: Tensor, config: dict[str, Any], net: Players) -> store.Run:
     """One training of the players' parts that are not frozen; leaves the averaged weights in them."""
-    run = store.Run("autoencoder", config, "distill_lib.methods.autoencoder")
+    run = store.Run("autoencoder", config, train_autoencoder)
     training = train_autoencoder(
         Bare(net), clip.tower.layers, image, _settings(recipe), run, tuple(recipe["weights"]), recipe["alone"]
     )
@@ -166,12 +166,11 @@ def train_small_diffusion(recipe: dict[str, Any], folder: Path) -> list[store.Ru
     )
     told = TextToImage(pipe, Network(unet, null=text_states(pipe, [""])[0], decode=partial(decode, pipe, bf16=True)))
     make = lambda: {"z": encoded(told, image[known])}  # noqa: E731
-    z = store.cached("encoded", data | {"parent": vae_run.key}, make, "distill_lib.pipelines")["z"]
+    z = store.cached("encoded", data | {"parent": vae_run.key}, make, encoded)["z"]
     scale = 1 / z.float().std().item()
     vae.register_to_config(scaling_factor=scale)
     config = {"parents": [clip_run.key, vae_run.key], "settings": recipe["unet"], "unet": config_of(unet)}
-    code = ("distill_lib.methods.teacher", "distill_lib.pipelines", "distill_lib.worlds.captions")
-    run = store.Run("text-teacher", config, *code)
+    run = store.Run("text-teacher", config, train_teacher, Latents, phrased)
     pictures = Latents(scale * z.float(), phrased(asked[known], recipe["seed"]), told)
     training = train_teacher(told.network, pictures, _settings(recipe["unet"]), run, recipe["unet"]["drop"])
     finish(told.network, training, run, "text-to-image teacher")

@@ -24,8 +24,8 @@ from distill_lib.models import Network, denoiser
 from distill_lib.noise import normal
 from distill_lib.pipelines import TextToImage
 from distill_lib.prompting import Prompted
-from distill_lib.samplers import Denoise, nfe, sample, sample_consistency
-from distill_lib.solvers import SOLVERS, sample_by
+from distill_lib.samplers import Denoise, Fresh, nfe
+from distill_lib.solvers import check_sampler, sample_by
 
 __all__ = ["System", "Whole", "compiles", "cost_rows", "first_noise", "pictures", "quality_rows", "seconds_rows"]
 
@@ -41,14 +41,20 @@ class System:
         told: the teacher, whose text encoder and tokenizer all share.
         net: U-Net and decoder behind the adapter.
         n_steps, w: of the sampler; a network that takes no w is a guided pair unless w = 0.
-        method: which sampler, by the names of the contracts: one of `solvers.SOLVERS`, "lcm", or the deterministic one.
+        sampler: one of `solvers.SAMPLERS`; what a row calls the system is no business of its own.
+
+    Raises:
+        ValueError: there is no such sampler.
     """
 
     told: TextToImage
     net: Network
     n_steps: int
     w: float
-    method: str = "ours-D"
+    sampler: str = "ddim"
+
+    def __post_init__(self) -> None:
+        check_sampler(self.sampler)
 
     @property
     def evaluations(self) -> dict[str, int]:
@@ -83,14 +89,9 @@ class System:
         found = words([prompt], padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         return found.input_ids.to(self.net.device)
 
-    def draw(self, denoise: Denoise, z_T: Tensor, fresh: Callable[[int], Tensor]) -> Tensor:
-        """Latents (B, C, H, W) from noise by the sampler; fresh(i) is what "lcm" draws anew."""
-        schedule = self.net.schedule
-        if self.method == "lcm":
-            return sample_consistency(denoise, z_T, self.n_steps, fresh, schedule)
-        if self.method in SOLVERS:
-            return sample_by(self.method, denoise, z_T, self.n_steps, schedule)
-        return sample(denoise, z_T, self.n_steps, schedule)
+    def draw(self, denoise: Denoise, z_T: Tensor, fresh: Fresh) -> Tensor:
+        """Latents (B, C, H, W) from noise by the sampler; fresh(i) is the noise of its i-th draw on the way."""
+        return sample_by(self.sampler, denoise, z_T, self.n_steps, fresh, self.net.schedule)
 
 
 class _Run(nn.Module):
@@ -222,7 +223,7 @@ def cost_rows(
 
 def pictures(asked: Prompted, system: System) -> Tensor:
     """Pictures uint8 (n, 3, R, R) of all prompts by a system, from the noise that everybody starts from."""
-    return asked.pictures(system.net, system.n_steps, system.w, system.method)
+    return asked.pictures(system.net, system.n_steps, system.w, system.sampler)
 
 
 def quality_rows(asked: Prompted, method: str, system: System) -> list[Row]:

@@ -36,6 +36,7 @@ from distill_lib.worlds.captions import attributes, names_held_out, say
 from distill_lib.worlds.controls import control_map, edge_map
 from distill_lib.worlds.datasets import WORLDS
 from distill_lib.worlds.scenes import COLORS, TEXTURES, Scenes, draw_scenes
+from distill_lib.worlds.seeds import held_out_seed
 
 __all__ = ["Readers", "Steered", "diversity", "drawn", "recoloured"]
 
@@ -88,15 +89,15 @@ def drawn(system: System, prompts: list[str], seen: Tensor | None = None, seed: 
     net = system.net
     parts = [net.network.module, net.control] if isinstance(net, Controlled) else [net.module]
     spec = {"nets": [weights_name(part, "net") for part in parts], "steps": system.n_steps, "w": system.w}
-    spec |= {"method": system.method, "bf16": net.bf16, "prompts": prompts, "seed": seed}
+    spec |= {"sampler": system.sampler, "bf16": net.bf16, "prompts": prompts, "seed": seed}
     spec |= {"decoder": getattr(net.decode, "name", ""), "text": weights_name(system.told.pipe.text_encoder, "text")}
     spec |= {"seen": "" if seen is None else hashlib.sha256(seen.float().cpu().numpy().tobytes()).hexdigest()}
 
     def make() -> dict[str, Tensor]:
-        how = system.n_steps, system.w, _told(system, prompts, seen), seed, system.method
+        how = system.n_steps, system.w, _told(system, prompts, seen), seed, system.sampler
         return {"image": sample_pictures(net, *how)}
 
-    return cached("steered", spec, make, __name__)["image"]
+    return cached("steered", spec, make, drawn)["image"]
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ class Steered:
     @classmethod
     def of(cls, told: TextToImage, world: str, n: int, seed: int, readers: Readers) -> "Steered":
         """n scenes that no training has seen, none with a pair of `worlds.captions.HELD_OUT`."""
-        spec = WORLDS[world]
-        scenes = draw_scenes(spec, 7000 + seed, torch.arange(2 * n + 32))
+        spec, seed = WORLDS[world], held_out_seed("steered", seed)
+        scenes = draw_scenes(spec, seed, torch.arange(2 * n + 32))
         asked = attributes(scenes, spec)
         index = (~names_held_out(asked)).nonzero()[:n, 0]
         some = Scenes(**{name: column[index] for name, column in vars(scenes).items()})
@@ -126,7 +127,7 @@ class Steered:
         def make() -> dict[str, Tensor]:
             return dict(zip(("image", "depth", "mask"), rendered(spec, some), strict=True))
 
-        found = cached("scenes-steered", {"world": spec, "n": n, "seed": seed}, make, "distill_lib.geometry")
+        found = cached("scenes-steered", {"world": spec, "n": n, "seed": seed}, make, rendered)
         return cls(told, **found, asked=asked[index], readers=readers)
 
     @property
@@ -200,6 +201,6 @@ class Steered:
     def seconds(self, system: System, kind: str, repeats: int, about: Row) -> list[Row]:
         """A row: seconds for one picture, from reading the prompt to decoding."""
         seen = self.maps(kind)[:1] if kind else None
-        net, n_steps, w, method = system.net, system.n_steps, system.w, system.method
-        work = lambda: sample_pictures(net, n_steps, w, _told(system, self.prompts[:1], seen), 0, method)  # noqa: E731
+        net, n_steps, w, by = system.net, system.n_steps, system.w, system.sampler
+        work = lambda: sample_pictures(net, n_steps, w, _told(system, self.prompts[:1], seen), 0, by)  # noqa: E731
         return [about | {"metric": "seconds", "value": median_seconds(work, repeats), "n": 1}]

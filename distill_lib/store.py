@@ -1,6 +1,7 @@
 """Run folders and caches, keyed by content: the same settings, data, code and parents find the same folder again.
 
 A key is a hash of a configuration and of the source of every module of the library that the maker reaches by import.
+A maker is a function or class of the library, passed as it is, so that no renaming leaves a key blind to code.
 A folder is trusted only when it has its `done` mark, which holds the checksum of its weights; without it, it is
 resumed. Every file is written beside its place and moved there, so that a kill leaves the old one or the new one.
 """
@@ -18,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from distill_lib.paths import runs_folder
-from distill_lib.reach import code_files
+from distill_lib.reach import code_files, module_of
+from distill_lib.specs import spec_of
 
 __all__ = ["RUNS", "Run", "atomic", "cached", "content_key", "load_tensors", "locked", "save_tensors"]
 
@@ -26,10 +28,20 @@ RUNS = runs_folder()
 """Where run folders and caches live; DISTILL_RUNS moves it (to a scratch disk, to a test's folder)."""
 
 
-def content_key(config: dict[str, Any], *modules: str) -> str:
-    """Hash of a configuration and of the code that `modules` reach, 12 hexadecimal digits."""
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for path in sorted({path for module in modules for path in code_files(module)}):
+Maker = Callable[..., Any]
+"""A function or class of the library, whose module and all that it reaches belong to a key."""
+
+
+def content_key(config: dict[str, Any], *makers: Maker) -> str:
+    """Hash of a configuration and of the code that `makers` reach, 12 hexadecimal digits.
+
+    Raises:
+        ValueError: there is no maker, or as `reach.module_of` and `specs.spec_of`.
+    """
+    if not makers:
+        raise ValueError("a key without a maker holds no code; pass the function that makes the result")
+    digest = hashlib.sha256(json.dumps(spec_of(config), sort_keys=True).encode())
+    for path in sorted({path for maker in makers for path in code_files(module_of(maker))}):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -95,12 +107,13 @@ class Run:
 
     Args:
         kind: what is made, the start of the folder's name.
-        config: everything that the result depends on besides code, parents' keys included.
-        modules: the modules whose reach of code belongs to the key.
+        config: everything that the result depends on besides code, parents' keys included; losses, networks and data
+            may stand in it as they are, and `specs.spec_of` says what the key holds of them.
+        makers: the functions whose reach of code belongs to the key; raises as `content_key`.
     """
 
-    def __init__(self, kind: str, config: dict[str, Any], *modules: str) -> None:
-        self.key = f"{kind}-{content_key(config, *modules)}"
+    def __init__(self, kind: str, config: dict[str, Any], *makers: Maker) -> None:
+        self.key = f"{kind}-{content_key(config, *makers)}"
         self.folder = RUNS / self.key
         self.config = config
 
@@ -112,7 +125,7 @@ class Run:
     def start(self) -> None:
         """Write the configuration of a run that begins or goes on, and end a line of progress that a kill has torn."""
         with atomic(self.folder / "config.json") as part:
-            part.write_text(json.dumps(self.config, indent=1, default=str))
+            part.write_text(json.dumps(spec_of(self.config), indent=1))
         path = self.folder / "progress.jsonl"
         if path.exists() and not path.read_bytes().endswith(b"\n"):
             self._append("\n")
@@ -168,9 +181,12 @@ class Run:
         return load_tensors(self.folder / "weights.safetensors", (self.folder / "done").read_text())
 
 
-def cached(kind: str, config: dict[str, Any], make: Callable[[], dict[str, Tensor]], module: str) -> dict[str, Tensor]:
-    """Tensors that `make` returns, computed once for a configuration and the code that `module` reaches."""
-    path = RUNS / "cache" / f"{kind}-{content_key(config, module)}.safetensors"
+def cached(kind: str, config: dict[str, Any], make: Callable[[], dict[str, Tensor]], maker: Maker) -> dict[str, Tensor]:
+    """Tensors that `make` returns, computed once for a configuration and the code that `maker` reaches.
+
+    `make` is often a closure over what the configuration names; `maker` is the function of the library behind it.
+    """
+    path = RUNS / "cache" / f"{kind}-{content_key(config, maker)}.safetensors"
     with locked(path.with_suffix(".lock")):
         if not path.exists():
             save_tensors(path, make())

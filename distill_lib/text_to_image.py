@@ -21,6 +21,7 @@ from distill_lib.pipelines import Latents, TextToImage, open_pipeline
 from distill_lib.profiles import Latent, Profile, Text
 from distill_lib.prompting import Judges, Prompted, alignment, clip_of
 from distill_lib.small_diffusion import latent_pictures
+from distill_lib.worlds.seeds import taught_seed
 
 __all__ = ["Task", "foreign_judges", "prompts_of", "shipped_judges", "task"]
 
@@ -131,7 +132,7 @@ def _foreign(how: Text, seed: int, prompts: str, judges: Judges | None) -> Task:
     name = f"{how.pipeline}-{told.fingerprint}"
     sizes = "", how.prompts, how.teacher_steps, how.w, seed
     taught = [others[i % len(others)] for i in range(how.pairs)]
-    own = teacher_pairs(told, taught, how.teacher_steps, how.w, 100 + seed, name)
+    own = teacher_pairs(told, taught, how.teacher_steps, how.w, taught_seed(seed), name)
     data = hashlib.sha256(own.x.numpy().tobytes() + "\n".join(taught).encode()).hexdigest()[:12]
     slug = re.sub(r"[^a-z0-9]+", "-", Path(how.pipeline).name.lower()).strip("-")
     return Task(

@@ -32,6 +32,7 @@ from distill_lib.samplers import nfe, sample
 from distill_lib.store import cached
 from distill_lib.worlds.datasets import WORLDS
 from distill_lib.worlds.scenes import SHAPES, draw_scenes
+from distill_lib.worlds.seeds import held_out_seed
 
 __all__ = ["Twins", "evaluations", "probe", "transfer", "unrelated"]
 
@@ -66,7 +67,7 @@ def transfer(up: Leg, down: Leg, image: Tensor, label: Tensor, w: float = 0.0, t
         z_T = encode(denoiser(up[0], told, 0.0), x, up[1])
         return sample(denoiser(down[0], wanted, w), z_T, down[1])
 
-    return cached("transfer", spec, lambda: {"image": in_batches(down[0], len(image), draw)}, __name__)["image"]
+    return cached("transfer", spec, lambda: {"image": in_batches(down[0], len(image), draw)}, transfer)["image"]
 
 
 def unrelated(down: Leg, label: Tensor, w: float, seed: int = 0) -> Tensor:
@@ -111,12 +112,12 @@ class Twins:
         if replace(WORLDS[here], look="") != replace(WORLDS[there], look=""):
             raise ValueError(f"{here} and {there} differ in more than their look; take two looks of one world")
         self._here, index = WORLDS[here], torch.arange(n)
-        self._scenes = draw_scenes(self._here, 2000 + seed, index)
+        self._scenes = draw_scenes(self._here, held_out_seed("twins", seed), index)
         self.image, self.depth, self.mask = rendered(self._here, self._scenes)
         self.truth = rendered(WORLDS[there], self._scenes)[0]
         self.label = self._scenes.labels(self._here)
         self.reader, self.geometry, self.seed = reader, geometry, seed
-        known = draw_scenes(self._here, 3000 + seed, index)
+        known = draw_scenes(self._here, held_out_seed("probe", seed), index)
         self._probe = probe(reader, *(rendered(WORLDS[world], known)[0] for world in (here, there)))
 
     def as_next_shape(self) -> "Twins":

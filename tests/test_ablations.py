@@ -183,5 +183,5 @@ def test_trials_share_seed_and_lengths_and_without_stage_one_the_first_halving_h
     alone = trials.without_stage_one(1.0)
     assert alone.run.config["settings"].steps == 3
     configs = [json.loads((run / "config.json").read_text()) for run in store.RUNS.glob("ablation-8-*")]
-    updates = sorted("steps=5" in config["settings"] for config in configs)
+    updates = sorted(config["settings"]["steps"] == 5 for config in configs)
     assert updates == [False, True]  # 2 of stage one and 3 of its own, once

@@ -42,7 +42,7 @@ def tuned(runs, steps):
     student, _ = networks(Cut())
     student.decode = lambda z: z
     torch.manual_seed(1)
-    run = Run(f"gan{steps}", {}, "distill_lib.methods.adversarial_tuning")
+    run = Run(f"gan{steps}", {}, tune_adversarially)
     before = answers(student)
     add_low_rank(student, 2)
     assert torch.equal(answers(student), before)  # an adapter starts at nothing

@@ -52,7 +52,7 @@ def test_a_reader_learns_a_few_pictures_by_heart(tmp_path, monkeypatch):
     truth, net = attributes(scenes, SPEC), AttributeReader(width=8)
     assert prompt_accuracy(read_attributes(net, image), truth).mean() < 0.2
     settings = TrainSettings(steps=60, batch_size=8, lr=3e-3, warmup=5, ema=0.5, bf16=False)
-    run = store.Run("reader", {}, "distill_lib.attributes")
+    run = store.Run("reader", {}, train_reader)
     history = list(train_reader(SimpleNamespace(module=net, forward=net), image, truth, settings, run))
     net.load_state_dict(run.weights())
     assert history[-1].loss < 0.5 * history[0].loss

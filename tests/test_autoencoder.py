@@ -69,7 +69,7 @@ def test_a_few_pictures_are_learned_by_heart_and_a_killed_run_ends_the_same(tmp_
 
     def train(name, stop=None):
         net = players()
-        run = store.Run(name, {}, "distill_lib.methods.autoencoder")
+        run = store.Run(name, {}, train_autoencoder)
         training = train_autoencoder(SimpleNamespace(module=net, forward=net), features, image, settings, run, alone=20)
         for progress in training:
             if progress.step == stop:

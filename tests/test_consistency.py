@@ -83,7 +83,7 @@ def test_training_makes_one_step_end_nearer_to_where_many_of_the_teacher_s_do(ru
     for steps in (1, 150):
         student = teacher.student()
         settings = TrainSettings(steps=steps, batch_size=8, lr=1e-3, warmup=5, ema=0.9, bf16=False)
-        run = Run(f"lcm{steps}", {}, "distill_lib.methods.consistency")
+        run = Run(f"lcm{steps}", {}, distill_consistency)
         training = distill_consistency(student, teacher, data, settings, run, (0.0, 0.0), n_points=16)
         finish(student, training, run, "consistency")
         x = sample(denoise_student(student, label, torch.zeros(16)), z_T, 1)

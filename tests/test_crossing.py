@@ -170,7 +170,7 @@ SHORT = TrainSettings(steps=60, batch_size=256, lr=1e-2, warmup=5, ema=0.9)
 def test_one_step_from_couples_drawn_apart_finds_the_mean_of_all_data_and_so_does_a_flow(runs):
     z, data = noise(4096).float(), MixtureData(DATA.centres, DATA.std, 4096)
     for name, train in (("pairs", train_on_pairs), ("flow", train_flow)):
-        net, run = ToyNetwork(0), Run(name, {}, "distill_lib.crossing")
+        net, run = ToyNetwork(0), Run(name, {}, train_flow)
         finish(net, train(net, Couples(z, data.x), SHORT, run), run, name)
         at_start = net(z[:500], torch.full((500,), OURS.T), torch.zeros(500, dtype=torch.long))
         x_hat = -at_start if name == "pairs" else z[:500] + at_start

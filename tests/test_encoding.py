@@ -13,6 +13,7 @@ from distill_lib.losses.encoding import encoding_loss, encoding_target
 from distill_lib.losses.halving import halving_loss, halving_target
 from distill_lib.methods.encoder_halving import halve_encoder, halve_encoder_down
 from distill_lib.models import Network, student_of
+from distill_lib.noise import normal
 from distill_lib.samplers import ddim_step, sample, trajectory
 from distill_lib.schedules import OURS, add_noise, step_grid
 from distill_lib.toy import Mixture, MixtureData, ToyNetwork
@@ -127,7 +128,7 @@ def settings(**changes):
 
 
 def run_named(name):
-    return store.Run("test", {"name": name}, "distill_lib.noise")
+    return store.Run("test", {"name": name}, normal)
 
 
 def test_a_distilled_encoder_lands_where_its_teacher_does_with_twice_the_steps(runs):

@@ -16,6 +16,8 @@ from distill_lib.methods.step_halving import halve_down
 from distill_lib.methods.teacher import train_teacher
 from distill_lib.metrics import Reader
 from distill_lib.models import Network, build_unet, student_of
+from distill_lib.noise import normal
+from distill_lib.solvers import SAMPLERS
 from distill_lib.store import Run
 from distill_lib.training import TrainSettings, finish
 from distill_lib.worlds.datasets import WORLDS, DatasetSpec, Pictures, load, render_pictures
@@ -50,8 +52,8 @@ def measured(reader, runs, monkeypatch):
     """`Measured` of a network whose pictures are handed to it: `measured.hand[(net, steps, w)]`."""
     hand, asked = {}, []
 
-    def samples_of(net, n_steps, w, n, seed=0, method="ours-D"):
-        asked.append((net, n_steps, w, n, seed, method))
+    def samples_of(net, n_steps, w, n, seed=0, sampler="ddim"):
+        asked.append((net, n_steps, w, n, seed, sampler))
         return hand[net, n_steps, w]
 
     monkeypatch.setattr(evaluation, "samples_of", samples_of)
@@ -78,8 +80,8 @@ def test_real_pictures_of_the_right_classes_are_accurate_and_of_others_are_not(m
 def test_the_truth_is_the_teacher_at_the_same_strength_seed_and_its_most_steps(measured, one_of_each):
     student = Named(takes_w=True)
     measured.hand[student, 4, 2.0] = measured.hand[measured.teacher, 64, 2.0] = one_of_each
-    same = values(measured.rows("ours-S", student, 4, 2.0))
-    assert measured.asked == [(student, 4, 2.0, N, 3, "ours-S"), (measured.teacher, 64, 2.0, N, 3, "ours-D")]
+    same = values(measured.rows("ours-S", student, 4, 2.0, "stochastic"))
+    assert measured.asked == [(student, 4, 2.0, N, 3, "stochastic"), (measured.teacher, 64, 2.0, N, 3, "ddim")]
     assert same["paired"] == 0 and abs(same["fid_teacher"]) < 1e-3
     few = measured.truth(2.0, 3)
     assert torch.equal(few, one_of_each[:3]) and measured.truth(2.0, 3) is few  # so that the reader reads it once
@@ -143,10 +145,10 @@ def test_a_teacher_and_a_student_of_cifar10_go_through_the_same_code(tmp_path, r
     pictures = load(DatasetSpec(name="cifar10"))
     teacher = Network(build_unet(resolution=32, n_classes=10, channels=(16, 32)))
     how = TrainSettings(steps=2, batch_size=8, lr=1e-3, warmup=1)
-    run = Run("test", {"name": "cifar"}, "distill_lib.noise")
+    run = Run("test", {"name": "cifar"}, normal)
     finish(teacher, train_teacher(teacher, pictures, how, run), run, "teacher")
     student = Network(student_of(teacher.module))
-    run = Run("test", {"name": "stage one"}, "distill_lib.noise")
+    run = Run("test", {"name": "stage one"}, normal)
     finish(student, distill_guidance(student, teacher, pictures, how, run), run, "stage one")
     chain = halve_down(student, run.key, 4, pictures, how.with_seed)
     reader = Reader(Extractor(10, 4).eval())
@@ -180,20 +182,35 @@ def test_times_are_of_one_batch_with_their_evaluations():
     assert seconds["value"] * rate["value"] == pytest.approx(evaluation.BATCH)
 
 
-@pytest.mark.parametrize("method", ["ours-D", "ours-S", "ancestral"])
-def test_a_sample_depends_on_its_number_and_the_seed_alone(method, monkeypatch):
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_sample_depends_on_its_number_and_the_seed_alone(sampler, monkeypatch):
     net = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
-    whole = sample_pictures(net, 4, 1.0, classes(6, 3), seed=1, method=method)
+    whole = sample_pictures(net, 4, 1.0, classes(6, 3), seed=1, sampler=sampler)
     monkeypatch.setattr(evaluation, "BATCH", 2)
-    assert (sample_pictures(net, 4, 1.0, classes(6, 3), seed=1, method=method).int() - whole.int()).abs().max() <= 1
-    other = sample_pictures(net, 4, 1.0, classes(6, 3), seed=2, method=method)
+    assert (sample_pictures(net, 4, 1.0, classes(6, 3), seed=1, sampler=sampler).int() - whole.int()).abs().max() <= 1
+    other = sample_pictures(net, 4, 1.0, classes(6, 3), seed=2, sampler=sampler)
     assert not torch.equal(other, whole)
 
 
-def test_the_stochastic_methods_draw_noise_on_the_way():
+def test_the_stochastic_samplers_draw_noise_on_the_way():
     net = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
-    d, s, a = (sample_pictures(net, 4, 1.0, classes(4, 3), method=m) for m in ("ours-D", "ours-S", "ancestral"))
+    d, s, a = (sample_pictures(net, 4, 1.0, classes(4, 3), sampler=by) for by in ("ddim", "stochastic", "ancestral"))
     assert not torch.equal(d, s) and not torch.equal(d, a) and not torch.equal(s, a)
+
+
+@pytest.mark.parametrize("unknown", ["ours-D", "ours-S", "lcm", "teacher", ""])
+def test_an_unknown_sampler_is_refused_and_leaves_nothing_in_the_cache(unknown, runs):
+    net = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
+    with pytest.raises(ValueError, match=f"sampler='{unknown}' is unknown; choose one of ddim, stochastic, .*unipc$"):
+        evaluation.samples_of(net, 4, 1.0, 2, sampler=unknown)
+    assert not list(runs.rglob("*.safetensors"))
+
+
+def test_samples_are_kept_by_the_name_of_their_sampler(runs):
+    net = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
+    for count, sampler in enumerate(SAMPLERS, 1):
+        evaluation.samples_of(net, 4, 1.0, 2, sampler=sampler)
+        assert len(list(runs.rglob("*.safetensors"))) == count
 
 
 def test_the_pictures_shown_are_spread_over_the_classes():

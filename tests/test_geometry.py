@@ -7,6 +7,7 @@ import torch
 
 from distill_lib import geometry, store
 from distill_lib.geometry import Geometry, depth_error, geometry_loss, mask_iou, rendered, train_geometry
+from distill_lib.noise import normal
 from distill_lib.training import TrainSettings
 from distill_lib.worlds.datasets import WORLDS
 from distill_lib.worlds.scenes import draw_scenes, render
@@ -69,7 +70,7 @@ def test_training_lowers_the_loss_of_a_few_pictures(runs):
     torch.manual_seed(0)
     net = Geometry(width=8)
     how = TrainSettings(steps=60, batch_size=16, lr=5e-3, warmup=5, bf16=False)
-    run = store.Run("test", {"name": "geometry"}, "distill_lib.noise")
+    run = store.Run("test", {"name": "geometry"}, normal)
     trainable = SimpleNamespace(module=net, forward=net)
     history = list(train_geometry(trainable, [WORLDS["textured"], WORLDS["sketch"]], 8, how, run))
     assert history[-1].loss < 0.6 * history[0].loss

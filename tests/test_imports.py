@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent / "distill_lib"
 
 READING_ORDER = """
-    paths reach messages bounds noise store schedules samplers solvers guidance models
-    worlds.sketch worlds.clay worlds.scenes worlds.captions worlds.files worlds.folders worlds.datasets
+    paths reach messages bounds noise specs store schedules samplers solvers guidance models
+    worlds.seeds worlds.sketch worlds.clay worlds.scenes worlds.captions worlds.files worlds.folders worlds.datasets
     canny worlds.controls
     losses.denoising losses.guided losses.halving losses.heads encoding losses.encoding
     losses.reconstruction losses.one_step losses.knowledge losses.feature_matching losses.score losses.consistency
@@ -18,7 +18,7 @@ READING_ORDER = """
     methods.teacher methods.guidance_distillation methods.step_halving methods.encoder_halving methods.head_teacher
     methods.autoencoder methods.tiny_decoder methods.unet_distillation methods.consistency text
     toy extractor geometry layout attributes matchers metrics nearest pipelines
-    methods.pair_regression crossing methods.score_distillation methods.adversarial_tuning sdxs lora
+    methods.pair_regression crossing methods.score_distillation methods.adversarial_tuning seeing sdxs lora
     small_diffusion inpainting evaluation prompting editing export artefacts
     controlnet methods.control_distillation control
     profiles.reading profiles
@@ -56,6 +56,27 @@ def imports(path):
         for name in names:
             if name.removeprefix("distill_lib.") in FILES and name.startswith("distill_lib."):
                 yield name.removeprefix("distill_lib.")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_nothing_is_imported_by_a_name_made_at_run_time(name):
+    tree = ast.parse(FILES[name].read_text())
+    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    named |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            named |= {alias.name for alias in node.names} | {getattr(node, "module", None)}
+    # `importlib.metadata` reads versions and `importlib.resources` files: neither imports
+    assert named.isdisjoint({"__import__", "importlib", "import_module", "runpy", "run_module", "pkgutil"})
+
+
+def test_samplers_are_called_by_name_in_one_place_alone():
+    """A second dispatch would draw by one sampler and time by another."""
+    drawn = {"sample_stochastic", "sample_ancestral", "sample_consistency"}
+    for name, path in FILES.items():
+        nodes = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom))
+        found = {alias.name for node in nodes for alias in node.names}
+        assert name == "solvers" or found.isdisjoint(drawn), name
 
 
 def test_the_reading_order_names_every_module_once():

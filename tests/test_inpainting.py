@@ -72,7 +72,7 @@ def test_a_wider_network_starts_as_the_old_one_and_heeds_the_mask_once_trained(t
         pair = guided_pair(net, x, t, label, net.null)
         assert torch.allclose(pair[1], told.network(x, t, net.null.expand(4, -1, -1)), atol=1e-5)
     net.module.requires_grad_(True)
-    run = Run("inpainting", {}, "distill_lib.methods.teacher")
+    run = Run("inpainting", {}, train_teacher)
     finish(net, train_teacher(net, data, SHORT, run), run, "inpainting")
     other = torch.cat([label[:, :length], 0 * label[:, length:]], 1)
     with torch.no_grad():
@@ -83,7 +83,7 @@ def test_all_of_distillation_runs_and_diffusers_alone_paints_our_picture(told, r
     with torch.no_grad():  # diffusers draws latents of the masked picture where we take their mean: let them not spread
         told.pipe.vae.quant_conv.weight[4:], told.pipe.vae.quant_conv.bias[4:] = 0, -30
     net, data = inpainter(told, inpainting_of(told.network.module)), masked(told)
-    student, run = net.student(), Run("one", {}, "distill_lib.methods.guidance_distillation")
+    student, run = net.student(), Run("one", {}, distill_guidance)
     finish(student, distill_guidance(student, net, data, SHORT, run), run, "stage one")
     last = halve_down(student, run.key, 8, data, SHORT.with_seed)[4].net
     image, _ = render_pictures(WORLDS["captioned"], 5, torch.arange(1))

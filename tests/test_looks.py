@@ -110,7 +110,7 @@ def test_a_reader_of_layouts_learns_and_a_world_of_one_object_has_none(runs, mon
     settings = TrainSettings(steps=150, batch_size=16, lr=5e-3, warmup=5, ema=0.9, bf16=False)
     torch.manual_seed(0)
     net = Layout(8)
-    run = store.Run("layout", {}, "distill_lib.layout")
+    run = store.Run("layout", {}, train_layout)
     finish(Bare(net), train_layout(Bare(net), small, 24, settings, run), run, "layout")
     image = (render(draw_scenes(small[2], 0, torch.arange(24)), small[2]).image * 127.5 + 127.5).to(torch.uint8)
     true = true_layout(small[2], 0, torch.arange(24)) > 0.5

@@ -8,7 +8,7 @@ import torch
 from distill_lib.attributes import LOGITS, read_attributes, train_reader
 from distill_lib.extractor import degrade
 from distill_lib.losses.feature_matching import feature_matching_loss
-from distill_lib.matchers import MATCHERS
+from distill_lib.matchers import MATCHERS, ConvMatcher
 from distill_lib.store import Run
 from distill_lib.training import TrainSettings, finish
 
@@ -36,7 +36,7 @@ def test_a_network_learns_to_read(name, runs):
     truth[:, 0, 1] = torch.arange(4)
     net = built(name)
     settings = TrainSettings(steps=60, batch_size=16, lr=3e-3, warmup=5, ema=0.5, bf16=False)
-    run = Run(name, {}, "distill_lib.matchers")
+    run = Run(name, {}, ConvMatcher)
     trainable = SimpleNamespace(module=net, forward=net)
     finish(trainable, train_reader(trainable, image, truth, settings, run), run, name)
     assert torch.equal(read_attributes(net, image), truth)

@@ -17,6 +17,7 @@ from distill_lib.methods.guidance_distillation import distill_guidance, guidance
 from distill_lib.methods.step_halving import halve_down, halve_steps, stochastic_students
 from distill_lib.methods.teacher import train_teacher
 from distill_lib.models import Network, denoise_student, student_of
+from distill_lib.noise import normal
 from distill_lib.samplers import ddim_step, sample
 from distill_lib.schedules import add_noise
 from distill_lib.toy import Mixture, MixtureData, ToyNetwork, ring
@@ -32,7 +33,7 @@ def settings(**changes):
 
 
 def run_named(name):
-    return store.Run("test", {"name": name}, "distill_lib.noise")
+    return store.Run("test", {"name": name}, normal)
 
 
 def toy(n_classes=5, seed=0):

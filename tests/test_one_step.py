@@ -59,7 +59,7 @@ def test_pairs_are_the_teachers_own_ways_and_regression_learns_them(small_pipeli
     assert torch.allclose(states, told.states([prompts[4], prompts[1]]))
     assert torch.allclose(sample(denoiser(net, states, 1.0), z_T, 2), x, atol=1e-4)
     student = Network(net.module.requires_grad_(True), bf16=False, null=net.null)
-    run = Run("pairs", {}, "distill_lib.methods.pair_regression")
+    run = Run("pairs", {}, train_on_pairs)
     settings = TrainSettings(steps=30, batch_size=6, lr=1e-3, warmup=1, bf16=False)
     losses = [progress.loss for progress in train_on_pairs(student, pairs, settings, run)]
     assert losses[-1] < 0.7 * losses[0]

@@ -15,7 +15,7 @@ from distill_lib.methods.guidance_distillation import distill_guidance
 from distill_lib.methods.step_halving import halve_down
 from distill_lib.methods.teacher import train_teacher
 from distill_lib.models import denoise_pair, denoise_student
-from distill_lib.pipelines import Latents, open_pipeline
+from distill_lib.pipelines import Latents, TextToImage, open_pipeline
 from distill_lib.samplers import ddim_step, sample, trajectory
 from distill_lib.schedules import Schedule, step_grid
 from distill_lib.store import Run
@@ -110,7 +110,7 @@ def test_all_of_distillation_runs_and_the_student_is_a_plain_pipeline(saved, run
     folder, pipe = saved
     told = open_pipeline(folder, bf16=False)
     data = Latents(noise(8, 3), say(drawn_attributes(8, 0)), told)
-    student, run = told.network.student(), Run("one", {"folder": str(folder)}, "distill_lib.pipelines")
+    student, run = told.network.student(), Run("one", {"folder": str(folder)}, TextToImage)
     finish(student, distill_guidance(student, told.network, data, SHORT, run), run, "stage one")
     last = halve_down(student, run.key, 8, data, SHORT.with_seed)[4].net
     w, z_T = 2.0, noise(2, 5)
@@ -129,7 +129,7 @@ def test_the_condition_is_dropped_for_the_empty_prompt(saved, runs):
     net = told.network
     net.module.register_forward_pre_hook(lambda _, inputs: asked.append(inputs[2]))
     net.module.requires_grad_(True)
-    run = Run("dropped", {}, "distill_lib.pipelines")
+    run = Run("dropped", {}, TextToImage)
     list(train_teacher(net, data, SHORT, run, drop=0.5))
     empty = torch.stack([(one == net.null).flatten(1).all(1) for one in asked])
     assert 0 < empty.sum() < empty.numel()

@@ -29,7 +29,7 @@ store.RUNS = Path(sys.argv[1])
 torch.manual_seed(0)
 data, student, teacher = MixtureData(ring(5), 0.2), ToyNetwork(5, 32), ToyNetwork(5, 32)
 settings = TrainSettings(steps=6, batch_size=32, lr=1e-2, warmup=1, ema=0.5)
-run = store.Run("shared", {}, "distill_lib.noise")
+run = store.Run("shared", {}, halve_steps)
 finish(student, halve_steps(student, teacher, 4, data, settings, run), run, "shared")
 print(run.folder)
 """

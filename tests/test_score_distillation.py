@@ -75,7 +75,7 @@ def team():
 def train(both, name, steps=400, lambda_fm=0.0, **how):
     settings = TrainSettings(steps=steps, batch_size=128, lr=0.03, warmup=1, ema=0.9, bf16=False)
     matching = how.pop("matching", lambda x_hat, x: mean_square(x_hat - x))
-    run = Run(name, how, "distill_lib.methods.score_distillation")
+    run = Run(name, how, distill_scores)
     how |= {"segment": Segment(alpha=(0.9, 0.6), lambda_fm=(lambda_fm, lambda_fm)), "w": 0.0}
     training = distill_scores(both, offline(), Noise(), settings, run, matching=matching, **how)
     return training, run

@@ -18,6 +18,7 @@ from distill_lib.methods.tiny_decoder import build_tiny
 from distill_lib.models import Network, student_of
 from distill_lib.pipelines import open_pipeline
 from distill_lib.sdxs import TinyDecode
+from distill_lib.solvers import SAMPLERS
 from distill_lib.speed import System, Whole, cost_rows, first_noise, pictures, quality_rows, seconds_rows
 from distill_lib.true_scale import TABLES, reported
 
@@ -120,21 +121,39 @@ def test_half_precision_changes_rounding_and_nothing_of_the_system_itself(plain)
     assert {p.dtype for p in told.network.module.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_system_is_timed_by_the_sampler_that_it_is_drawn_by(plain, sampler):
+    """What `seconds_rows` times is a `Whole`; what `quality_rows` judges comes from `sample_pictures`."""
+    _, told = plain
+    system = System(told, told.network, 4, 1.0, sampler)
+    judged = sample_pictures(told.network, 4, 1.0, told.states([PROMPT]), 0, sampler)
+    timed = Whole(system)(PROMPT, first_noise(system, 0))
+    assert (timed.int() - judged.int()).abs().max() <= 1  # of 255
+    plainly = sample_pictures(told.network, 4, 1.0, told.states([PROMPT]), 0)
+    assert torch.equal(judged, plainly) == (sampler == "ddim")
+
+
+def test_a_label_of_a_row_is_no_sampler(plain):
+    _, told = plain
+    with pytest.raises(ValueError, match="sampler='ours-S' is unknown; choose one of ddim, stochastic"):
+        System(told, told.network, 4, 1.0, "ours-S")
+
+
 def test_the_sampler_of_consistency_models_draws_anew_from_the_second_step_on(plain):
     _, told = plain
     student = told.network.like(student_of(told.network.module), predicts="v_prediction")
     net = Network(student.module, bf16=False, null=student.null, schedule=student.schedule, decode=student.decode)
     states = told.states([PROMPT] * 3)
 
-    def drawn(net, n_steps, w, method):
-        return sample_pictures(net, n_steps, w, states, 1, method)
+    def drawn(net, n_steps, w, sampler):
+        return sample_pictures(net, n_steps, w, states, 1, sampler)
 
     asked = SimpleNamespace(n=3, seed=1, states=states, pictures=drawn)
     for n_steps, alike in ((1, True), (2, False)):
-        found = pictures(asked, System(told, net, n_steps, 1.0, "lcm"))
+        found = pictures(asked, System(told, net, n_steps, 1.0, "consistency"))
         plainly = sample_pictures(net, n_steps, 1.0, asked.states, 1)
         assert torch.equal(found, plainly) == alike
-    system = System(told, net, 1, 1.0, "lcm")
+    system = System(told, net, 1, 1.0, "consistency")
     assert torch.equal(Whole(system)(PROMPT, first_noise(system, 1))[0], pictures(asked, system)[0])
 
 
@@ -189,15 +208,15 @@ def test_a_system_is_judged_by_its_own_pictures_and_timed_beside_others(plain, m
     states = told.states([PROMPT] * 2)
     teacher = System(told, told.network, 4, 2.0)
 
-    def drawn(net, n_steps, w, method="ours-D"):
-        return sample_pictures(net, n_steps, w, states, 0, method)
+    def drawn(net, n_steps, w, sampler="ddim"):
+        return sample_pictures(net, n_steps, w, states, 0, sampler)
 
     asked = SimpleNamespace(
         n=2, seed=0, states=states, pictures=drawn, truth=lambda: drawn(told.network, 4, 2.0), real=None,
         judges=SimpleNamespace(reader=None), judged=lambda image: {"clip": 0.25}, world="two",
     )  # fmt: skip
     asked.compared = partial(prompting.Prompted.compared, asked)
-    same, other = (quality_rows(asked, "x", one) for one in (teacher, replace(teacher, method="dpm++")))
+    same, other = (quality_rows(asked, "x", one) for one in (teacher, replace(teacher, sampler="dpm++")))
     assert value(same, metric="fid_teacher") == 0 and value(same, metric="paired") == 0
     assert value(other, metric="fid_teacher") > 0 and value(other, metric="clip") == 0.25
     assert {row["nfe"] for row in same} == {8} and not select(same, metric="is")  # classes say nothing here

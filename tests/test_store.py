@@ -2,16 +2,26 @@
 
 import fcntl
 import json
+from functools import partial
 
 import pytest
 import torch
 from closed_forms import tiny_unet
 
 from distill_lib import evaluation, reach, store
+from distill_lib.methods.step_halving import Halved, halve_steps
 from distill_lib.models import Network
+from distill_lib.noise import normal
+from distill_lib.samplers import sample
+from distill_lib.schedules import add_noise
 from distill_lib.store import Run, atomic, cached, content_key, load_tensors, locked, save_tensors
 
-MODULE = "distill_lib.noise"
+
+def top():
+    """Stands for a function of `distill_lib.top` in the library that the fixture writes."""
+
+
+top.__module__ = "distill_lib.top"
 
 
 @pytest.fixture
@@ -53,16 +63,93 @@ def test_the_real_library_is_reached_as_far_as_it_goes():
 
 @pytest.mark.parametrize("file, stale", [("top.py", True), ("part/b.py", True), ("d.py", True), ("e.py", False)])
 def test_a_key_changes_with_the_files_it_reaches(library, file, stale):
-    before = content_key({"a": 1}, "distill_lib.top")
+    before = content_key({"a": 1}, top)
     (library / file).write_text((library / file).read_text() + "# edited\n")
-    assert (content_key({"a": 1}, "distill_lib.top") != before) == stale
+    assert (content_key({"a": 1}, top) != before) == stale
 
 
 def test_a_key_changes_with_the_configuration_and_not_with_its_order():
-    assert content_key({"a": 1, "b": [2]}, MODULE) == content_key({"b": [2], "a": 1}, MODULE)
-    assert content_key({"a": 1}, MODULE) != content_key({"a": 2}, MODULE)
-    assert content_key({"a": 1}, MODULE) != content_key({"a": 1}, "distill_lib.schedules")
-    assert len(content_key({}, MODULE)) == 12
+    assert content_key({"a": 1, "b": [2]}, normal) == content_key({"b": [2], "a": 1}, normal)
+    assert content_key({"a": 1}, normal) != content_key({"a": 2}, normal)
+    assert content_key({"a": 1}, normal) != content_key({"a": 1}, add_noise)
+    assert len(content_key({}, normal)) == 12
+
+
+FORMS = {
+    "import distill_lib.e as other": True,
+    "import distill_lib.e": True,
+    "from distill_lib import e": True,
+    "from distill_lib import e as other": True,
+    "from distill_lib.e import name": True,
+    "def f():\n    from distill_lib import e": True,
+    "import distill_library.other": False,
+}
+
+
+@pytest.mark.parametrize("text, seen", FORMS.items())
+def test_every_form_of_import_is_seen(library, text, seen):
+    (library / "d.py").write_text(text + "\n")
+    assert ("e.py" in {path.name for path in reach.code_files("distill_lib.top")}) == seen
+
+
+@pytest.mark.parametrize("text", ["from . import e", "from .e import name", "from .. import e"])
+def test_a_relative_import_is_refused(library, text):
+    (library / "d.py").write_text(text + "\n")
+    with pytest.raises(ValueError, match="write it in full") as error:
+        reach.code_files("distill_lib.top")
+    assert one_sentence(error)
+
+
+def test_an_unknown_module_is_refused(library):
+    with pytest.raises(ValueError, match=r"module='distill_lib\.tip' has no file") as error:
+        reach.code_files("distill_lib.tip")
+    assert one_sentence(error)
+    (library / "d.py").write_text("from distill_lib.gone import name\n")  # a rename that missed one
+    with pytest.raises(ValueError, match=r"'distill_lib\.gone'"):
+        content_key({}, top)
+
+
+def test_a_maker_is_known_by_the_module_that_it_is_written_in():
+    assert reach.module_of(halve_steps) == reach.module_of(Halved) == "distill_lib.methods.step_halving"
+    assert reach.module_of(partial(partial(halve_steps, reuse=2), clamp=1.0)) == "distill_lib.methods.step_halving"
+    assert reach.module_of(sample) == "distill_lib.samplers"  # behind torch.no_grad
+    assert reach.module_of(partial(sample, n_steps=2)) == "distill_lib.samplers"
+
+
+def written_here():
+    """A function outside the library."""
+
+
+def in_a_notebook():
+    """A function of a notebook."""
+
+
+in_a_notebook.__module__ = "__main__"
+unnamed = lambda: None  # noqa: E731
+unnamed.__module__ = "distill_lib.noise"
+REFUSED = {
+    "string": ("distill_lib.noise", "no function or class"),
+    "nothing": (None, "no function or class"),
+    "lambda": (unnamed, "lambda of distill_lib.noise"),
+    "partial of a lambda": (partial(unnamed), "lambda"),
+    "test": (written_here, "written in .*test_store"),
+    "notebook": (in_a_notebook, "written in __main__"),
+    "torch": (torch.stack, "pass a function of distill_lib|no function or class"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_maker_whose_code_no_key_would_hold_is_refused(runs, name):
+    maker, match = REFUSED[name]
+    for ask in (lambda: Run("kind", {}, maker), lambda: cached("kind", {}, dict, maker)):
+        with pytest.raises(ValueError, match=match) as error:
+            ask()
+        assert one_sentence(error)
+
+
+def test_a_key_without_a_maker_is_refused():
+    with pytest.raises(ValueError, match="without a maker"):
+        content_key({"a": 1})
 
 
 # ------------------------------------------------------------------------------------------------ files
@@ -107,14 +194,14 @@ def test_a_folder_that_cannot_be_written_to_ends_in_a_sentence(blocked):
 def test_a_run_whose_folder_cannot_be_written_to_ends_in_a_sentence(blocked, monkeypatch):
     monkeypatch.setattr(store, "RUNS", blocked)
     with pytest.raises(ValueError, match="cannot write") as error:
-        Run("kind", {}, MODULE).start()
+        Run("kind", {}, normal).start()
     assert one_sentence(error)
 
 
 def test_a_cache_whose_folder_cannot_be_written_to_ends_in_a_sentence(blocked, monkeypatch):
     monkeypatch.setattr(store, "RUNS", blocked)
     with pytest.raises(ValueError, match="cannot write") as error:
-        cached("kind", {}, dict, MODULE)
+        cached("kind", {}, dict, normal)
     assert one_sentence(error)
 
 
@@ -181,13 +268,13 @@ def test_nothing_is_unpickled(tmp_path):
 
 
 def test_the_same_settings_find_the_same_folder_and_others_another(runs):
-    assert Run("kind", {"lr": 1}, MODULE).folder == Run("kind", {"lr": 1}, MODULE).folder
-    assert Run("kind", {"lr": 1}, MODULE).folder != Run("kind", {"lr": 2}, MODULE).folder
-    assert Run("kind", {"lr": 1}, MODULE).folder.parent == runs
+    assert Run("kind", {"lr": 1}, normal).folder == Run("kind", {"lr": 1}, normal).folder
+    assert Run("kind", {"lr": 1}, normal).folder != Run("kind", {"lr": 2}, normal).folder
+    assert Run("kind", {"lr": 1}, normal).folder.parent == runs
 
 
 def test_a_run_is_done_only_with_its_mark(runs):
-    run = Run("kind", {"lr": 1}, MODULE)
+    run = Run("kind", {"lr": 1}, normal)
     assert not run.done and run.state() is None and run.progress() == []
     run.start()
     assert json.loads((run.folder / "config.json").read_text()) == {"lr": 1}
@@ -199,7 +286,7 @@ def test_a_run_is_done_only_with_its_mark(runs):
 
 
 def test_the_mark_of_a_run_tells_its_weights_from_any_others(runs):
-    run = Run("kind", {}, MODULE)
+    run = Run("kind", {}, normal)
     run.finish({"a": torch.zeros(9)})
     save_tensors(run.folder / "weights.safetensors", {"a": torch.ones(9)})  # a sound file, but not the one
     with pytest.raises(ValueError, match="checksum"):
@@ -207,7 +294,7 @@ def test_the_mark_of_a_run_tells_its_weights_from_any_others(runs):
 
 
 def test_a_kill_between_weights_and_mark_leaves_the_run_unfinished_and_resumable(runs, monkeypatch):
-    run = Run("kind", {}, MODULE)
+    run = Run("kind", {}, normal)
     run.save_state({"a": torch.ones(2)})
     whole = store.atomic
 
@@ -223,7 +310,7 @@ def test_a_kill_between_weights_and_mark_leaves_the_run_unfinished_and_resumable
 
 
 def test_a_step_logged_twice_counts_once_the_last_time(runs):
-    run = Run("kind", {}, MODULE)
+    run = Run("kind", {}, normal)
     run.start()
     for step, loss in ((1, 0.5), (2, 0.4), (2, 0.3), (3, 0.2)):
         run.log({"step": step, "loss": loss})
@@ -241,17 +328,17 @@ def test_a_cache_is_made_once_for_a_configuration_and_its_code(runs, library):
         return {"a": torch.full((2,), float(len(made)))}
 
     for _ in range(3):
-        assert cached("kind", {"n": 1}, make, "distill_lib.top")["a"].tolist() == [1, 1]
-    assert cached("kind", {"n": 2}, make, "distill_lib.top")["a"].tolist() == [2, 2]
+        assert cached("kind", {"n": 1}, make, top)["a"].tolist() == [1, 1]
+    assert cached("kind", {"n": 2}, make, top)["a"].tolist() == [2, 2]
     (library / "d.py").write_text("name = 2\n")
-    assert cached("kind", {"n": 1}, make, "distill_lib.top")["a"].tolist() == [3, 3]
+    assert cached("kind", {"n": 1}, make, top)["a"].tolist() == [3, 3]
 
 
 def test_cached_samples_go_stale_with_all_code_that_makes_them(monkeypatch):
     asked = []
-    monkeypatch.setattr(evaluation, "cached", lambda kind, spec, make, module: asked.append(module) or {"image": None})
+    monkeypatch.setattr(evaluation, "cached", lambda kind, spec, make, maker: asked.append(maker) or {"image": None})
     evaluation.samples_of(Network(tiny_unet()), 4, 1.0, 8)
-    reached = {path.name for path in reach.code_files(asked[0])}
+    reached = {path.name for path in reach.code_files(reach.module_of(asked[0]))}
     # the solver, the schedule, the noise of z_T, the formula of guidance and the adapter that calls the network
     assert {"samplers.py", "schedules.py", "noise.py", "guidance.py", "models.py"} <= reached
 
@@ -261,14 +348,14 @@ def test_a_cache_that_failed_is_made_again(runs):
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
-        cached("kind", {}, fail, MODULE)
-    assert cached("kind", {}, lambda: {"a": torch.ones(1)}, MODULE)["a"].item() == 1
+        cached("kind", {}, fail, normal)
+    assert cached("kind", {}, lambda: {"a": torch.ones(1)}, normal)["a"].item() == 1
 
 
 def test_a_spoiled_cache_ends_in_a_sentence(runs):
-    cached("kind", {}, lambda: {"a": torch.ones(100)}, MODULE)
+    cached("kind", {}, lambda: {"a": torch.ones(100)}, normal)
     (path,) = (runs / "cache").glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=rf"{path} cannot be used") as error:
-        cached("kind", {}, dict, MODULE)
+        cached("kind", {}, dict, normal)
     assert one_sentence(error)

@@ -54,7 +54,7 @@ def test_a_few_pairs_are_learned(tmp_path, monkeypatch):
     spec, tokens = WORLDS["captioned"], tokenizer()
     image, scenes = render_pictures(spec, 0, torch.arange(8))
     net = Clip(build_text_encoder(tokens, width=32, layers=1), width=8)
-    asked, run = attributes(scenes, spec), store.Run("clip", {}, "distill_lib.text")
+    asked, run = attributes(scenes, spec), store.Run("clip", {}, train_clip)
     settings = TrainSettings(steps=60, batch_size=16, lr=3e-3, warmup=5, ema=0.5, bf16=False)
 
     class Trainable:

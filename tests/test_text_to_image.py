@@ -8,6 +8,7 @@ from distill_lib import profiles, students
 from distill_lib.extractor import Extractor
 from distill_lib.methods.guidance_distillation import distill_guidance
 from distill_lib.metrics import Reader
+from distill_lib.pipelines import TextToImage
 from distill_lib.prompting import Judges
 from distill_lib.store import Run
 from distill_lib.text_to_image import prompts_of, task
@@ -56,7 +57,7 @@ def test_another_teacher_is_distilled_on_its_own_samples(file, predicts, tmp_pat
     file.write_text("\n".join(say(drawn_attributes(20, 1))))
     assert task(settings, 0, str(folder), str(file), judges).parents != job.parents
 
-    live, run = job.told.network.student(), Run("live", {"of": job.parents}, "distill_lib.pipelines")
+    live, run = job.told.network.student(), Run("live", {"of": job.parents}, TextToImage)
     training = distill_guidance(live, job.told.network, job.pictures, job.how.stage_one, run, job.w_max)
     finish(live, training, run, "stage one")
     chain = students.in_latents(settings, job.how, (live, run.key), job.w_max, job.pictures, 0)

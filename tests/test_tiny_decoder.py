@@ -54,7 +54,7 @@ def test_training_brings_it_nearer_and_trains_the_critic(runs):
     settings = TrainSettings(steps=80, batch_size=16, lr=3e-3, warmup=5, ema=0.9, bf16=False)
     x = image.float() / 127.5 - 1
     before = coarse_loss(x, players.decoder(z)).mean().item()
-    run = Run("tiny", {}, "distill_lib.methods.tiny_decoder")
+    run = Run("tiny", {}, train_tiny_decoder)
     finish(net, train_tiny_decoder(net, z, image, settings, run, fooling=0.01), run, "tiny")
     assert coarse_loss(x, players.decoder(z)).mean().item() < 0.5 * before
     assert not torch.equal(critic, players.critic.body[0].weight)
@@ -67,6 +67,6 @@ def test_without_a_say_the_critic_stays_as_it_is(runs):
     net = SimpleNamespace(module=players, forward=players)
     settings = TrainSettings(steps=2, batch_size=4, lr=1e-3, warmup=1, ema=0.0, bf16=False)
     image = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
-    run = Run("tiny", {"fooling": 0}, "distill_lib.methods.tiny_decoder")
+    run = Run("tiny", {"fooling": 0}, train_tiny_decoder)
     finish(net, train_tiny_decoder(net, torch.randn(8, 4, 4, 4), image, settings, run, fooling=0.0), run, "tiny")
     assert torch.equal(critic, players.critic.body[0].weight)

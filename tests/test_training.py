@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from distill_lib import store
+from distill_lib.noise import normal
 from distill_lib.training import Draws, Loop, TrainSettings, finish, follow
 
 STEPS = 12
@@ -25,7 +26,7 @@ def settings(**changes):
 
 
 def run_named(name="run"):
-    return store.Run("test", {"name": name}, "distill_lib.noise")
+    return store.Run("test", {"name": name}, normal)
 
 
 def train(net, how, run):

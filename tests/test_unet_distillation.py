@@ -39,7 +39,7 @@ def networks(cut, inherit=True):
 
 def trained(runs, name, steps=60, **how):
     student, teacher = networks(CUT)
-    run = Run(name, how, "distill_lib.methods.unet_distillation")
+    run = Run(name, how, distill_unet)
     settings = TrainSettings(steps=steps, batch_size=8, lr=2e-3, warmup=5, ema=0.9, bf16=False)
     return student, teacher, finish(student, distill_unet(student, teacher, Data(), settings, run, **how), run, name)
 
@@ -57,7 +57,7 @@ def miss(student, teacher):
 
 def test_nothing_removed_has_nothing_to_learn(runs):
     student, teacher = networks(Cut())
-    run = Run("same", {}, "distill_lib.methods.unet_distillation")
+    run = Run("same", {}, distill_unet)
     first = next(distill_unet(student, teacher, Data(), SHORT, run))
     assert first.loss == pytest.approx(0, abs=1e-9)
 
@@ -76,6 +76,6 @@ def test_features_are_matched_only_where_they_are_asked_for(runs):
 
 def test_the_denoising_loss_is_added_where_it_is_asked_for(runs):
     student, teacher = networks(Cut())  # already as the teacher, so that nothing else is left
-    run = Run("denoising", {}, "distill_lib.methods.unet_distillation")
+    run = Run("denoising", {}, distill_unet)
     first = next(distill_unet(student, teacher, Data(), SHORT, run, denoising=0.5))
     assert first.loss > 0.1

@@ -6,7 +6,7 @@ Luhman and Luhman 2021 (arXiv 2101.02388). The reference that SDXS starts from: 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +15,7 @@ from distill_lib.losses.one_step import one_step, square_loss
 from distill_lib.models import Network, denoiser
 from distill_lib.noise import normal
 from distill_lib.pipelines import TextToImage
-from distill_lib.samplers import sample
-from distill_lib.solvers import sample_by
+from distill_lib.solvers import check_sampler, sample_by
 from distill_lib.store import Run, cached
 from distill_lib.training import Loop, Progress, TrainSettings
 
@@ -39,6 +38,11 @@ class Pairs:
     seed: int
     first: int = 0
 
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What tells them from other pairs, for keys."""
+        return {"told": self.told, "x": self.x, "prompts": self.prompts, "seed": self.seed, "first": self.first}
+
     def __len__(self) -> int:
         return len(self.x)
 
@@ -56,15 +60,18 @@ class Pairs:
 
 @torch.no_grad()
 def teacher_pairs(
-    told: TextToImage, prompts: list[str], n_steps: int, w: float, seed: int, name: str, solver: str = ""
+    told: TextToImage, prompts: list[str], n_steps: int, w: float, seed: int, name: str, sampler: str = "ddim"
 ) -> Pairs:
-    """The teacher's own samples by the deterministic sampler; kept in a cache under `name`, which says which teacher.
+    """The teacher's own samples; kept in a cache under `name`, which says which teacher.
 
-    Data-free: nothing but prompts and noise goes in. Kept in parts, so that a run that was cut off goes on. `solver`
-    is one of `solvers.SOLVERS` in place of DDIM: with as many steps it comes nearer to the end of the teacher's way.
+    Data-free: nothing but prompts and noise goes in. Kept in parts, so that a run that was cut off goes on. A faster
+    solver in place of "ddim" comes nearer to the end of the teacher's way with as many steps.
+
+    Raises:
+        ValueError: `solvers.SAMPLERS` has no such sampler.
     """
+    check_sampler(sampler)
     net, found = told.network, []
-    draw = partial(sample_by, solver) if solver else sample
     for numbers in torch.arange(len(prompts), device=net.device).split(_PART):
 
         def make(numbers: Tensor = numbers) -> dict[str, Tensor]:
@@ -72,12 +79,14 @@ def teacher_pairs(
             for index in numbers.split(_BATCH):
                 label = told.states([prompts[i] for i in index.tolist()]).to(net.device)
                 z_T = normal(seed, "pairs", 0, index, net.shape)
-                parts.append(draw(denoiser(net, label, w), z_T, n_steps, net.schedule).cpu())
+                fresh = lambda i, index=index: normal(seed, "pairs", 1 + i, index, net.shape)  # noqa: E731
+                x = sample_by(sampler, denoiser(net, label, w), z_T, n_steps, fresh, net.schedule)
+                parts.append(x.cpu())
             return {"x": torch.cat(parts)}
 
         spec = {"teacher": name, "prompts": [prompts[i] for i in numbers.tolist()], "first": numbers[0].item()}
-        spec |= {"steps": n_steps, "w": w, "seed": seed, "bf16": net.bf16, "solver": solver}
-        found.append(cached("pairs", spec, make, __name__)["x"])
+        spec |= {"steps": n_steps, "w": w, "seed": seed, "bf16": net.bf16, "sampler": sampler}
+        found.append(cached("pairs", spec, make, teacher_pairs)["x"])
     return Pairs(torch.cat(found), prompts, told, seed)
 
 

@@ -131,7 +131,7 @@ def halve_once(
     """
     student = teacher.student()
     config = {"steps": n_steps, "settings": settings, "pictures": identity(pictures), "parent": parent} | how
-    run = Run(f"{name}-{n_steps}", config, train.__module__)
+    run = Run(f"{name}-{n_steps}", config, train)
     training = train(student, teacher, n_steps, pictures, settings, run, **how)
     curve = finish(student, training, run, f"{name}: {n_steps} steps")
     return Halved(student, curve, run)

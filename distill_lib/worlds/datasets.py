@@ -109,7 +109,7 @@ def load(spec: DatasetSpec) -> Pictures:
     """
     if spec.name in WORLDS:
         key = {"name": spec.name, "count": spec.count, "seed": spec.seed} | asdict(WORLDS[spec.name])
-        tensors = cached("pictures", key, lambda: _render_all(spec), __name__)
+        tensors = cached("pictures", key, lambda: _render_all(spec), load)
         return Pictures(tensors["image"], tensors["label"], tuple(class_names(WORLDS[spec.name])), spec)
     if spec.name not in REAL:
         raise ValueError(f"dataset={short(spec.name)} is unknown; choose one of {', '.join([*WORLDS, *REAL])}")
@@ -138,9 +138,9 @@ def data_name(world: str) -> str:
 
 
 def identity(pictures: Sized) -> Any:
-    """What the key of a run says of its pictures: how many; of `Pictures` which, and of real data its fingerprint."""
+    """What the key of a run says of its data: of `Pictures` which, and of real data the fingerprint; else all of it."""
     if not isinstance(pictures, Pictures):
-        return len(pictures)
+        return {"count": len(pictures), "data": pictures}
     which = {"name": pictures.spec.name, "seed": pictures.spec.seed, "count": len(pictures)}
     return which | ({"data": pictures.fingerprint} if pictures.fingerprint else {})
 
@@ -177,7 +177,7 @@ def render_pictures(spec: SceneSpec, seed: int, index: Tensor) -> tuple[Tensor, 
 def rendered_once(spec: SceneSpec, seed: int, count: int) -> tuple[Tensor, Scenes]:
     """`render_pictures` of the first `count` scenes of a seed; the pictures are kept in `runs/cache`."""
     make = lambda: {"image": render_pictures(spec, seed, torch.arange(count))[0]}  # noqa: E731
-    image = cached("scenes", {"spec": spec, "seed": seed, "count": count}, make, __name__)["image"]
+    image = cached("scenes", {"spec": spec, "seed": seed, "count": count}, make, render_pictures)["image"]
     return image, draw_scenes(spec, seed, torch.arange(count))
 
 

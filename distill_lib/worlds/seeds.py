@@ -1,0 +1,47 @@
+"""Seeds that keep what measures apart from what trains: one range for each use.
+
+Scenes, prompts and noise are counted (`noise`): what is drawn depends on a seed and a number. Trainings draw from the
+seeds of their recipes, below 700; whatever is measured with draws from a range of its own.
+"""
+
+__all__ = ["HELD_OUT_SEEDS", "TAUGHT_SEEDS", "held_out_seed", "taught_seed"]
+
+HELD_OUT_SEEDS: dict[str, range] = {
+    "pairs": range(700, 710),  # noise of a teacher's answers that students are compared with
+    "shown": range(999, 1000),  # scenes to look at
+    "measured": range(1000, 1010),  # pictures of a world behind the metrics, by part
+    "looks": range(1010, 1020),  # scenes in several looks
+    "twins": range(2000, 2010),  # scenes in two looks, for transfer
+    "looks again": range(2010, 2020),  # others, for what is left between two true sets
+    "probe": range(3000, 3010),  # pictures that a probe for looks is fitted to
+    "edits": range(5000, 5010),  # scenes before and after an edit
+    "steered": range(7000, 7010),  # scenes with maps
+}
+"""By use, one seed for each number: mostly the seed of a notebook's run."""
+TAUGHT_SEEDS = range(100, 110)
+"""Of prompts and noise that a notebook's own pairs are made from, where the run's seed itself draws those measured."""
+_FAR, _MOST = 1000, 10_000
+
+
+def _seed(there: range, number: int) -> int:
+    if not 0 <= number < _MOST:
+        raise ValueError(f"seed={number} cannot be kept apart from the others; take one from 0 to {_MOST - 1}")
+    return there[number] if number < len(there) else _FAR * there.start + number
+
+
+def held_out_seed(use: str, number: int = 0) -> int:
+    """The seed of a use of `HELD_OUT_SEEDS` for the number of a run or a part.
+
+    Beyond the range it is 1000 times its start plus the number, so that uses stay apart for every number.
+
+    Raises:
+        ValueError: there is no such use, or the number is negative or above 9999.
+    """
+    if use not in HELD_OUT_SEEDS:
+        raise ValueError(f"use={use!r} has no seeds; choose one of {', '.join(HELD_OUT_SEEDS)}, or add a range")
+    return _seed(HELD_OUT_SEEDS[use], number)
+
+
+def taught_seed(number: int = 0) -> int:
+    """The seed of prompts and noise of a notebook's own pairs, for the number of a run; raises as `held_out_seed`."""
+    return _seed(TAUGHT_SEEDS, number)

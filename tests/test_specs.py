@@ -1,0 +1,223 @@
+"""A key holds all that tells one training from another: any field of a loss, any weight, any number of the data."""
+
+import dataclasses
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from distill_lib import lora, sdxs
+from distill_lib.losses.feature_matching import feature_matching_loss
+from distill_lib.losses.one_step import square_loss
+from distill_lib.losses.reconstruction import coarse_loss, l1_loss, perceptual_loss
+from distill_lib.matchers import ConvMatcher
+from distill_lib.methods.pair_regression import Pairs
+from distill_lib.methods.score_distillation import Segment
+from distill_lib.noise import normal
+from distill_lib.pipelines import open_pipeline
+from distill_lib.seeing import ByMatcher, ByUnet, FeatureDistance, SeenLoss, TinyDecode
+from distill_lib.specs import spec_of
+from distill_lib.store import Run, content_key
+from distill_lib.training import TrainSettings
+from distill_lib.worlds.captions import drawn_attributes, say
+
+SHORT = TrainSettings(steps=2, batch_size=4, lr=1e-3, warmup=1, bf16=False)
+OTHER = {
+    "compare": partial(feature_matching_loss, weights=None, window=5), "decode": square_loss, "weight": 0.2,
+    "alpha": (1.0, 1.0), "lambda_fm": (0.0, 0.0), "bf16": True,
+}  # fmt: skip
+
+
+def key(value):
+    return content_key({"value": value}, normal)
+
+
+def matcher(seed):
+    torch.manual_seed(seed)
+    return ConvMatcher(8, 64).requires_grad_(False)
+
+
+def tiny(seed):
+    torch.manual_seed(seed)
+    return sdxs.build_tiny(3, 8, 1)
+
+
+@pytest.fixture
+def told(small_pipeline):
+    return open_pipeline(small_pipeline[0], bf16=False)
+
+
+def changed(value, told):
+    """The same loss with each of its fields changed, one at a time, by the field's name."""
+    new = OTHER | {"matcher": matcher(9), "see": ByUnet(told.network), "wanted": ByUnet(told.network), "tiny": tiny(9)}
+    new |= {"teacher": student_of(told, 1)}
+    for field in dataclasses.fields(value):
+        yield field.name, dataclasses.replace(value, **{field.name: new[field.name]})
+
+
+LOSSES = {
+    "a distance of pictures": lambda told: FeatureDistance(matcher(0)),
+    "a matcher's eyes": lambda told: ByMatcher(matcher(0), TinyDecode(tiny(0), bf16=False)),
+    "the U-Net's eyes": lambda told: ByUnet(told.network),
+    "a loss of what is seen": lambda told: SeenLoss(perceptual_loss, *[ByMatcher(matcher(0), told.network.decode)] * 2),
+    "a tiny decoder": lambda told: TinyDecode(tiny(0), bf16=False),
+    "a segment": lambda told: Segment(),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_changing_any_field_of_a_configured_loss_changes_the_key(name, told):
+    loss = LOSSES[name](told)
+    again = {name: one for name, one in changed(loss, told)}
+    assert again and key(loss) == key(LOSSES[name](told))
+    assert len({key(loss), *map(key, again.values())}) == len(again) + 1
+
+
+@pytest.mark.parametrize("loss", sdxs.ONE_STEP_LOSSES)
+def test_a_one_step_loss_is_known_by_its_name_window_weights_and_views(loss, told):
+    see = ByMatcher(matcher(0), told.network.decode)
+    base = sdxs.one_step_loss(loss, see)
+    assert key(base) == key(sdxs.one_step_loss(loss, ByMatcher(matcher(0), told.network.decode)))
+    keys = {key(sdxs.one_step_loss(other, see)) for other in sdxs.ONE_STEP_LOSSES}
+    assert len(keys) == len(sdxs.ONE_STEP_LOSSES) and key(base) in keys
+    if loss == "matching":
+        changes = [{"window": 5}, {"weights": (8, 4, 2, 1)}, {"wanted": ByUnet(told.network)}]
+        assert len({key(base), *(key(sdxs.one_step_loss(loss, see, **how)) for how in changes)}) == 4
+
+
+def test_partials_are_known_by_what_they_bind():
+    assert key(partial(coarse_loss, factor=4)) == key(partial(coarse_loss, factor=4))
+    assert len({key(partial(coarse_loss, factor=f)) for f in (2, 4)} | {key(coarse_loss), key(l1_loss)}) == 4
+
+
+def test_a_network_is_known_by_every_weight_and_not_by_its_place_in_memory(told):
+    one, same = nn.Linear(2, 2), nn.Linear(2, 2)
+    same.load_state_dict(one.state_dict())
+    assert key(one) == key(same)
+    with torch.no_grad():
+        same.bias[1] += 1e-6
+    assert key(one) != key(same)
+    small = told.network
+    assert key(small) == key(small.like(small.module)) != key(small.like(small.module, bf16=True))
+
+
+def test_a_tensor_is_known_by_all_of_its_numbers():
+    """Its text is not enough: it leaves out the middle of a long one."""
+    long, other = torch.zeros(5000), torch.zeros(5000)
+    other[2500] = 1
+    assert str(long) == str(other) and key(long) != key(other)
+    assert key(long) != key(long.half()) != key(long.half().view(50, 100))
+    assert key(torch.zeros(3, dtype=torch.bfloat16)) == key(torch.zeros(3, dtype=torch.bfloat16))
+
+
+def local():
+    def inner(x):
+        return x
+
+    return inner
+
+
+REFUSED = {
+    "lambda": (lambda x: x, "no name of its own"),
+    "local": (local(), "no name of its own"),
+    "partial of a lambda": (partial(lambda x, y: x, 1), "no name of its own"),
+    "namespace": (SimpleNamespace(a=1), "cannot hold SimpleNamespace"),
+    "object": (object(), "cannot hold object"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_nothing_tells_apart_is_refused_in_a_sentence(name):
+    value, match = REFUSED[name]
+    with pytest.raises(ValueError, match=match) as error:
+        spec_of({"a": [value]})
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+# ------------------------------------------------------------------------------------------------ trainings
+
+
+@pytest.fixture
+def keys(told, runs, monkeypatch):
+    """Keys that trainings ask for, in order; nothing is trained. And pairs, a student and a loss to ask with."""
+    asked = []
+
+    class Kept(Run):
+        def __init__(self, *given):
+            super().__init__(*given)
+            asked.append(self.key)
+
+    for module, name in ((sdxs, "Run"), (lora.store, "Run")):
+        monkeypatch.setattr(module, name, Kept)
+    for module in (sdxs, lora):
+        monkeypatch.setattr(module, "finish", lambda *_: [])
+    monkeypatch.setattr(lora, "_learned", lambda *_: None)  # nothing was trained, so that nothing can be merged
+    prompts = say(drawn_attributes(8, 0))
+    x = torch.randn(8, *told.network.shape, generator=torch.Generator().manual_seed(0))
+    return asked, Pairs(x, prompts, told, 5)
+
+
+def student_of(told, seed=0):
+    torch.manual_seed(seed)
+    net = told.network.like(sdxs.copy.deepcopy(told.network.module))
+    with torch.no_grad():
+        next(net.module.parameters()).add_(0.01 * seed)
+    return net
+
+
+def changes(pairs):
+    """What tells trainings apart though nobody named it: pairs, their noise and number, student, settings, loss."""
+    told = pairs.told
+    view = ByMatcher(matcher(0), told.network.decode)
+    base = {"student": student_of(told), "pairs": pairs, "settings": SHORT, "cost": sdxs.one_step_loss("lpips", view)}
+    yield base
+    yield base | {"student": student_of(told, 1)}
+    yield base | {"pairs": dataclasses.replace(pairs, x=pairs.x + 0.1)}
+    yield base | {"pairs": dataclasses.replace(pairs, seed=6)}
+    yield base | {"pairs": dataclasses.replace(pairs, prompts=pairs.prompts[::-1])}
+    yield base | {"pairs": dataclasses.replace(pairs, first=8)}
+    yield base | {"settings": SHORT.with_seed(1)}
+    yield base | {"cost": sdxs.one_step_loss("matching", view)}
+    yield base | {"cost": sdxs.one_step_loss("lpips", ByMatcher(matcher(1), told.network.decode))}
+
+
+def test_regressions_that_differ_in_anything_are_other_runs(keys):
+    asked, pairs = keys
+    for how in changes(pairs):
+        sdxs.regressed(how["student"], how["pairs"], how["cost"], {}, how["settings"])
+    assert len(set(asked)) == len(asked) == 9
+    sdxs.regressed(student_of(pairs.told), *[next(changes(pairs))[k] for k in ("pairs", "cost")], {}, SHORT)
+    assert asked[-1] == asked[0]  # and the same is found again
+
+
+def test_score_distillations_that_differ_in_anything_are_other_runs(keys):
+    asked, pairs = keys
+    for how in changes(pairs):
+        sdxs.scored(how["student"], how["pairs"], how["cost"], {}, how["settings"], segment=Segment(), w=1.0)
+    base = next(changes(pairs))
+    for more in ({"w": 2.0}, {"segment": Segment((1.0, 1.0))}, {"online_updates": 1}, {"normalised": False}):
+        more = {"segment": Segment(), "w": 1.0} | more
+        sdxs.scored(base["student"], pairs, base["cost"], {}, SHORT, **more)
+    assert len(set(asked)) == len(asked) == 13
+
+
+def test_loras_by_scores_are_known_by_the_networks_that_they_learn_from(keys):
+    asked, pairs = keys
+    base, style = next(changes(pairs)), student_of(pairs.told, 2)
+    plain = pairs.told.network
+    for networks in ((plain, plain), (style, plain), (plain, style), (style, style)):
+        given = base["student"], pairs, base["cost"], networks, {}, SHORT
+        lora.learned_by_scores(*given, rank=2, segment=Segment(), w=1.0)
+    assert len(set(asked)) == len(asked) == 4
+
+
+def test_tiny_decoders_are_known_by_their_matcher_and_their_form(keys):
+    asked, pairs = keys
+    sdxs.decoded(pairs)
+    base = {"loss": "features", "matcher": matcher(0), "width": 8, "blocks": 1}
+    other = {"matcher": matcher(1), "loss": "l1", "width": 16, "blocks": 2, "fooling": 0.1, "alone": 5}
+    for how in ({}, *({name: value} for name, value in other.items())):
+        sdxs.tiny_decoder(pairs, {}, SHORT, **base | how)
+    assert len(set(asked)) == len(asked) == 7
