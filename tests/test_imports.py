@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent / "distill_lib"
 
 READING_ORDER = """
-    reach noise store schedules samplers solvers guidance models
+    reach noise store schedules samplers solvers guidance doors folders models
     worlds.sketch worlds.clay worlds.scenes worlds.captions worlds.datasets canny worlds.controls
     losses.denoising losses.guided losses.halving losses.heads encoding losses.encoding
     losses.reconstruction losses.one_step losses.knowledge losses.feature_matching losses.score losses.consistency
