@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from tiny_pipelines import tiny_pipeline
+from tiny_pipelines import Poison, tiny_pipeline
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from distill_lib import folders, models
@@ -277,16 +277,6 @@ def test_a_hub_id_that_cannot_be_had_is_one_sentence(monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------- doors
-
-
-class Poison:
-    """Unpickled, it makes a file."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return Path.touch, (self.mark,)
 
 
 @pytest.mark.parametrize("part", WEIGHTS)
