@@ -18,7 +18,17 @@ import torch
 import transformers
 from torch.nn import Module
 
-__all__ = ["about", "check_files", "load_part", "one_line", "quiet", "read_config", "variant_of"]
+__all__ = [
+    "about",
+    "check_files",
+    "check_loaded",
+    "check_tokenizer",
+    "load_part",
+    "one_line",
+    "quiet",
+    "read_config",
+    "variant_of",
+]
 
 Part = TypeVar("Part", bound=Module)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -184,7 +194,12 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
 
 
-def _check_loaded(info: dict[str, Any]) -> None:
+def check_loaded(info: dict[str, Any]) -> None:
+    """Refuse a network that is not wholly its file's, by what `from_pretrained(.., output_loading_info=True)` tells.
+
+    Raises:
+        ValueError: names the first weights that are missing, have no place, or have another shape.
+    """
     missing, strange = info["missing_keys"], info["unexpected_keys"]
     if any("_orig_mod." in name for name in strange):
         raise ValueError(
@@ -215,9 +230,23 @@ def load_part(kind: type[Part], folder: Path, root: Path | None = None) -> Part:
     how = {"variant": variant_of(folder, stem), "use_safetensors": True, "local_files_only": True}
     with quiet():
         part, info = kind.from_pretrained(folder, **how, output_loading_info=True)
-    _check_loaded(info)
+    check_loaded(info)
     part = part.float()
     broken = [name for name, value in part.state_dict().items() if not torch.isfinite(value).all()]
     if broken:
         raise ValueError(f"weights are not finite ({_some(broken)}); fetch or train them again")
     return part
+
+
+def check_tokenizer(folder: Path, root: Path) -> None:
+    """Refuse a tokenizer's folder whose files are missing: transformers would make up a vocabulary of two entries.
+
+    Raises:
+        ValueError: says in a few words what is missing.
+    """
+    check_files(folder, root)
+    names = {path.name for path in folder.iterdir()}
+    if "tokenizer.json" not in names and not {"vocab.json", "merges.txt"} <= names:
+        raise ValueError("it has neither tokenizer.json nor vocab.json with merges.txt; fetch the missing file")
+    for name in names & {"tokenizer_config.json", "tokenizer.json", "vocab.json"}:
+        read_config(folder / name)

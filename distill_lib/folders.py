@@ -11,7 +11,7 @@ import diffusers
 from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from distill_lib.doors import about, check_files, load_part, one_line, quiet, read_config
+from distill_lib.doors import about, check_files, check_tokenizer, load_part, one_line, quiet, read_config
 
 __all__ = ["read_pipeline"]
 
@@ -22,20 +22,6 @@ _CLASSES = {
     "vae": {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny},
 }
 _UNUSED = ("scheduler", "safety_checker", "feature_extractor", "image_encoder")
-
-
-def _check_tokenizer(folder: Path, root: Path) -> None:
-    """Refuse a tokenizer's folder whose files are missing: transformers would make up a vocabulary of two entries.
-
-    Raises:
-        ValueError: says in a few words what is missing.
-    """
-    check_files(folder, root)
-    names = {path.name for path in folder.iterdir()}
-    if "tokenizer.json" not in names and not {"vocab.json", "merges.txt"} <= names:
-        raise ValueError("it has neither tokenizer.json nor vocab.json with merges.txt; fetch the missing file")
-    for name in names & {"tokenizer_config.json", "tokenizer.json", "vocab.json"}:
-        read_config(folder / name)
 
 
 def _place(source: str | Path) -> Path:
@@ -106,7 +92,7 @@ def read_pipeline(source: str | Path) -> StableDiffusionPipeline:
     kinds = {name: _class_of(index, name) for name in _CLASSES}
     scheduler = _grid(folder)
     with about("tokenizer"), quiet():
-        _check_tokenizer(folder / "tokenizer", folder)
+        check_tokenizer(folder / "tokenizer", folder)
         parts = {"tokenizer": kinds.pop("tokenizer").from_pretrained(folder / "tokenizer", local_files_only=True)}
     for name, kind in kinds.items():
         with about(name):

@@ -18,7 +18,7 @@ READING_ORDER = """
     methods.autoencoder methods.tiny_decoder methods.unet_distillation methods.consistency text
     toy extractor geometry layout attributes matchers metrics nearest pipelines
     methods.pair_regression crossing methods.score_distillation methods.adversarial_tuning sdxs lora_files lora
-    small_diffusion inpainting evaluation prompting editing export artefacts
+    small_diffusion inpainting evaluation prompting judging editing export artefacts
     controlnet methods.control_distillation control
     profiles pretrained shipping making_sdxs making_lora making_control text_to_image one_step_trials rivals
     making students hardness ablations transfer shrinking looks lora_trials costs speed steering control_trials
