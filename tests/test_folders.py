@@ -352,6 +352,48 @@ def test_files_that_point_elsewhere_are_refused(folder):
     refused(folder, "text_encoder: it holds an adapter")
 
 
+def test_a_controlnets_folder_has_the_same_doors(whole, tmp_path):
+    control, mark = tmp_path / "control", tmp_path / "mark"
+    build_control(load_unet(whole / "unet"), 2).save_pretrained(control, safe_serialization=True, max_shard_size="60KB")
+    index, config = control / "diffusion_pytorch_model.safetensors.index.json", control / "config.json"
+    good = {path: path.read_text() for path in (index, config)}
+
+    def no(words):
+        with pytest.raises(ValueError, match=f"no usable ControlNet in .*{words}.*; make it with") as error:
+            load_control(control)
+        assert "\n" not in str(error.value)
+
+    names = json.loads(good[index])["weight_map"]
+    edit(index, weight_map=dict.fromkeys(names, "../../other.safetensors"))
+    no("names '../../other.safetensors'; only .safetensors files beside it are read")
+    index.write_text(good[index])
+    edit(config, auto_map={"AutoModel": "evil.Thing"})
+    no("names code to be run")
+    config.write_text(good[config])
+    load_control(control)
+    for path in control.glob("*.safetensors*"):
+        path.unlink()
+    (control / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Poison(mark)))
+    no("has diffusion_pytorch_model.bin and no .*never read")
+    assert not mark.exists()
+
+
+def test_a_fingerprint_holds_the_tokenizer_and_the_settings(folder):
+    first = open_pipeline(folder).fingerprint
+    for name, changed in (("vae", {"scaling_factor": 0.4}), ("unet", {"norm_num_groups": 4})):
+        before = (folder / name / "config.json").read_text()
+        edit(folder / name / "config.json", **changed)
+        assert open_pipeline(folder).fingerprint != first
+        (folder / name / "config.json").write_text(before)
+    edit(folder / "vae/config.json", _diffusers_version="0.0.1")
+    assert open_pipeline(folder).fingerprint == first  # of another release, the same model
+    words = json.loads((folder / "tokenizer/tokenizer.json").read_text())
+    vocab = words["model"]["vocab"]
+    vocab["red</w>"], vocab["blue</w>"] = vocab["blue</w>"], vocab["red</w>"]
+    (folder / "tokenizer/tokenizer.json").write_text(json.dumps(words))
+    assert open_pipeline(folder).fingerprint != first
+
+
 def test_the_library_unpickles_nothing_and_trusts_no_code():
     root = Path(models.__file__).parent
     for path in root.rglob("*.py"):
