@@ -18,6 +18,7 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor
 
+from distill_lib.doors import load_part, one_line
 from distill_lib.models import Network, shown
 
 __all__ = ["Controlled", "build_control", "cut_control", "load_control", "shared_places"]
@@ -157,12 +158,8 @@ def load_control(folder: Path) -> ControlNetModel:
     if not (folder / "config.json").exists():
         raise ValueError(f"no usable ControlNet in {folder}: it has no config.json; make it with `make teachers`")
     try:
-        control, loaded = ControlNetModel.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
-        if loaded["missing_keys"] or loaded["unexpected_keys"]:
-            raise ValueError(f"its weights and its config.json differ in {[*loaded.values()]}")
+        return load_part(ControlNetModel, folder)
     except Exception as error:
-        why = " ".join(str(error).split())
-        raise ValueError(f"no usable ControlNet in {folder}: {why}; make it with `make teachers`") from error
-    return control.float()
+        raise ValueError(
+            f"no usable ControlNet in {folder}: {one_line(error)}; make it with `make teachers`"
+        ) from error

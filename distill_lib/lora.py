@@ -2,9 +2,9 @@
 
     W' = W + sum_i s_i B_i A_i        A (r, in), B (out, r); of a convolution, A has its kernel and B is 1 x 1       (1)
 
-Hu et al. 2021 (arXiv 2106.09685). s is the scale at which a style is asked for, and styles add. Files are diffusers'
-own (`pytorch_lora_weights.safetensors`), layers are PEFT's: this module only says which layers, and refuses a LoRA of
-another network.
+Hu et al. 2021 (arXiv 2106.09685). s is the scale at which a style is asked for, and styles add. Files are
+read and written by `lora_files`, layers are PEFT's: this module only says which layers, and refuses a LoRA of another
+network.
 
 A one-step student learns its own LoRA as in SDXS (Song et al. 2024, arXiv 2403.16627, Fig. 4): by Algorithm 1, with
 the style's LoRA merged into the offline network, into the teacher behind the pairs, and not into the online network.
@@ -17,15 +17,15 @@ the latter; and the offline LoRA is merged, which changes no answer.
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 
 from distill_lib import sdxs, store
+from distill_lib.lora_files import LORA_FILE, load_lora, save_lora
 from distill_lib.methods.adversarial_tuning import add_low_rank
 from distill_lib.methods.pair_regression import Pairs
 from distill_lib.methods.score_distillation import Segment, Team, distill_scores
@@ -42,13 +42,12 @@ __all__ = [
     "load_lora",
     "lora_of",
     "merged",
+    "named",
     "save_lora",
     "styled",
     "with_adapter",
 ]
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
-"""As diffusers names it."""
 Lora = Mapping[str, Tensor]
 """`<layer>.lora_A.weight` and `<layer>.lora_B.weight` of each layer that changes; alpha is the rank, so that s is 1."""
 
@@ -58,23 +57,11 @@ def lora_of(unet: UNet2DConditionModel) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in get_peft_model_state_dict(unet).items()}
 
 
-def save_lora(folder: Path, lora: Lora) -> None:
-    """Write a LoRA in half precision, as `StableDiffusionPipeline.load_lora_weights` reads it."""
-    half = {name: value.half().contiguous() for name, value in lora.items()}
-    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=half, safe_serialization=True)
-
-
-def load_lora(folder: Path) -> dict[str, Tensor]:
-    """A LoRA from a folder, in float32.
-
-    Raises:
-        ValueError: there is no such file, it is broken, or it holds nothing for a U-Net.
-    """
-    found = store.load_tensors(folder / LORA_FILE)
-    lora = {name.removeprefix("unet."): value.float() for name, value in found.items() if name.startswith("unet.")}
-    if not lora:
-        raise ValueError(f"{folder / LORA_FILE} holds no LoRA of a U-Net: no name in it starts with 'unet.'")
-    return lora
+def named(unet: UNet2DConditionModel, lora: Lora) -> dict[str, Tensor]:
+    """A LoRA with kohya's names of layers, which hold underscores for dots, turned into the network's own."""
+    own = {f"lora_unet_{name.replace('.', '_')}": name for name, _ in unet.named_modules()}
+    ends = len(".lora_A.weight")
+    return {own.get(name[:-ends], name[:-ends]) + name[-ends:]: value for name, value in lora.items()}
 
 
 def check_base(unet: UNet2DConditionModel, lora: Lora) -> None:
@@ -85,7 +72,7 @@ def check_base(unet: UNet2DConditionModel, lora: Lora) -> None:
     """
     layers, wrong = dict(unet.named_modules()), []
     ends = {".lora_A.weight": 1, ".lora_B.weight": 0}  # of the layer's own weight (out, in, ..)
-    for name, value in lora.items():
+    for name, value in named(unet, lora).items():
         layer, side = name[: -len(".lora_A.weight")], name[-len(".lora_A.weight") :]
         weight = getattr(layers.get(layer), "weight", None)
         if weight is None or side not in ends:
@@ -94,6 +81,8 @@ def check_base(unet: UNet2DConditionModel, lora: Lora) -> None:
             wrong.append(
                 f"{layer} has {weight.shape[ends[side]]} channels where the LoRA has {value.shape[ends[side]]}"
             )
+        elif len(weight.shape) != len(value.shape) or (".lora_A" in side and weight.shape[2:] != value.shape[2:]):
+            wrong.append(f"{layer} has weights {tuple(weight.shape)} where the LoRA has {tuple(value.shape)}")
     if wrong:
         raise ValueError(
             f"this LoRA was made for another network: {len(wrong)} of its {len(lora)} weights do not fit ({wrong[0]}); "
@@ -111,7 +100,7 @@ def merged(net: Network, *loras: tuple[Lora, float]) -> Network:
     for lora, _ in loras:
         check_base(unet, lora)
     for lora, scale in loras:
-        unet.load_lora_adapter(dict(lora), prefix=None)
+        unet.load_lora_adapter(named(unet, lora), prefix=None)
         unet.fuse_lora(lora_scale=scale)
         unet.unload_lora()
     return net.like(unet.eval().requires_grad_(False))

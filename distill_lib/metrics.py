@@ -43,7 +43,6 @@ __all__ = [
 
 _LAYERS = ("64", "logits")
 _PART = 256  # pictures taken to float at a time
-_INCEPTION = "inception-v3-compat", ("2048", "logits_unbiased")
 
 
 def to_bytes(image: Tensor) -> Tensor:
@@ -54,24 +53,23 @@ def to_bytes(image: Tensor) -> Tensor:
 class Reader:
     """The extractor as the metrics use it: registered with torch-fidelity under a name with its hash.
 
-    None stands for the Inception network of the papers, for pictures of other people's models. torch-fidelity fetches
-    and reads its weights by itself, as a PyTorch file: the one file here that is not safetensors.
+    Or torch-fidelity's own Inception network, for pictures of other people's models (`judging`).
 
     What it reads of a tensor of pictures is kept for as long as the tensor lives, so that the same pictures behind many
     metrics are read once; do not change a tensor in place between two of them.
     """
 
-    def __init__(self, net: Extractor | None) -> None:
+    def __init__(self, net: Extractor | FeatureExtractorBase) -> None:
         self.net = net
-        if net is None:
-            self.name, (self.features, self.logits) = _INCEPTION
+        if isinstance(net, FeatureExtractorBase):
+            self.name, (self.features, self.logits) = net.name, net.features_list
+            self._registered, self._cuda = net, home().type == "cuda"
         else:
             self.name, (self.features, self.logits) = weights_name(net, "scenes"), _LAYERS
             if self.name not in FEATURE_EXTRACTORS_REGISTRY:
                 torch_fidelity.register_feature_extractor(self.name, _registered(net))
-        self._cuda = net is None and home().type == "cuda"
-        layers = [self.features, self.logits]
-        self._registered = create_feature_extractor(self.name, layers, cuda=self._cuda, verbose=False)
+            self._cuda = False
+            self._registered = create_feature_extractor(self.name, list(_LAYERS), cuda=False, verbose=False)
         self._read = WeakTensorKeyDictionary()
 
     def read(self, image: Tensor) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
+from distill_lib.doors import load_part, one_line
 from distill_lib.guidance import combine, guidance_embedding, guided_pair
 from distill_lib.samplers import Denoise
 from distill_lib.schedules import OURS, Schedule
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 W_FEATURES = 64  # width of the Fourier features of w
+_LEAST = 1e-3  # of alpha_T where epsilon is predicted; Stable Diffusion's is 0.068
 
 
 def home() -> torch.device:
@@ -129,15 +131,11 @@ def load_unet(folder: Path) -> UNet2DConditionModel:
     if not (folder / "config.json").exists():
         raise ValueError(f"no usable network in {folder}: it has no config.json; retrain it with `make teachers`")
     try:
-        unet, loaded = UNet2DConditionModel.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
-        if loaded["missing_keys"] or loaded["unexpected_keys"]:
-            raise ValueError(f"its weights and its config.json differ in {[*loaded.values()]}")
+        return load_part(UNet2DConditionModel, folder)
     except Exception as error:
-        why = " ".join(str(error).split())
-        raise ValueError(f"no usable network in {folder}: {why}; retrain it with `make teachers`") from error
-    return unet.float()
+        raise ValueError(
+            f"no usable network in {folder}: {one_line(error)}; retrain it with `make teachers`"
+        ) from error
 
 
 class Network:
@@ -174,6 +172,12 @@ class Network:
     ) -> None:
         if predicts not in ("v_prediction", "epsilon"):
             raise ValueError(f"a network that predicts {predicts!r} is not supported; v_prediction and epsilon are")
+        if predicts == "epsilon" and schedule.alpha[-1] < _LEAST:
+            raise ValueError(
+                f"a network that predicts epsilon on a grid that ends at alpha={schedule.alpha[-1].item():.2g} tells "
+                f"nothing of the picture there (x = (z - sigma eps) / alpha); at least {_LEAST} is needed, or a "
+                "network that predicts v_prediction"
+            )
         if home().type == "cpu":
             torch.backends.cuda.enable_flash_sdp(False)  # its name notwithstanding
         self.module, self.schedule, self.predicts, self.decode = unet, schedule, predicts, decode
@@ -224,7 +228,7 @@ class Network:
         if self.predicts == "v_prediction":
             return answer.float()
         alpha_t, sigma_t = self.schedule(t, z_t)
-        return (answer.float() - sigma_t * z_t) / alpha_t  # finite: alpha_T > 0 wherever epsilon can be predicted
+        return (answer.float() - sigma_t * z_t) / alpha_t  # finite: alpha_T >= _LEAST
 
     def like(self, unet: UNet2DConditionModel, **changed: Any) -> "Network":
         """Another U-Net behind the same adapter, that is with these arguments but for the `changed` ones."""

@@ -18,6 +18,7 @@ from diffusers import AutoencoderTiny, ControlNetModel, UNet2DConditionModel
 from distill_lib import store
 from distill_lib.attributes import AttributeReader
 from distill_lib.controlnet import load_control
+from distill_lib.doors import load_part, one_line
 from distill_lib.extractor import Extractor
 from distill_lib.geometry import Geometry
 from distill_lib.inpainting import inpainter
@@ -231,11 +232,12 @@ def tiny_decoder(name: str = "scenes") -> AutoencoderTiny:
 
 def _tiny(folder: Path, name: str) -> AutoencoderTiny:
     try:
-        tiny = AutoencoderTiny.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        tiny = load_part(AutoencoderTiny, folder)
     except Exception as error:
-        why = " ".join(str(error).split())
-        raise ValueError(f"no usable decoder in {folder}: {why}; train it: make teachers NAMES={name}") from error
-    return tiny.float().to(home()).eval().requires_grad_(False)
+        raise ValueError(
+            f"no usable decoder in {folder}: {one_line(error)}; train it: make teachers NAMES={name}"
+        ) from error
+    return tiny.to(home()).eval().requires_grad_(False)
 
 
 def tiny_unet(name: str, told: TextToImage) -> Network:

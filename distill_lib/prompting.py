@@ -21,6 +21,7 @@ from torch.nn import Module
 from transformers import CLIPModel, CLIPProcessor
 
 from distill_lib.attributes import attribute_accuracy, prompt_accuracy, read_attributes
+from distill_lib.doors import check_loaded, check_tokenizer, load_part, one_line, quiet
 from distill_lib.evaluation import sample_pictures
 from distill_lib.extractor import weights_name
 from distill_lib.metrics import Reader, fid, laplacian_variance, paired, quality
@@ -59,18 +60,33 @@ def clip_of(source: str | Path) -> Callable[[Tensor, list[str]], Tensor]:
     Raises:
         ValueError: nothing usable is there.
     """
+    folder = Path(source).expanduser()
     try:
-        model = CLIPModel.from_pretrained(source, use_safetensors=True).to(home()).eval().requires_grad_(False)
-        reads = CLIPProcessor.from_pretrained(source)
+        if folder.is_dir():
+            check_tokenizer(folder, folder)
+            model = load_part(CLIPModel, folder)
+            reads = CLIPProcessor.from_pretrained(folder, local_files_only=True)
+        else:
+            with quiet():
+                model, info = CLIPModel.from_pretrained(source, use_safetensors=True, output_loading_info=True)
+            check_loaded(info)
+            reads = CLIPProcessor.from_pretrained(source)
     except Exception as error:
-        raise ValueError(f"clip={str(source)!r} is no usable CLIP: {' '.join(str(error).split())}") from error
+        raise ValueError(f"clip={str(source)!r} is no usable CLIP: {one_line(error)}") from error
+    model.float().to(home()).eval().requires_grad_(False)
+    limit = min(reads.tokenizer.model_max_length, model.config.text_config.max_position_embeddings)
 
     @torch.no_grad()
     def judge(image: Tensor, prompts: list[str]) -> Tensor:
         parts = []
         for index in torch.arange(len(image)).split(_BATCH):
             words = [prompts[i] for i in index.tolist()]
-            given = reads(text=words, images=list(image[index]), return_tensors="pt", padding=True, truncation=True)
+            given = reads(text=words, images=list(image[index]), return_tensors="pt", padding=True)
+            if given.input_ids.shape[1] > limit:
+                raise ValueError(
+                    f"a prompt has {given.input_ids.shape[1]} tokens, and the CLIP that judges reads {limit}: shorten "
+                    f"it; it is among those that begin with {words[0][:60]!r}"
+                )
             found = model(**given.to(model.device))
             parts.append((found.image_embeds * found.text_embeds).sum(1).cpu())
         return torch.cat(parts)

@@ -48,8 +48,20 @@ class Schedule:
 
     @classmethod
     def from_scheduler(cls, scheduler: DDIMScheduler) -> "Schedule":
-        """The grid of anybody's diffusers scheduler (Stable Diffusion: T = 1000, scaled-linear betas)."""
-        return cls(torch.cat([torch.ones(1), scheduler.alphas_cumprod]).double().sqrt())
+        """The grid of anybody's diffusers scheduler (Stable Diffusion: T = 1000, scaled-linear betas).
+
+        Raises:
+            ValueError: alpha is not finite, or does not fall from each step to the next.
+        """
+        alpha = torch.cat([torch.ones(1), scheduler.alphas_cumprod]).double().sqrt()
+        wrong = (~((alpha >= 0) & (alpha[0] >= alpha))).nonzero()[:, 0].tolist()  # of nan nothing is true
+        wrong = wrong or (1 + (alpha.diff() >= 0).nonzero()[:, 0]).tolist()
+        if wrong or len(alpha) < 2:
+            raise ValueError(
+                f"its betas make no grid: alpha is {alpha[wrong[0] if wrong else -1].item():.4g} at step "
+                f"{wrong[0] if wrong else 0}, and it must fall from 1 at every step; correct the betas"
+            )
+        return cls(alpha)
 
     def to_scheduler(self) -> DDIMScheduler:
         """A diffusers `DDIMScheduler` on this grid: v-prediction, trailing spacing, no clipping.

@@ -7,25 +7,27 @@ them are measured, and the others are distilled on, by the teacher's own samples
 Differs from the paper: Stable Diffusion is distilled there on the pictures that it was trained on.
 """
 
+import codecs
 import hashlib
 import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from distill_lib import pretrained
+from distill_lib.judging import foreign_judges
 from distill_lib.methods.pair_regression import teacher_pairs
 from distill_lib.metrics import Reader
 from distill_lib.models import Network
 from distill_lib.pipelines import Latents, TextToImage, open_pipeline
 from distill_lib.profiles import Latent, Profile, Text
-from distill_lib.prompting import Judges, Prompted, alignment, clip_of
+from distill_lib.prompting import Judges, Prompted, alignment
 from distill_lib.small_diffusion import latent_pictures
 from distill_lib.worlds.seeds import taught_seed
 
 __all__ = ["Task", "foreign_judges", "prompts_of", "shipped_judges", "task"]
-
-_CLIP = "openai/clip-vit-base-patch32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class Task:
         how: sizes and settings.
         source: name of the teacher.
         parents: keys of all that the results rest on, the teacher's first.
-        suffix: what the names of the results end in; empty for a shipped teacher.
+        suffix: what the names of the results end in: teacher and prompts; empty for a shipped teacher.
         told: the teacher.
         asked: prompts, and what their pictures are compared with.
         pictures: training data.
@@ -63,30 +65,41 @@ def shipped_judges() -> Judges:
     return Judges(Reader(pretrained.extractor("captioned")), clip, pretrained.attribute_reader())
 
 
-def foreign_judges() -> Judges:
-    """What measures other pictures, fetched the first time: the Inception network, and a CLIP from the hub."""
-    return Judges(Reader(None), clip_of(_CLIP))
-
-
 def prompts_of(path: str, measured: int) -> tuple[list[str], list[str]]:
     """Prompts of a text file, a line each: the first `measured` ones, and the others.
 
     Raises:
         ValueError: there is no such file, it is no text, or it holds too few different prompts.
     """
-    if not path or not Path(path).is_file():
-        raise ValueError(f"a teacher of your own needs prompts=, a text file, a prompt a line; {path!r} is not a file")
+    if not path:
+        raise ValueError("a teacher of your own needs prompts=, a text file, a prompt a line; '' is not a file")
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        data = Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"prompts={path!r} cannot be read ({error.strerror}); name a text file, a prompt a line"
+        ) from error
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data:
+        raise ValueError(f"{path} is no text file in UTF-8 but in UTF-16, or no text at all; save it as UTF-8")
+    try:
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text file in UTF-8: {error}") from error
-    lines = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+        raise ValueError(f"{path} is no text file in UTF-8: {error}; save it as UTF-8") from error
+    # str.splitlines would cut at U+0085 and U+2028 as well, inside a prompt
+    lines = list(dict.fromkeys(line.strip() for line in re.split(r"\r\n|\r|\n", text) if line.strip()))
     if len(lines) <= measured:
         raise ValueError(f"{path} holds {len(lines)} prompts; {measured} are measured, and at least one more is needed")
     return lines[:measured], lines[measured:]
 
 
-def task(settings: Profile, seed: int, teacher: str = "", prompts: str = "", judges: Judges | None = None) -> Task:
+def task(
+    settings: Profile,
+    seed: int,
+    teacher: str = "",
+    prompts: str = "",
+    judges: Judges | None = None,
+    judges_from: str = "",
+) -> Task:
     """What a profile distils: the shipped teacher, or with `teacher` or `prompts` another one.
 
     Args:
@@ -95,16 +108,18 @@ def task(settings: Profile, seed: int, teacher: str = "", prompts: str = "", jud
         teacher: a folder or hub id; if it is empty and there are prompts, that of the profile's `other`.
         prompts: the text file of a teacher that is not shipped.
         judges: what measures, instead of the shipped or the foreign ones.
+        judges_from: the folder of the foreign ones, as in `judging.foreign_judges`.
 
     Raises:
-        ValueError: as `prompts_of` and `pipelines.open_pipeline`; prompts without a teacher.
+        ValueError: as `prompts_of`, `judging.foreign_judges`, `pipelines.open_pipeline` and `TextToImage.check`;
+            prompts without a teacher.
     """
     if not teacher and not prompts:
         return _shipped(settings.latent, seed, judges)
     if not teacher and settings.other is None:
         raise ValueError(f"prompts={prompts!r} needs teacher=, a folder or hub id: {settings.name} names no other one")
     how = settings.other or settings.latent
-    return _foreign(how.model_copy(update={"pipeline": teacher or how.pipeline}), seed, prompts, judges)
+    return _foreign(how.model_copy(update={"pipeline": teacher or how.pipeline}), seed, prompts, judges, judges_from)
 
 
 def _shipped(how: Latent, seed: int, judges: Judges | None) -> Task:
@@ -126,20 +141,27 @@ def _shipped(how: Latent, seed: int, judges: Judges | None) -> Task:
     )
 
 
-def _foreign(how: Text, seed: int, prompts: str, judges: Judges | None) -> Task:
+def _foreign(how: Text, seed: int, prompts: str, judges: Judges | None, judges_from: str) -> Task:
     measured, others = prompts_of(prompts, how.prompts)
-    told, judges = open_pipeline(how.pipeline), judges or foreign_judges()
+    judges = judges or foreign_judges(judges_from)
+    told = open_pipeline(how.pipeline)
+    told.check([*measured, *others])
+    black = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    judges.clip(black, [max(measured, key=len)])  # what fails, fails before hours of drawing
     name = f"{how.pipeline}-{told.fingerprint}"
     sizes = "", how.prompts, how.teacher_steps, how.w, seed
     taught = [others[i % len(others)] for i in range(how.pairs)]
+    words = hashlib.sha256("\n".join([*measured, "", *taught]).encode()).hexdigest()
     own = teacher_pairs(told, taught, how.teacher_steps, how.w, taught_seed(seed), name)
     data = hashlib.sha256(own.x.numpy().tobytes() + "\n".join(taught).encode()).hexdigest()[:12]
-    slug = re.sub(r"[^a-z0-9]+", "-", Path(how.pipeline).name.lower()).strip("-")
+    stem = Path(how.pipeline).expanduser()
+    stem = stem.resolve() if stem.is_dir() else stem  # "." has no name
+    slug = re.sub(r"[^a-z0-9]+", "-", stem.name.lower()).strip("-")[:40] or "teacher"
     return Task(
         how=how,
         source=how.pipeline,
-        parents=[f"{name}-on-{data}"],
-        suffix=f"-{slug}-{told.fingerprint[:6]}",
+        parents=[f"{name}-on-{data}", f"prompts-{words}"],
+        suffix=f"-{slug}-{told.fingerprint[:6]}-{words[:6]}",
         told=told,
         asked=Prompted(told, judges, *sizes, prompts=measured),
         pictures=Latents(own.x, taught, told),

@@ -239,7 +239,7 @@ def test_the_identity_of_real_data_does_not_hold_its_place(tmp_path):
     a, b = load(write_idx(tmp_path / "a")), load(write_idx(tmp_path / "b"))
     assert datasets.identity(a) == datasets.identity(b)
     assert datasets.identity(a)["data"] == a.fingerprint
-    assert datasets.identity(range(5)) == 5  # data of other kinds
+    assert datasets.identity(range(5)) == {"count": 5, "data": range(5)}  # data of other kinds
 
 
 def test_results_name_a_world_by_its_name_and_real_data_by_its_content(tmp_path, monkeypatch):

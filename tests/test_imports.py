@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent / "distill_lib"
 
 READING_ORDER = """
-    paths reach messages bounds noise specs store schedules samplers solvers guidance models
+    paths reach messages bounds noise specs store schedules samplers solvers guidance doors folders models
     worlds.seeds worlds.sketch worlds.clay worlds.scenes worlds.captions worlds.files worlds.folders worlds.datasets
     canny worlds.controls
     losses.denoising losses.guided losses.halving losses.heads encoding losses.encoding
@@ -18,8 +18,8 @@ READING_ORDER = """
     methods.teacher methods.guidance_distillation methods.step_halving methods.encoder_halving methods.head_teacher
     methods.autoencoder methods.tiny_decoder methods.unet_distillation methods.consistency text
     toy extractor geometry layout attributes matchers metrics nearest pipelines
-    methods.pair_regression crossing methods.score_distillation methods.adversarial_tuning seeing sdxs lora
-    small_diffusion inpainting evaluation prompting editing export artefacts
+    methods.pair_regression crossing methods.score_distillation methods.adversarial_tuning seeing sdxs lora_files lora
+    small_diffusion inpainting evaluation prompting judging editing export artefacts
     controlnet methods.control_distillation control
     profiles.reading profiles
     pretrained shipping making_sdxs making_lora making_control text_to_image one_step_trials rivals

@@ -1,9 +1,15 @@
 """A LoRA adds B A to its layers and to nothing else, returns from its file, and is refused where it does not belong."""
 
+import json
+import pickle
+import shutil
+
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import save_file
 from test_unet_distillation import Data, networks
+from tiny_pipelines import Poison
 
 from distill_lib import making_lora, pretrained
 from distill_lib.lora import (
@@ -118,7 +124,137 @@ def test_a_file_without_a_unets_lora_is_refused(tmp_path):
     with pytest.raises(ValueError, match="cannot be used"):
         load_lora(tmp_path)
     save_tensors(tmp_path / "pytorch_lora_weights.safetensors", {"text_encoder.q.lora_A.weight": torch.ones(2, 2)})
-    with pytest.raises(ValueError, match="no LoRA of a U-Net"):
+    with pytest.raises(ValueError, match="it changes the text encoder too"):
+        load_lora(tmp_path)
+
+
+def written(folder, tensors, **said):
+    header = {"lora_adapter_metadata": json.dumps({f"unet.{name}": value for name, value in said.items()})}
+    save_file(tensors, folder / "pytorch_lora_weights.safetensors", header if said else None)
+
+
+def in_file(lora, pattern="unet.{}.lora_{}.weight"):
+    """A LoRA under other names, as in somebody's file."""
+    split = {name: name.removesuffix(".weight").rsplit(".lora_", 1) for name in lora}
+    return {pattern.format(*split[name]): value.contiguous() for name, value in lora.items()}
+
+
+def strength(folder, lora):
+    """What B of each layer was multiplied by."""
+    found = load_lora(folder)
+    return {k: (found[k] / v).nanmedian().item() for k, v in lora.items() if ".lora_B" in k}
+
+
+def test_a_lora_has_the_strength_that_its_header_says(student, tmp_path):
+    lora = drawn(student, 4)
+    layer = next(iter(lora)).split(".lora_")[0]
+    for said, c, own in [
+        ({}, 1, 1),
+        ({"r": 4, "lora_alpha": 16}, 4, 4),
+        ({"r": 4, "lora_alpha": 16, "use_rslora": True}, 8, 8),
+        ({"r": 4, "lora_alpha": 2, "alpha_pattern": {layer: 12}}, 0.5, 3),
+        ({"r": 9, "lora_alpha": 2, "rank_pattern": {layer: 4}}, 0.5, 0.5),  # the rank is the file's own
+    ]:
+        written(tmp_path, in_file(lora), **said)
+        for name, found in strength(tmp_path, lora).items():
+            assert found == pytest.approx(own if name.startswith(f"{layer}.lora") else c), (said, name)
+
+
+def test_diffusers_gives_a_header_the_same_strength(small_pipeline, tmp_path):
+    told = open_pipeline(small_pipeline[0], bf16=False)
+    lora = drawn(told.network, 4)
+    config = {"r": 4, "lora_alpha": 16, "target_modules": sorted({name.split(".lora_")[0] for name in lora})}
+    how = {"unet_lora_layers": dict(lora), "unet_lora_adapter_metadata": config}
+    StableDiffusionPipeline.save_lora_weights(tmp_path, **how)
+    plain = StableDiffusionPipeline.from_pretrained(small_pipeline[0], torch_dtype=torch.float32, safety_checker=None)
+    plain.load_lora_weights(tmp_path)
+    z, label = (
+        normal(0, "z", 0, torch.arange(2), told.network.shape),
+        told.states(["a red cube left of a blue cone"] * 2),
+    )
+    with torch.no_grad():
+        theirs = plain.unet(z, torch.full((2,), 599), label).sample
+        ours = merged(told.network, (load_lora(tmp_path), 1.0))(z, torch.full((2,), 600), label)
+    assert torch.allclose(theirs, ours, atol=1e-4)
+
+
+def test_alphas_beside_the_weights_and_kohyas_names_are_read(student, tmp_path):
+    lora = drawn(student, 4)
+    layers = sorted({name.split(".lora_")[0] for name in lora})
+    alphas = {f"unet.{layer}.alpha": torch.tensor(2.0 + i) for i, layer in enumerate(layers)}
+    written(tmp_path, in_file(lora) | alphas)
+    for name, c in strength(tmp_path, lora).items():
+        assert c == pytest.approx((2 + layers.index(name.split(".lora_")[0])) / 4)
+    beside = weights(merged(student, (load_lora(tmp_path), 1.0)))
+    kohya = {}
+    for layer in layers:
+        stem = f"lora_unet_{layer.replace('.', '_')}"
+        kohya[f"{stem}.lora_down.weight"] = lora[f"{layer}.lora_A.weight"]
+        kohya[f"{stem}.lora_up.weight"] = lora[f"{layer}.lora_B.weight"]
+        kohya[f"{stem}.alpha"] = alphas[f"unet.{layer}.alpha"]
+    written(tmp_path, kohya)
+    assert same(weights(merged(student, (load_lora(tmp_path), 1.0))), beside)
+
+
+@pytest.mark.parametrize(
+    "more, said",
+    [
+        ("{}.lora_magnitude_vector", "holds DoRA"),
+        ("{}.lora_B.bias", "holds biases"),
+        ("{}.hada_w1_a", "holds LoHa"),
+        ("{}.lokr_w1", "holds LoKr"),
+        ("text_encoder.{}.lora_A.weight", "changes the text encoder too"),
+        ("lora_te_{}.lora_down.weight", "changes the text encoder too"),
+        ("{}.to_q_lora.down.weight", "what is read is unet.<layer>.lora_A.weight"),
+        ("unet.more.lora_A.weight", "more has only one of its two factors"),
+    ],
+)
+def test_what_cannot_be_merged_is_refused_and_not_dropped(student, tmp_path, more, said):
+    layer = next(iter(drawn(student, 2))).split(".lora_")[0]
+    name = more.format(layer if more.startswith(("text", "lora_te")) else f"unet.{layer}")
+    written(tmp_path, in_file(drawn(student, 2)) | {name: torch.ones(2)})
+    with pytest.raises(ValueError, match=f"cannot be used: .*{said}") as error:
+        load_lora(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "header, said",
+    [
+        ({"use_dora": True}, "its header says use_dora=True; only W"),
+        ({"bias": "lora_only"}, "its header says bias='lora_only'"),
+        ({"lora_alpha": "much"}, "has alpha='much'; a number is due"),
+        ({"lora_alpha": float("inf")}, "has alpha=inf; a number is due"),
+    ],
+)
+def test_a_header_that_cannot_be_honoured_is_refused(student, tmp_path, header, said):
+    written(tmp_path, in_file(drawn(student, 2)), **header)
+    with pytest.raises(ValueError, match=said):
+        load_lora(tmp_path)
+    save_file({"unet.a.lora_A.weight": torch.ones(2, 2)}, tmp_path / "pytorch_lora_weights.safetensors",
+              {"lora_adapter_metadata": "{"})  # fmt: skip
+    with pytest.raises(ValueError, match="cannot be used"):
+        load_lora(tmp_path)
+
+
+@pytest.mark.parametrize("end", [".bin", ".pt"])
+def test_a_pickled_lora_is_never_read(tmp_path, end):
+    (tmp_path / f"pytorch_lora_weights{end}").write_bytes(pickle.dumps(Poison(tmp_path / "mark")))
+    with pytest.raises(ValueError, match=rf"only pytorch_lora_weights\{end} is there, a pickle, which can run code"):
+        load_lora(tmp_path)
+    shutil.copy(tmp_path / f"pytorch_lora_weights{end}", tmp_path / "pytorch_lora_weights.safetensors")
+    with pytest.raises(ValueError, match="cannot be used"):
+        load_lora(tmp_path)
+    assert not (tmp_path / "mark").exists()
+
+
+def test_factors_of_another_kernel_or_of_no_common_rank_are_refused(student, tmp_path):
+    lora = drawn(student, 2)
+    name = next(name for name in lora if "conv1.lora_A" in name)
+    with pytest.raises(ValueError, match=r"has weights \(.*, 3, 3\) where the LoRA has \(.*, 1, 1\)"):
+        check_base(student.module, lora | {name: lora[name][..., :1, :1]})
+    written(tmp_path, in_file(lora | {name: lora[name][:1]}))
+    with pytest.raises(ValueError, match="which share no rank"):
         load_lora(tmp_path)
 
 

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
 from distill_lib.attributes import AttributeReader
@@ -113,3 +114,14 @@ def test_a_clip_of_other_people_judges_by_its_own_cosine(tmp_path):
     assert torch.allclose(clip_of(tmp_path)(image, prompts), expected, atol=1e-5)
     with pytest.raises(ValueError, match="is no usable CLIP"):
         clip_of(tmp_path / "nothing")
+    with pytest.raises(ValueError, match=f"a prompt has 58 tokens, and the CLIP that judges reads {LENGTH}: shor"):
+        clip_of(tmp_path)(image[:1], [" ".join(prompts[0].split()[:7] * 8)])
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(dict(list(weights.items())[1:]), tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="is no usable CLIP: its file lacks weights"):
+        clip_of(tmp_path)
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    for name in ("tokenizer.json", "vocab.json", "merges.txt"):
+        (tmp_path / name).unlink(missing_ok=True)
+    with pytest.raises(ValueError, match="is no usable CLIP: it has neither tokenizer"):
+        clip_of(tmp_path)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from tiny_pipelines import tiny_pipeline
 
-from distill_lib import profiles, students
+from distill_lib import profiles, students, text_to_image
 from distill_lib.extractor import Extractor
 from distill_lib.methods.guidance_distillation import distill_guidance
 from distill_lib.metrics import Reader
-from distill_lib.pipelines import TextToImage
+from distill_lib.pipelines import TextToImage, open_pipeline
 from distill_lib.prompting import Judges
 from distill_lib.store import Run
 from distill_lib.text_to_image import prompts_of, task
@@ -39,19 +39,85 @@ def test_another_teacher_needs_prompts_and_prompts_a_teacher(file, tmp_path):
     with pytest.raises(ValueError, match="needs teacher=, a folder or hub id: smoke names no other one"):
         task(profiles.load("smoke"), 0, "", str(file))
     assert profiles.load("gpu").other.pipeline.endswith("stable-diffusion-2-1-base")
-    file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="is no text file in UTF-8"):
-        prompts_of(str(file), 1)
+    with pytest.raises(ValueError, match=r"prompts='.*nothing' cannot be read \(No such file or directory\); name a"):
+        prompts_of(str(tmp_path / "nothing"), 1)
+
+
+@pytest.mark.parametrize("how", ["utf-8-sig", "utf-8"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_line_ends_at_its_end_alone_and_a_byte_order_mark_is_no_prompt(tmp_path, how, end):
+    lines = ["a cat", "a\u2028dog", "a\x85bird \x0b\x1c of paper", "\u732b"]
+    (tmp_path / "prompts.txt").write_bytes(end.join([*lines, ""]).encode(how))
+    assert prompts_of(str(tmp_path / "prompts.txt"), 1) == (lines[:1], lines[1:])
+
+
+@pytest.mark.parametrize("how", ["utf-16", "utf-16-le", "utf-16-be", "latin-1"])
+def test_a_file_that_is_not_utf_8_is_refused_in_a_sentence(tmp_path, how):
+    (tmp_path / "prompts.txt").write_bytes("a caf\xe9\na cat\na dog".encode(how))
+    with pytest.raises(ValueError, match=r"is no text file in UTF-8.*; save it as UTF-8") as error:
+        prompts_of(str(tmp_path / "prompts.txt"), 1)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    tiny_pipeline("epsilon").save_pretrained(tmp_path / "model", safe_serialization=True)
+    return tmp_path / "model"
+
+
+def some_judges(asked=None):
+    judge = lambda image, prompts: (asked or []).append(prompts) or torch.zeros(len(prompts))  # noqa: E731
+    return Judges(Reader(Extractor(6, 3, 8).eval()), judge)
+
+
+def test_a_prompt_that_would_be_cut_is_named_before_anything_runs(folder, file, runs, monkeypatch):
+    long = " ".join(["a red cube left of a blue cone"] * 4)
+    file.write_text("\n".join([*say(drawn_attributes(20, 0)), long, long + " a red cube"]))
+    monkeypatch.setattr(text_to_image, "teacher_pairs", None)  # nothing is drawn
+    said = r"2 of \d+ prompts are longer than the 24 tokens .* the first is 'a red cube .*' with 34: shorten them"
+    with pytest.raises(ValueError, match=said):
+        task(profiles.load("smoke"), 0, str(folder), str(file), some_judges())
+    with pytest.raises(ValueError, match="1 of 2 prompts are longer than the 24 tokens"):
+        open_pipeline(folder).states(["a red cube left of a blue cone", long])
+
+
+def test_a_word_that_the_teacher_has_never_seen_is_named_before_anything_runs(folder, file, runs, monkeypatch):
+    file.write_text("\n".join([*say(drawn_attributes(20, 0)), "a purpel cone left of a red cube"]))
+    monkeypatch.setattr(text_to_image, "teacher_pairs", None)
+    with pytest.raises(ValueError, match="'purpel'"):
+        task(profiles.load("smoke"), 0, str(folder), str(file), some_judges())
+
+
+def test_judges_are_asked_before_anything_is_drawn(folder, file, runs, monkeypatch):
+    def broken(image, prompts):
+        raise ValueError("this judge does not judge")
+
+    monkeypatch.setattr(text_to_image, "teacher_pairs", None)
+    with pytest.raises(ValueError, match="this judge does not judge"):
+        task(profiles.load("smoke"), 0, str(folder), str(file), Judges(some_judges().reader, broken))
+
+
+def test_other_prompts_are_other_results(folder, file, runs, monkeypatch):
+    """Seed 0 with prompts A and seed 1 with prompts B share no table; the same prompts do, whatever the seed."""
+    settings, lines = profiles.load("smoke"), say(drawn_attributes(20, 0))
+    jobs = []
+    for seed, text in [(0, lines), (1, lines), (1, lines[1:]), (1, lines[:17]), (0, [lines[1], lines[0], *lines[2:]])]:
+        file.write_text("\n".join(text))
+        jobs.append(task(settings, seed, str(folder), str(file), some_judges()))
+    assert jobs[0].suffix == jobs[1].suffix
+    assert len({job.suffix for job in jobs}) == 4 and len({tuple(job.parents) for job in jobs}) == 5
+    words = jobs[0].parents[1].removeprefix("prompts-")
+    assert len(words) == 64 and jobs[0].suffix.endswith(f"-{words[:6]}")
 
 
 @pytest.mark.parametrize("predicts", ["epsilon", "v_prediction"])
 def test_another_teacher_is_distilled_on_its_own_samples(file, predicts, tmp_path, runs):
     folder = tmp_path / "My Model"
     tiny_pipeline(predicts).save_pretrained(folder, safe_serialization=True)
-    judges = Judges(Reader(Extractor(6, 3, 8).eval()), lambda image, prompts: torch.zeros(len(prompts)))
+    judges = some_judges()
     settings = profiles.load("smoke")
     job = task(settings, 0, str(folder), str(file), judges)
-    assert job.suffix == f"-my-model-{job.told.fingerprint[:6]}" and job.parents[0].startswith(str(folder))
+    assert job.suffix.startswith(f"-my-model-{job.told.fingerprint[:6]}-") and job.parents[0].startswith(str(folder))
     assert len(job.pictures) == job.how.pairs and not set(job.pictures.prompts) & set(job.asked.prompts)
     assert task(settings, 0, str(folder), str(file), judges).parents == job.parents
     file.write_text("\n".join(say(drawn_attributes(20, 1))))
