@@ -17,6 +17,7 @@ from distill_lib import store
 from distill_lib.attributes import AttributeReader
 from distill_lib.controlnet import load_control
 from distill_lib.extractor import Extractor
+from distill_lib.files import all_finite
 from distill_lib.geometry import Geometry
 from distill_lib.inpainting import inpainter
 from distill_lib.layout import Layout
@@ -93,7 +94,8 @@ def key(name: str) -> str:
 
 def _read_reader(name: str) -> dict[str, torch.Tensor]:
     try:
-        weights = store.load_tensors(PRETRAINED / name / "weights.safetensors")
+        path = PRETRAINED / name / "weights.safetensors"
+        weights = all_finite(store.load_tensors(path), path)
     except ValueError as error:
         raise ValueError(f"{error}; or train it: make teachers NAMES={name}") from error
     return {k: v.float() for k, v in weights.items()}
@@ -185,6 +187,7 @@ def tiny_decoder(name: str = "scenes") -> AutoencoderTiny:
 def _tiny(folder: Path, name: str) -> AutoencoderTiny:
     try:
         tiny = AutoencoderTiny.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        all_finite(tiny.state_dict(), "it")
     except Exception as error:
         why = " ".join(str(error).split())
         raise ValueError(f"no usable decoder in {folder}: {why}; train it: make teachers NAMES={name}") from error

@@ -42,6 +42,7 @@ from distill_lib.methods.tiny_decoder import TinyPlayers, build_tiny, train_tiny
 from distill_lib.methods.unet_distillation import distill_unet
 from distill_lib.models import Network
 from distill_lib.pipelines import Latents, TextToImage
+from distill_lib.precision import autocast
 from distill_lib.pruning import Cut, prune, stages, tapped
 from distill_lib.store import Run, cached
 from distill_lib.training import Bare, TrainSettings, finish
@@ -82,7 +83,7 @@ class TinyDecode:
     """A tiny decoder in the place of `Network.decode`: latents (B, C, H, W) -> pictures (B, 3, R, R) in [-1, 1]."""
 
     tiny: AutoencoderTiny
-    bf16: bool = True
+    bf16: bool | None = None
 
     @property
     def name(self) -> str:
@@ -91,7 +92,7 @@ class TinyDecode:
 
     def __call__(self, z: Tensor) -> Tensor:
         device = next(self.tiny.parameters()).device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+        with autocast(device, self.bf16):
             return self.tiny.decoder(z.to(device)).float()
 
 
@@ -99,6 +100,7 @@ def decoded(pairs: Pairs) -> Tensor:
     """What the teacher's decoder makes of pairs, uint8 (N, 3, R, R); kept in a cache."""
     told = pairs.told
     spec = {"told": told.fingerprint, "x": hashlib.sha256(pairs.x.contiguous().numpy().tobytes()).hexdigest()}
+    spec |= {"bf16": told.network.bf16}
     make = lambda: {"image": torch.cat([told.pictures(z.float()).cpu() for z in pairs.x.split(64)])}  # noqa: E731
     return cached("decoded", spec, make, "distill_lib.pipelines")["image"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from diffusers import ControlNetModel, UNet2DConditionModel
 
 from distill_lib import pretrained, store
-from distill_lib.artefacts import origin
+from distill_lib.artefacts import commit
 
 __all__ = ["FILE", "ship", "ship_as_it_is", "ship_reader", "write_origin"]
 
@@ -53,10 +53,10 @@ def write_origin(folder: Path, runs: list[store.Run], config: dict[str, Any], co
     digest = hashlib.sha256()
     for weights in sorted(folder.rglob("*.safetensors")):
         digest.update(weights.read_bytes())
-    record = {"config": config, "commit": origin()["commit"], "command": command, "curve": curve}
+    record = {"config": config, "commit": commit(), "command": command, "curve": curve}
     record |= {"weights": digest.hexdigest()}
     with store.atomic(folder / "made.json") as part:
-        part.write_text(json.dumps(record))
+        part.write_text(json.dumps(record, allow_nan=False))
 
 
 def ship_reader(name: str, run: store.Run, recipe: dict[str, Any]) -> None:
