@@ -84,7 +84,7 @@ def commit() -> str:
             git = subprocess.run(
                 ["git", *command], cwd=ROOT, env=surroundings, capture_output=True, text=True, check=False
             )
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             return "unknown: git is not installed"
         if git.returncode:
             why = " ".join(git.stderr.partition("\n")[0].split())  # the lines after it tell what to type
