@@ -33,7 +33,7 @@ def _failed(path: Path, error: OSError) -> ValueError:
 
 
 def _alive(pid: str) -> bool:
-    with contextlib.suppress(PermissionError):  # it is there, and somebody else's
+    with contextlib.suppress(PermissionError, OverflowError):  # somebody else's, or no number of a process
         try:
             os.kill(int(pid), 0)
         except ProcessLookupError:

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 
 import torch
 from accelerate.utils import parse_flag_from_env
@@ -76,10 +75,10 @@ def held(precision: str) -> Iterator[None]:
 
 @functools.cache  # never twice in a process, whatever becomes of the file
 def choose() -> str:
-    """What is faster here, "bf16" or "fp32": measured once for a processor, its threads and this torch."""
+    """What is faster here, "bf16" or "fp32": measured once for a processor and this torch."""
     if home().type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    name = f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, cpu"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    name = f"{_processor()}, torch {torch.__version__}, cpu"
     path = store.RUNS / "machine.json"
     try:
         with store.locked(path.with_suffix(".lock")):
@@ -122,23 +121,32 @@ def _measured(name: str) -> dict[str, str | float]:
     return {"precision": precision} | taken
 
 
-def timed(rounds: int = 7) -> dict[str, float]:
-    """Median seconds of a training step of a small network in each precision, in turn, after one that does not count.
+def timed(budget: float = 0.8) -> dict[str, float]:
+    """Seconds of a training step of a small network in each precision, in turn for `budget` seconds; the best of each.
 
-    The network is a stage of ours: convolutions, group normalisation and SiLU of 64 channels at 16 x 16 pixels.
+    The network is a stage of ours: convolutions, group normalisation and SiLU of 128 channels at 8 x 8 pixels. Whatever
+    else the machine does only adds, so the best tells the two apart where a median does not. On one thread, for the
+    same reason: on a busy machine the ratio of the two was found anywhere from 0.07 to 7.6 on two threads, which wait
+    for each other, and from 0.25 to 0.75 on one.
     """
-    source = torch.Generator().manual_seed(0)  # the global one is left alone
-    with torch.inference_mode(False), torch.enable_grad():
-        x = torch.randn(16, 64, 16, 16, generator=source)
-        weights = [torch.randn(64, 64, 3, 3, generator=source).div_(24).requires_grad_() for _ in range(4)]
-        times: dict[str, list[float]] = {name: [] for name in store.PRECISIONS}
-        for number in range(rounds + 1):
-            for name, found in times.items():
-                start = time.perf_counter()
-                _step(x, weights, name == "bf16")
-                if number:
-                    found.append(time.perf_counter() - start)
-    return {name: median(found) for name, found in times.items()}
+    source, threads = torch.Generator().manual_seed(0), torch.get_num_threads()  # the global numbers are left alone
+    best = dict.fromkeys(store.PRECISIONS, float("inf"))
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            x = torch.randn(8, 128, 8, 8, generator=source)
+            weights = [torch.randn(128, 128, 3, 3, generator=source).div_(34).requires_grad_() for _ in range(2)]
+            for name in best:
+                _step(x, weights, name == "bf16")  # does not count
+            end = time.perf_counter() + budget
+            while max(best.values()) == float("inf") or time.perf_counter() < end:
+                for name in best:
+                    start = time.perf_counter()
+                    _step(x, weights, name == "bf16")
+                    best[name] = min(best[name], time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return best
 
 
 def _step(x: Tensor, weights: list[Tensor], bf16: bool) -> None:

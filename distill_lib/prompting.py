@@ -26,6 +26,7 @@ from distill_lib.extractor import weights_name
 from distill_lib.metrics import Reader, fid, laplacian_variance, paired, quality
 from distill_lib.models import Network, home
 from distill_lib.pipelines import TextToImage
+from distill_lib.precision import current
 from distill_lib.samplers import nfe
 from distill_lib.solvers import SOLVERS
 from distill_lib.store import cached
@@ -154,7 +155,7 @@ class Prompted:
         spec = {"net": weights_name(net.module, "net"), "steps": n_steps, "w": w, "prompts": words}
         spec |= {"sampler": method if method in (*STOCHASTIC, *SOLVERS) else "deterministic"}
         spec |= {"seed": self.seed, "bf16": net.bf16, "predicts": net.predicts, "told": self.told.fingerprint}
-        spec |= {"decoder": getattr(net.decode, "name", "")}  # of its own, as SDXS has one
+        spec |= {"decoder": getattr(net.decode, "name", ""), "precision": current()}  # of its own, as SDXS has one
 
         def make() -> dict[str, Tensor]:
             return {"image": sample_pictures(net, n_steps, w, self.states, self.seed, method)}
