@@ -98,7 +98,7 @@ def stage_one(teacher: Network, parent: str, choice: Choice, pictures: Pictures,
     unet = student_of(teacher.module)
     if choice.start == "random":
         unet = _fresh(unet, settings.seed)
-    student = Network(unet, bf16=teacher.bf16)
+    student = Network(unet, bf16=teacher.told_bf16)
     kept = EMBEDDINGS[choice.embedding].to(student.device)
     student.module.time_embedding.cond_proj.register_forward_pre_hook(lambda _, inputs: (kept * inputs[0],))
     config = {"choice": choice, "settings": settings, "pictures": identity(pictures), "parent": parent}
@@ -113,7 +113,7 @@ class FoldedPair:
     takes_w = True
 
     def __init__(self, pair: Network) -> None:
-        self.pair, self.module, self.bf16, self.null = pair, pair.module, pair.bf16, pair.null
+        self.pair, self.module, self.told_bf16, self.null = pair, pair.module, pair.told_bf16, pair.null
         self.schedule = pair.schedule
 
     def __call__(self, z_t: Tensor, t: Tensor, label: Tensor, w: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ def steps_of(
     while n_steps >= until:
         seeded = settings.with_seed(settings.seed * 1000 + n_steps)
         unet = student_of(last.module)
-        net = Network(_fresh(unet, seeded.seed) if fresh else unet, bf16=last.bf16)
+        net = Network(_fresh(unet, seeded.seed) if fresh else unet, bf16=last.told_bf16)
         config = {"steps": n_steps, "settings": seeded, "pictures": identity(pictures), "parent": key, "w_max": w_max}
         run = Run(f"ablation-{n_steps}", config | {"fresh": fresh, "reuse": reuse}, steps_of)
         training = halve_steps(net, last, n_steps, pictures, seeded, run, (0.0, w_max), reuse=reuse)

@@ -8,6 +8,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import platform
 import subprocess
@@ -20,9 +21,10 @@ import torch
 from matplotlib.figure import Figure
 
 from distill_lib.paths import COMMITTED, ROOT, figures_folder
+from distill_lib.precision import current
 from distill_lib.store import atomic
 
-__all__ = ["SEEDS", "Recorder", "curve_rows", "load_record", "load_rows", "origin", "own_folder", "select"]
+__all__ = ["SEEDS", "Recorder", "commit", "curve_rows", "load_record", "load_rows", "origin", "own_folder", "select"]
 
 Row = dict[str, Any]
 SEEDS = 3
@@ -66,16 +68,48 @@ def curve_rows(method: str, curves: dict[int, list[tuple[float, float]]], seed: 
     ]
 
 
+def commit() -> str:
+    """The commit of this checkout, with a + where files differ from it; "unknown: why" where git cannot tell."""
+    if not (ROOT / ".git").exists():  # git would go on to a repository that this folder happens to lie in
+        return "unknown: not a git checkout"
+    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")  # set in a hook, of another repository
+    surroundings = {name: value for name, value in os.environ.items() if name not in elsewhere}
+    said = []
+    for command in (("rev-parse", "--show-toplevel"), ("describe", "--always", "--dirty=+")):
+        try:
+            git = subprocess.run(
+                ["git", *command], cwd=ROOT, env=surroundings, capture_output=True, text=True, check=False
+            )
+        except (FileNotFoundError, PermissionError):
+            return "unknown: git is not installed"
+        if git.returncode:
+            why = " ".join(git.stderr.partition("\n")[0].split())  # the lines after it tell what to type
+            return f"unknown: {why.removeprefix('fatal: ') or 'git failed'}"
+        said.append(git.stdout.strip())
+    if Path(said[0]).resolve() != ROOT.resolve():
+        return "unknown: not a git checkout"
+    return said[1]
+
+
 def origin() -> dict[str, Any]:
-    """Commit, versions and device of this process."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    """Commit, versions, device and numbers (`precision`) of this process."""
     device = (
         torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores, {platform.machine()}"
     )
     versions = {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
-    return {"commit": git.stdout.strip() or "unknown", "versions": versions, "device": device}
+    return {"commit": commit(), "versions": versions, "device": device, "precision": current()}
+
+
+def _check(artefact: str, rows: list[Row]) -> None:
+    for row in rows:
+        bad = [key for key, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
+        if bad:
+            named = {key: value for key, value in row.items() if key not in (*bad, "metric")}
+            where = ", ".join(f"{key}={value}" for key, value in named.items())
+            raise ValueError(
+                f"{artefact}: {bad[0]} of {row.get('metric', 'a row')} is {row[bad[0]]} at {where}; nothing was "
+                "written: leave out what is undefined, or look for what is not finite"
+            )
 
 
 class Recorder:
@@ -107,6 +141,9 @@ class Recorder:
         """Write rows as JSON and CSV; returns them with the kept rows of other seeds, which keep their own origin.
 
         Rows of other data are not kept. Nothing is written where there is nothing to add.
+
+        Raises:
+            ValueError: a number in a row is not finite.
         """
         artefact += self.suffix
         if not rows:
@@ -116,6 +153,7 @@ class Recorder:
         there = old["rows"] if old.get("dataset") == self.dataset else []
         kept = [row for row in there if row.get("seed") not in seeds]
         rows = sorted(kept + rows, key=lambda row: row.get("seed", 0))
+        _check(artefact, rows)
         paper = {"g": "guided", "s": "sdxs"}[artefact[0]]
         record = {"artefact": artefact, "paper": paper, "profile": self.profile, "dataset": self.dataset, "rows": rows}
         made = origin() | {"seconds": round(time.perf_counter() - self.start, 1), "parents": self.parents}
@@ -123,7 +161,7 @@ class Recorder:
         known = {str(row.get("seed")) for row in kept}
         by_seed = {seed: one for seed, one in before.items() if seed in known} | {str(seed): made for seed in seeds}
         record |= made | {"made": dict(sorted(by_seed.items()))}
-        self._write(artefact, "json", json.dumps(record, indent=1))
+        self._write(artefact, "json", json.dumps(record, indent=1, allow_nan=False))
         table = io.StringIO()
         writer = csv.DictWriter(table, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
         writer.writeheader()

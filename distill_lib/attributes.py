@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from distill_lib.extractor import degrade
+from distill_lib.precision import autocast
 from distill_lib.store import Run
 from distill_lib.training import Loop, Progress, Trainable, TrainSettings
 from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES
@@ -64,7 +65,7 @@ def train_reader(net: Trainable, image: Tensor, truth: Tensor, settings: TrainSe
         x = image[index].to(loop.device).float() / 127.5 - 1
         blur, grain = ((2 * draws.uniform(stream) - 1).clamp(min=0) for stream in ("blur", "grain"))
         x = degrade(x, 1.2 * blur, 0.15 * grain, draws.normal("eps", x.shape[1:]))
-        with torch.autocast(loop.device.type, torch.bfloat16, enabled=settings.bf16):
+        with autocast(loop.device, settings.bf16):
             logits = net.forward(x)
         yield loop.update(attribute_loss(logits.float(), truth[index].to(loop.device)))
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from distill_lib.doors import load_part, one_line
 from distill_lib.models import Network, shown
+from distill_lib.precision import autocast
 
 __all__ = ["Controlled", "build_control", "cut_control", "load_control", "shared_places"]
 
@@ -40,7 +41,7 @@ class Controlled(Network):
     def __init__(
         self, network: Network, control: ControlNetModel, learns: Literal["control", "unet"] = "control"
     ) -> None:
-        alike = {"bf16": network.bf16, "null": network.null, "schedule": network.schedule}
+        alike = {"bf16": network.told_bf16, "null": network.null, "schedule": network.schedule}
         super().__init__(network.module, **alike, predicts=network.predicts, decode=network.decode)
         self.network, self.control, self.learns = network, control, learns
         self.module = self.forward = control if learns == "control" else network.module
@@ -61,7 +62,7 @@ class Controlled(Network):
         side = z_t.shape[-1] << (len(self.control.config.conditioning_embedding_out_channels) - 1)
         seen = shown(rows, rows[0].numel() // side**2, side).expand(-1, 3, -1, -1)
         ask = self.forward if self.learns == "control" else self.control
-        with torch.autocast(z_t.device.type, torch.bfloat16, enabled=self.bf16):
+        with autocast(z_t.device, self.told_bf16):
             return ask(z_t, t - 1, tokens, seen, return_dict=False)
 
     def __call__(self, z_t: Tensor, t: Tensor, label: Tensor, w: Tensor | None = None) -> Tensor:
@@ -153,7 +154,7 @@ def load_control(folder: Path) -> ControlNetModel:
     """A ControlNet from a diffusers folder, safetensors only, in float32.
 
     Raises:
-        ValueError: the folder is missing, or its weights are truncated or belong to another network.
+        ValueError: the folder is missing, or its weights are truncated, not finite, or belong to another network.
     """
     if not (folder / "config.json").exists():
         raise ValueError(f"no usable ControlNet in {folder}: it has no config.json; make it with `make teachers`")

@@ -19,6 +19,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from distill_lib.precision import current
+
 __all__ = ["BUDGET", "MODULES", "fast_dtype", "in_turn", "module_rows", "operations", "summed"]
 
 Row = dict[str, Any]
@@ -29,10 +31,9 @@ BUDGET = 16
 """Evaluations that Fig. 1 of the paper leaves its teacher, of the 32 that it would need."""
 
 
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device computes in it, float32 where it would only be emulated."""
-    native = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if native else torch.float32
+def fast_dtype() -> torch.dtype:
+    """In which of bfloat16 and float32 networks compute here, by `precision.current`."""
+    return torch.bfloat16 if current() == "bf16" else torch.float32
 
 
 def operations(module: nn.Module, *given: Any, **named: Any) -> int:

@@ -217,7 +217,7 @@ def distance_rows(
         n_steps, w: how it is sampled, by the deterministic sampler.
         n: pictures behind a distance, at most those of `measured`. Few will do: the noise is shared.
     """
-    truth, then = measured.truth(w, n), Network(copy.deepcopy(net.module), bf16=net.bf16)
+    truth, then = measured.truth(w, n), Network(copy.deepcopy(net.module), bf16=net.told_bf16)
     about = {"method": "ours-D", "metric": "fid_teacher", "steps": n_steps, "w": w, "n": len(truth)}
     rows = []
     for update, weights in snapshots.items():

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy, interpolate, pad
 
+from distill_lib.precision import autocast
 from distill_lib.store import Run
 from distill_lib.training import Loop, Progress, Trainable, TrainSettings
 from distill_lib.worlds.datasets import Pictures, rendered_once
@@ -223,7 +224,7 @@ def train_extractor(net: Trainable, lessons: Lessons, settings: TrainSettings, r
         shown = degrade(shown.float() / 127.5 - 1, 1.2 * blur, 0.15 * grain, draws.normal("eps", shown.shape[1:]))
         values = torch.cat([values, 3 * blur[:, None] - 0.75, 3 * grain[:, None] - 0.75], 1)
         weights = torch.cat([weights, torch.ones_like(values[:, -2:])], 1)
-        with torch.autocast(loop.device.type, torch.bfloat16, enabled=settings.bf16):
+        with autocast(loop.device, settings.bf16):
             _, logits, read = net.forward(shown)
         yield loop.update(extractor_loss(logits.float(), read.float(), named, values, weights))
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
 from distill_lib.extractor import degrade
+from distill_lib.precision import autocast
 from distill_lib.store import Run
 from distill_lib.training import Loop, Progress, Trainable, TrainSettings
 from distill_lib.worlds.scenes import Scenes, SceneSpec, draw_scenes, render
@@ -83,7 +84,7 @@ def train_geometry(
         shown, true_depth, true_mask = (part[index].to(loop.device) for part in (image, depth, mask))
         blur, grain = ((2 * draws.uniform(stream) - 1).clamp(min=0) for stream in ("blur", "grain"))
         shown = degrade(shown.float() / 127.5 - 1, 1.2 * blur, 0.15 * grain, draws.normal("eps", shown.shape[1:]))
-        with torch.autocast(loop.device.type, torch.bfloat16, enabled=settings.bf16):
+        with autocast(loop.device, settings.bf16):
             logits, found = net.forward(shown)
         yield loop.update(geometry_loss(logits.float(), found.float(), true_mask.float(), true_depth.float()))
 

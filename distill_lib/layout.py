@@ -15,6 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from distill_lib.extractor import degrade
 from distill_lib.geometry import Geometry
+from distill_lib.precision import autocast
 from distill_lib.store import Run, cached
 from distill_lib.training import Loop, Progress, Trainable, TrainSettings
 from distill_lib.worlds.datasets import rendered_once
@@ -68,7 +69,7 @@ def train_layout(
         shown, true = image[look, scene].to(loop.device), mask[scene].to(loop.device)
         blur, grain = ((2 * draws.uniform(stream) - 1).clamp(min=0) for stream in ("blur", "grain"))
         shown = degrade(shown.float() / 127.5 - 1, 1.2 * blur, 0.15 * grain, draws.normal("eps", shown.shape[1:]))
-        with torch.autocast(loop.device.type, torch.bfloat16, enabled=settings.bf16):
+        with autocast(loop.device, settings.bf16):
             logits = net.forward(shown)
         loss = binary_cross_entropy_with_logits(logits.float(), true.float(), reduction="none")
         yield loop.update(loss.flatten(1).mean(1))

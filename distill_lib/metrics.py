@@ -30,7 +30,9 @@ from distill_lib.models import home
 
 __all__ = [
     "Reader",
+    "edge_width",
     "fid",
+    "finite",
     "interval",
     "laplacian_variance",
     "median_seconds",
@@ -46,8 +48,28 @@ _PART = 256  # pictures taken to float at a time
 
 
 def to_bytes(image: Tensor) -> Tensor:
-    """Pictures in [-1, 1] clipped and rounded to uint8, as they would be saved."""
-    return (image.clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
+    """Pictures (N, *D) in [-1, 1] clipped and rounded to uint8, as they would be saved.
+
+    Raises:
+        ValueError: a picture holds a number that is not finite: as bytes it would be black, and alike.
+    """
+    return (finite(image, "pictures").clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
+
+
+def finite(found: Tensor, what: str) -> Tensor:
+    """What is measured, (N, *D), as it is; bytes always pass.
+
+    Raises:
+        ValueError: one of the N holds a number that is not finite.
+    """
+    if found.is_floating_point() and not found.sum().isfinite():  # a sum that overflows says nothing
+        bad = (~found.reshape(len(found), -1).isfinite()).any(1).sum().item()
+        if bad:
+            raise ValueError(
+                f"{bad} of {len(found)} {what} hold numbers that are not finite, which no metric can read; look for "
+                "the network or the grid that they come from"
+            )
+    return found
 
 
 class Reader:
@@ -73,12 +95,22 @@ class Reader:
         self._read = WeakTensorKeyDictionary()
 
     def read(self, image: Tensor) -> dict[str, Tensor]:
-        """Features (N, F) and class logits (N, C) of pictures uint8 (N, 3, R, R), by the names of their layers."""
+        """Features (N, F) and class logits (N, C) of pictures uint8 (N, 3, R, R), by the names of their layers.
+
+        Raises:
+            ValueError: pictures or features are not finite.
+        """
         if image not in self._read:
             # no worker processes (save_cpu_ram): they cost more than reading tensors
-            self._read[image] = get_featuresdict_from_dataset(
-                _Pictures(image), self._registered, batch_size=256, cuda=self._cuda, save_cpu_ram=True, verbose=False
+            found = get_featuresdict_from_dataset(
+                _Pictures(finite(image, "pictures")),
+                self._registered,
+                batch_size=256,
+                cuda=self._cuda,
+                save_cpu_ram=True,
+                verbose=False,
             )
+            self._read[image] = {name: finite(layer, "features of pictures") for name, layer in found.items()}
         return self._read[image]
 
 
@@ -145,20 +177,22 @@ def quality(reader: Reader, image: Tensor, real: Tensor) -> dict[str, float]:
 
 def paired(image: Tensor, other: Tensor) -> Tensor:
     """Mean square difference of each pair in [-1, 1], (N,), of uint8 pictures."""
-    parts = zip(image.split(_PART), other.split(_PART), strict=True)
+    parts = zip(finite(image, "pictures").split(_PART), finite(other, "pictures").split(_PART), strict=True)
     return torch.cat([((a.float() - b.float()) / 127.5).square().flatten(1).mean(1) for a, b in parts])
 
 
 def laplacian_variance(image: Tensor) -> float:
     """Sharpness: variance of the discrete Laplacian of the grey picture in [-1, 1], over all pictures."""
-    grey = torch.cat([(part.float() / 127.5 - 1).mean(1, keepdim=True) for part in image.split(_PART)])
+    grey = torch.cat(
+        [(part.float() / 127.5 - 1).mean(1, keepdim=True) for part in finite(image, "pictures").split(_PART)]
+    )
     kernel = torch.tensor([[[[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]]])
     return conv2d(grey, kernel).var().item()
 
 
 def period_two_share(image: Tensor) -> float:
     """Power of the horizontal and vertical pattern of period 2 (the pixel grid), as a share of all but the mean."""
-    grey = (image.float() / 127.5 - 1).mean(1)
+    grey = (finite(image, "pictures").float() / 127.5 - 1).mean(1)
     power = torch.fft.fft2(grey - grey.mean((1, 2), keepdim=True)).abs().square().mean(0)
     half = power.shape[-1] // 2
     return ((power[half].sum() + power[:, half].sum() - power[half, half]) / power.sum()).item()
@@ -170,7 +204,7 @@ def edge_width(image: Tensor) -> float:
     Only pieces of rows and columns whose total change exceeds 0.6 count: silhouettes. 1 is a perfect step; an edge
     wider than 5 pixels does not fit a piece and is left out.
     """
-    grey = (image.float() / 127.5 - 1).mean(1)
+    grey = (finite(image, "pictures").float() / 127.5 - 1).mean(1)
     widths = []
     for lines in (grey, grey.mT):
         pieces = lines.unfold(2, 8, 1)

@@ -4,19 +4,18 @@ A class-conditional picture (3, R, R) is worked on as 2 x 2 patches, (12, R/2, R
 pixels, so white noise stays white and every formula holds unchanged. The first layers then cost a quarter.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import parse_flag_from_env
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
 from distill_lib.doors import load_part, one_line
 from distill_lib.guidance import combine, guidance_embedding, guided_pair
+from distill_lib.precision import autocast, home, resolved
 from distill_lib.samplers import Denoise
 from distill_lib.schedules import OURS, Schedule
 
@@ -38,16 +37,6 @@ __all__ = [
 
 W_FEATURES = 64  # width of the Fourier features of w
 _LEAST = 1e-3  # of alpha_T where epsilon is predicted; Stable Diffusion's is 0.068
-
-
-def home() -> torch.device:
-    """Where networks live: this process's GPU if there is one, else the CPU; ACCELERATE_USE_CPU=1 forces the CPU.
-
-    Not Apple's mps, which lacks the float64 of the schedule.
-    """
-    if torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU"):
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device("cpu")
 
 
 def to_patches(image: Tensor) -> Tensor:
@@ -126,7 +115,7 @@ def load_unet(folder: Path) -> UNet2DConditionModel:
     """A U-Net from a diffusers folder, safetensors only, in float32.
 
     Raises:
-        ValueError: the folder is missing, or its weights are truncated or belong to another network.
+        ValueError: the folder is missing, or its weights are truncated, not finite, or belong to another network.
     """
     if not (folder / "config.json").exists():
         raise ValueError(f"no usable network in {folder}: it has no config.json; retrain it with `make teachers`")
@@ -151,7 +140,8 @@ class Network:
 
     Args:
         unet: the diffusers network; its weights are used in place, so training it changes this too.
-        bf16: run in bfloat16 autocast (the result is float32 all the same).
+        bf16: run in bfloat16 autocast (the result is float32 all the same); None leaves it to `precision.current`, anew
+            at every call.
         compiled: torch.compile the network; pays on a GPU.
         null: the states of the empty prompt, (L, D); none for a network of classes, whose last class stands for it.
         schedule: the grid that it was trained on.
@@ -163,7 +153,7 @@ class Network:
         self,
         unet: UNet2DConditionModel,
         *,
-        bf16: bool = True,
+        bf16: bool | None = None,
         compiled: bool = False,
         null: Tensor | None = None,
         schedule: Schedule = OURS,
@@ -182,15 +172,20 @@ class Network:
             torch.backends.cuda.enable_flash_sdp(False)  # its name notwithstanding
         self.module, self.schedule, self.predicts, self.decode = unet, schedule, predicts, decode
         self.forward = torch.compile(self.module, dynamic=False) if compiled else self.module
-        self.bf16 = bf16
+        self.told_bf16 = bf16
         self.takes_w = unet.config.time_cond_proj_dim is not None
         self.null: int | Tensor = unet.config.num_class_embeds - 1 if null is None else null
 
     @property
+    def bf16(self) -> bool:
+        """Whether it runs in bfloat16 here and now."""
+        return resolved(self.told_bf16)
+
+    @property
     def spec(self) -> dict[str, Any]:
-        """What tells it from another network, for keys."""
+        """What tells it from another network, for keys of runs; the precision of a run stands beside its key."""
         of = {"module": self.module, "null": self.null, "schedule": self.schedule, "predicts": self.predicts}
-        return of | {"decode": self.decode, "bf16": self.bf16}
+        return of | {"decode": self.decode, "bf16": self.told_bf16}
 
     @property
     def device(self) -> torch.device:
@@ -216,7 +211,7 @@ class Network:
             tokens, rest = label[:, : len(self.null)], label[:, len(self.null) :]
             seen = torch.cat([z_t, shown(rest, self.module.config.in_channels - z_t.shape[1], z_t.shape[-1])], 1)
         layout = torch.channels_last if z_t.is_cuda else torch.contiguous_format
-        with torch.autocast(z_t.device.type, torch.bfloat16, enabled=self.bf16):
+        with autocast(z_t.device, self.told_bf16):
             answer = self.forward(
                 seen.contiguous(memory_format=layout),
                 t - 1,
@@ -233,7 +228,7 @@ class Network:
     def like(self, unet: UNet2DConditionModel, **changed: Any) -> "Network":
         """Another U-Net behind the same adapter, that is with these arguments but for the `changed` ones."""
         null = self.null if isinstance(self.null, Tensor) else None
-        alike = {"bf16": self.bf16, "null": null, "schedule": self.schedule, "predicts": self.predicts}
+        alike = {"bf16": self.told_bf16, "null": null, "schedule": self.schedule, "predicts": self.predicts}
         return Network(unet, **alike | {"decode": self.decode} | changed)
 
     def exact(self) -> "Network":

@@ -12,12 +12,13 @@ is exact on every device, so a GPU run starts from the same noise as a CPU run.
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["normal", "sample_keys", "uniform", "words"]
+__all__ = ["Draws", "normal", "sample_keys", "uniform", "words"]
 
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # as a signed 64-bit integer: torch's int64 arithmetic wraps modulo 2**64
 _MUL_1 = 0xBF58476D1CE4E5B9 - 2**64
@@ -79,3 +80,24 @@ def _mix(z: Tensor) -> Tensor:
 def _shift_right(z: Tensor, n: int) -> Tensor:
     """Logical shift: torch's >> keeps the sign."""
     return (z >> n) & ((1 << (64 - n)) - 1)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Counted draws for the samples `index` (B,) of one training step."""
+
+    seed: int
+    step: int
+    index: Tensor
+
+    def normal(self, stream: str, shape: Iterable[int]) -> Tensor:
+        """Standard normal, (B, *shape)."""
+        return normal(self.seed, stream, self.step, self.index, tuple(shape))
+
+    def uniform(self, stream: str) -> Tensor:
+        """Uniform in (0, 1), (B,)."""
+        return uniform(self.seed, stream, self.step, self.index, 1)[:, 0]
+
+    def integer(self, stream: str, high: int) -> Tensor:
+        """Uniform integers in [0, high), (B,)."""
+        return (uniform(self.seed, stream, self.step, self.index, 1)[:, 0].double() * high).long()

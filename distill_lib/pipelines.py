@@ -20,6 +20,7 @@ from distill_lib.extractor import weights_name
 from distill_lib.folders import read_pipeline
 from distill_lib.metrics import to_bytes
 from distill_lib.models import Network, home
+from distill_lib.precision import autocast
 from distill_lib.schedules import Schedule
 from distill_lib.worlds.captions import check_prompt
 
@@ -57,14 +58,14 @@ def text_states(pipe: StableDiffusionPipeline, prompts: list[str]) -> Tensor:
     return pipe.text_encoder(tokens_of(pipe, prompts).to(pipe.text_encoder.device))[0].float()
 
 
-def decode(pipe: StableDiffusionPipeline, z: Tensor, bf16: bool = False) -> Tensor:
+def decode(pipe: StableDiffusionPipeline, z: Tensor, bf16: bool | None = False) -> Tensor:
     """Pictures (B, 3, R, R) in [-1, 1] of latents that are scaled as the U-Net knows them.
 
     In parts of so many pixels that those of 512 x 512 pixels are decoded one by one.
     """
     z = z.to(pipe.vae.device) / pipe.vae.config.scaling_factor
     side = z.shape[-1] << (len(pipe.vae.config.block_out_channels) - 1)
-    with torch.autocast(pipe.vae.device.type, torch.bfloat16, enabled=bf16):
+    with autocast(pipe.vae.device, bf16):
         return torch.cat([pipe.vae.decode(part).sample.float() for part in z.split(max(1, _PIXELS // side**2))])
 
 
@@ -200,7 +201,7 @@ def _check_answer(answer: Tensor, shape: tuple[int, ...]) -> None:
         raise ValueError("its first answer is not finite; its weights are of no use")
 
 
-def open_pipeline(source: str | Path, bf16: bool = True) -> TextToImage:
+def open_pipeline(source: str | Path, bf16: bool | None = None) -> TextToImage:
     """A model from a folder or from the hub, safetensors only, in float32, frozen, on the device where networks live.
 
     A tokenizer that names no limit, or one above what the text encoder has places for, gets the text encoder's.

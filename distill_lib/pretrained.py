@@ -20,6 +20,7 @@ from distill_lib.attributes import AttributeReader
 from distill_lib.controlnet import load_control
 from distill_lib.doors import load_part, one_line
 from distill_lib.extractor import Extractor
+from distill_lib.files import all_finite
 from distill_lib.geometry import Geometry
 from distill_lib.inpainting import inpainter
 from distill_lib.layout import Layout
@@ -140,7 +141,8 @@ def _check_data(name: str, dataset: str, folder: str = "") -> None:
 
 def _read_reader(name: str) -> dict[str, torch.Tensor]:
     try:
-        weights = store.load_tensors(PRETRAINED / name / "weights.safetensors")
+        path = PRETRAINED / name / "weights.safetensors"
+        weights = all_finite(store.load_tensors(path), path)
     except ValueError as error:
         raise ValueError(f"{error}; or train it: make teachers NAMES={name}") from error
     return {k: v.float() for k, v in weights.items()}

@@ -27,6 +27,7 @@ from distill_lib.extractor import weights_name
 from distill_lib.metrics import Reader, fid, laplacian_variance, paired, quality
 from distill_lib.models import Network, home
 from distill_lib.pipelines import TextToImage
+from distill_lib.precision import current
 from distill_lib.samplers import nfe
 from distill_lib.store import cached
 from distill_lib.text import Clip
@@ -178,7 +179,7 @@ class Prompted:
         spec = {"net": weights_name(net.module, "net"), "steps": n_steps, "w": w, "prompts": words}
         spec |= {"sampler": sampler, "seed": self.seed, "bf16": net.bf16, "predicts": net.predicts}
         # a decoder of its own, as SDXS has one
-        spec |= {"told": self.told.fingerprint, "decoder": getattr(net.decode, "name", "")}
+        spec |= {"told": self.told.fingerprint, "decoder": getattr(net.decode, "name", ""), "precision": current()}
 
         def make() -> dict[str, Tensor]:
             return {"image": sample_pictures(net, n_steps, w, self.states, self.seed, sampler)}

@@ -24,6 +24,7 @@ from distill_lib.losses.reconstruction import coarse_loss, l1_loss, perceptual_l
 from distill_lib.methods.pair_regression import Pairs
 from distill_lib.models import Network
 from distill_lib.pipelines import TextToImage
+from distill_lib.precision import autocast
 from distill_lib.pruning import stages, tapped
 from distill_lib.store import cached
 
@@ -60,7 +61,7 @@ class TinyDecode:
     """A tiny decoder in the place of `Network.decode`: latents (B, C, H, W) -> pictures (B, 3, R, R) in [-1, 1]."""
 
     tiny: AutoencoderTiny
-    bf16: bool = True
+    bf16: bool | None = None
 
     @property
     def name(self) -> str:
@@ -69,14 +70,18 @@ class TinyDecode:
 
     def __call__(self, z: Tensor) -> Tensor:
         device = next(self.tiny.parameters()).device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+        with autocast(device, self.bf16):
             return self.tiny.decoder(z.to(device)).float()
 
 
 def decoded(pairs: Pairs) -> Tensor:
     """What the teacher's decoder makes of pairs, uint8 (N, 3, R, R); kept in a cache."""
     told = pairs.told
-    spec = {"told": told.fingerprint, "x": hashlib.sha256(pairs.x.contiguous().numpy().tobytes()).hexdigest()}
+    spec = {
+        "told": told.fingerprint,
+        "bf16": told.network.bf16,
+        "x": hashlib.sha256(pairs.x.contiguous().numpy().tobytes()).hexdigest(),
+    }
     make = lambda: {"image": torch.cat([told.pictures(z.float()).cpu() for z in pairs.x.split(64)])}  # noqa: E731
     return cached("decoded", spec, make, TextToImage)["image"]
 

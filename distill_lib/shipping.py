@@ -8,7 +8,8 @@ from typing import Any
 from diffusers import ControlNetModel, UNet2DConditionModel
 
 from distill_lib import pretrained, store
-from distill_lib.artefacts import origin
+from distill_lib.artefacts import commit
+from distill_lib.precision import current
 
 __all__ = ["FILE", "ship", "ship_as_it_is", "ship_reader", "write_origin"]
 
@@ -45,7 +46,7 @@ def ship_as_it_is(
 
 
 def write_origin(folder: Path, runs: list[store.Run], config: dict[str, Any], command: str) -> None:
-    """Write made.json: settings, data, commit, command and training curve (step, loss, seconds) over all runs."""
+    """Write made.json: settings, data, commit, precision, command and curve (step, loss, seconds) over all runs."""
     curve, step, seconds = [], 0, 0.0
     for run in runs:
         curve += [[step + r["step"], round(r["loss"], 5), round(seconds + r["seconds"], 1)] for r in run.progress()]
@@ -53,10 +54,10 @@ def write_origin(folder: Path, runs: list[store.Run], config: dict[str, Any], co
     digest = hashlib.sha256()
     for weights in sorted(folder.rglob("*.safetensors")):
         digest.update(weights.read_bytes())
-    record = {"config": config, "commit": origin()["commit"], "command": command, "curve": curve}
-    record |= {"weights": digest.hexdigest()}
+    record = {"config": config, "commit": commit(), "command": command, "curve": curve}
+    record |= {"weights": digest.hexdigest(), "precision": runs[-1].precision if runs else current()}
     with store.atomic(folder / "made.json") as part:
-        part.write_text(json.dumps(record))
+        part.write_text(json.dumps(record, allow_nan=False))
 
 
 def ship_reader(name: str, run: store.Run, recipe: dict[str, Any]) -> None:

@@ -164,7 +164,7 @@ def train_small_diffusion(recipe: dict[str, Any], folder: Path) -> list[store.Ru
     pipe = StableDiffusionPipeline(
         **parts, unet=unet, safety_checker=None, feature_extractor=None, requires_safety_checker=False
     )
-    told = TextToImage(pipe, Network(unet, null=text_states(pipe, [""])[0], decode=partial(decode, pipe, bf16=True)))
+    told = TextToImage(pipe, Network(unet, null=text_states(pipe, [""])[0], decode=partial(decode, pipe, bf16=None)))
     make = lambda: {"z": encoded(told, image[known])}  # noqa: E731
     z = store.cached("encoded", data | {"parent": vae_run.key}, make, encoded)["z"]
     scale = 1 / z.float().std().item()

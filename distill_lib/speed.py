@@ -156,7 +156,7 @@ def _ways(
     """How a picture is drawn in n steps, by name: by diffusers, and by one function of ours, eager and compiled."""
     how = {"guidance_scale": 1 + system.w, "latents": z_T, "output_type": "pt"}
     ways: dict[str, Callable[[int], object]] = {"pipeline": lambda n: pipe(prompt, num_inference_steps=n, **how)}
-    fast = fast_dtype(z_T.device)
+    fast = fast_dtype()
     for name, by_compiler in (("function", False), ("compiled", True))[: 1 + compiled]:
         whole = Whole(system, fast, by_compiler)
         ways[name] = lambda n, whole=whole: whole(prompt, z_T, n)
@@ -244,7 +244,7 @@ def seconds_rows(
         rivals: by method; their networks run in `costs.fast_dtype`.
         prompt, rounds, seed, compiled: as in `cost_rows`.
     """
-    run = partial(Whole, dtype=fast_dtype(rivals[0][1].net.device), compiled=compiled)
+    run = partial(Whole, dtype=fast_dtype(), compiled=compiled)
     works = {k: partial(run(one), prompt, first_noise(one, seed)) for k, (_, one) in enumerate(rivals)}
     rows = []
     for k, seconds in _timed(works, rounds).items():

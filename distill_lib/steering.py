@@ -30,6 +30,7 @@ from distill_lib.geometry import Geometry, depth_error, mask_iou, rendered
 from distill_lib.metrics import laplacian_variance, median_seconds, paired, to_bytes
 from distill_lib.models import showing
 from distill_lib.pipelines import TextToImage
+from distill_lib.precision import current
 from distill_lib.speed import System
 from distill_lib.store import cached
 from distill_lib.worlds.captions import attributes, names_held_out, say
@@ -91,6 +92,7 @@ def drawn(system: System, prompts: list[str], seen: Tensor | None = None, seed: 
     spec = {"nets": [weights_name(part, "net") for part in parts], "steps": system.n_steps, "w": system.w}
     spec |= {"sampler": system.sampler, "bf16": net.bf16, "prompts": prompts, "seed": seed}
     spec |= {"decoder": getattr(net.decode, "name", ""), "text": weights_name(system.told.pipe.text_encoder, "text")}
+    spec |= {"precision": current()}  # of the decoder, whatever the networks are told
     spec |= {"seen": "" if seen is None else hashlib.sha256(seen.float().cpu().numpy().tobytes()).hexdigest()}
 
     def make() -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from distill_lib.precision import autocast
 from distill_lib.store import Run
 from distill_lib.training import Loop, Progress, Trainable, TrainSettings
 from distill_lib.worlds.captions import LENGTH, PHRASINGS, exchanged, names_held_out, say
@@ -122,7 +123,7 @@ def train_clip(
         unseen = names_held_out(wrong) & ~names_held_out(right)
         wrong = torch.where(unseen[:, None, None], right, wrong)
         shown = image[index].to(loop.device).float() / 127.5 - 1
-        with torch.autocast(loop.device.type, torch.bfloat16, enabled=settings.bf16):
+        with autocast(loop.device, settings.bf16):
             *found, scale = net.forward(shown, ids(right, phrasing), ids(wrong, phrasing))
         differs = (wrong != right).flatten(1).any(1).to(loop.device)
         yield loop.update(contrastive_loss(*(part.float() for part in found), scale, differs))

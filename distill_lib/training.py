@@ -5,11 +5,12 @@ progress. Randomness comes from `Draws`, a function of (seed, step, sample index
 split over processes, meets the same numbers; gradients are averaged over processes by accelerate.
 """
 
+import contextlib
+import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -17,10 +18,14 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as validated
 from torch import Tensor, nn
 
-from distill_lib import noise
+from distill_lib import precision
 from distill_lib.bounds import Count, Decay, Number, Positive, Whole
-from distill_lib.models import home
+from distill_lib.files import all_finite
+from distill_lib.interrupts import Watch
+from distill_lib.noise import Draws
+from distill_lib.precision import home
 from distill_lib.store import Run
+from distill_lib.trainable import Bare, Together, Trainable
 
 __all__ = [
     "Bare",
@@ -42,7 +47,7 @@ class TrainSettings:
 
     batch_size counts samples a step over all processes; warmup is in steps, after which lr falls linearly to 0;
     ema is the decay of the average of weights, 0 for none; snapshots is how many copies of the averaged weights are
-    kept on the way, evenly spaced.
+    kept on the way, evenly spaced; bf16 is left to `precision.current` unless it is given.
     """
 
     steps: Whole
@@ -52,7 +57,7 @@ class TrainSettings:
     ema: Decay = 0.999
     clip: Positive = 1.0
     seed: Whole = 0
-    bf16: bool = True
+    bf16: bool | None = None
     snapshots: Whole = 0
     checkpoint_seconds: Number = 60.0
 
@@ -72,63 +77,17 @@ class Progress:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Draws:
-    """Counted draws for the samples `index` (B,) of one training step."""
-
-    seed: int
-    step: int
-    index: Tensor
-
-    def normal(self, stream: str, shape: Iterable[int]) -> Tensor:
-        """Standard normal, (B, *shape)."""
-        return noise.normal(self.seed, stream, self.step, self.index, tuple(shape))
-
-    def uniform(self, stream: str) -> Tensor:
-        """Uniform in (0, 1), (B,)."""
-        return noise.uniform(self.seed, stream, self.step, self.index, 1)[:, 0]
-
-    def integer(self, stream: str, high: int) -> Tensor:
-        """Uniform integers in [0, high), (B,)."""
-        return (noise.uniform(self.seed, stream, self.step, self.index, 1)[:, 0].double() * high).long()
-
-
-class Trainable(Protocol):
-    """A module, and how it is called (compiled, wrapped for several processes)."""
-
-    module: nn.Module
-    forward: Callable[..., Any]
-
-
-class Bare:
-    """A module as `Trainable`, called as it is."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = self.forward = module
-
-
-class Together(nn.Module):
-    """Several networks as one module, each called by its name, so that one loop trains and keeps all of them."""
-
-    def __init__(self, **networks: nn.Module) -> None:
-        super().__init__()
-        for name, network in networks.items():
-            self.add_module(name, network)
-
-    def forward(self, who: str, *given: Any, **named: Any) -> Any:
-        return self.get_submodule(who)(*given, **named)
-
-
 class Loop:
     """Steps of one training of `net.module`, resumed where `run` stands; none are left of a finished one.
 
     Iterating yields (step, draws); the body computes a loss and calls `update`. `share` counts the samples of a step
     that fall to this process. Of a module that holds several networks, `rates` multiplies the learning rate of those
-    whose parameters' names start so. A parameter that a step gives no gradient stays as it is.
+    whose parameters' names start so. A parameter that a step gives no gradient stays as it is. The body computes in
+    `precision`, in which the run was begun. A signal to stop waits for the end of `update` (`interrupts`).
 
     Raises:
         ValueError: the batch cannot be shared evenly by the processes, or the network holds buffers, which the average
-            of weights would lose.
+            of weights would lose, or weights that are not finite.
     """
 
     def __init__(
@@ -164,28 +123,47 @@ class Loop:
         self.step, self.loss, self.seconds = 0, float("nan"), 0.0
         parts = settings.snapshots + 1
         self._kept = {settings.steps * i // parts for i in range(1, parts)}
+        told = {True: "bf16", False: "fp32"}.get(settings.bf16)
+        self.precision = told or run.precision or precision.current()
         if not run.done:
-            run.start()
+            run.start(precision=self.precision)
         self._resume()
+        self._kept_step, self._inside, self._watch = self.step, contextlib.ExitStack(), Watch(self._interrupted)
+        named = net.module.named_parameters()
+        all_finite({name: value.detach() for name, value in named}, f"{run.key} at step {self.step}")
 
     def __iter__(self) -> Iterator[tuple[int, Draws]]:
         settings = self.settings
         mine = torch.arange(self.share) + self.share * self.accelerator.process_index
         self._clock = self._saved = time.perf_counter()
-        for step in range(self.step, settings.steps):
-            yield step, Draws(settings.seed, step, mine.to(self.device))
-        if self.accelerator.is_main_process and not self.run.done:
-            self.run.finish(self.weights())
-        self.accelerator.wait_for_everyone()  # the others read what this one wrote
+        with self._watch, self._inside:  # both end with the generator, however that ends
+            for step in range(self.step, settings.steps):
+                self._inside.close()
+                self._inside.enter_context(precision.held(self.precision))
+                self._watch.begin()
+                yield step, Draws(settings.seed, step, mine.to(self.device))
+            self._watch.begin()
+            if self.accelerator.is_main_process and not self.run.done:
+                self.run.finish(self.weights())
+            self.accelerator.wait_for_everyone()  # the others read what this one wrote
+            self._watch.calm()
 
     def update(self, loss: Tensor) -> Progress:
-        """One optimiser step on the mean of the losses of this process's samples, (B,)."""
+        """One optimiser step on the mean of the losses of this process's samples, (B,).
+
+        Raises:
+            ValueError: the loss, or the norm of its gradient, is not finite, on any process. No weight has changed.
+        """
         settings = self.settings
         rate = settings.lr * min(1, (self.step + 1) / max(1, settings.warmup)) * (1 - self.step / settings.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         self.accelerator.backward(loss.mean())
-        nn.utils.clip_grad_norm_(self.parameters, settings.clip, foreach=True)
+        norm = nn.utils.clip_grad_norm_(self.parameters, settings.clip, foreach=True)
+        mean = self.accelerator.gather(loss.detach()).mean()
+        mean, norm = torch.stack([mean.double(), norm.to(mean.device).double()]).tolist()  # waits for the GPU once
+        if not math.isfinite(mean) or not math.isfinite(norm):
+            raise self._broken(mean, norm, rate)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
@@ -193,7 +171,10 @@ class Loop:
         decay = min(settings.ema, self.step / (10 + self.step)) if settings.ema else 0.0
         with torch.no_grad():
             torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
-        return self._progress(self.accelerator.gather(loss.detach()).mean().item())
+        progress = self._progress(mean)
+        self._inside.close()
+        self._watch.calm()
+        return progress
 
     def weights(self) -> dict[str, Tensor]:
         """The averaged weights by name."""
@@ -215,6 +196,26 @@ class Loop:
                 self._save()
         return progress
 
+    def _broken(self, loss: float, norm: float, rate: float) -> ValueError:
+        self._keep()
+        self.accelerator.wait_for_everyone()
+        what = f"the norm of the gradient is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
+        return ValueError(
+            f"{self.run.key} stops at step {self.step + 1} of {self.settings.steps}: {what}, at a learning rate of "
+            f"{rate:.3g}; take a smaller lr, or look for what is not finite in its data and its teacher; the state "
+            f"before this step is kept in {self.run.folder}"
+        )
+
+    def _interrupted(self, signal: str) -> None:
+        self._keep()
+        if self.accelerator.is_main_process and not self.run.done:
+            where = f"{self.run.key} is stopped by {signal} after step {self.step} of {self.settings.steps}"
+            print(f"{where}; its state is kept, run again to go on", file=sys.stderr, flush=True)
+
+    def _keep(self) -> None:
+        if self.accelerator.is_main_process and not self.run.done and self.step > self._kept_step:
+            self._save()
+
     def _save(self) -> None:
         state = {"step": torch.tensor(self.step), "loss": torch.tensor(self.loss, dtype=torch.float64)}
         state["seconds"] = torch.tensor(self.seconds)
@@ -223,6 +224,7 @@ class Loop:
             # empty for a parameter that has had no gradient
             state |= {f"{key}.{name}": value for key, value in self.optimizer.state[parameter].items()}
         self.run.save_state(state)
+        self._kept_step = self.step
 
     def _resume(self) -> None:
         if self.run.done:

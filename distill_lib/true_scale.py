@@ -184,7 +184,7 @@ def measure(
 ) -> list[Row]:
     """Rows of a table: weights, operations and seconds of the modules of two systems, one by one, and their sums."""
     rows: list[Row] = []
-    dtype = fast_dtype(device)
+    dtype = fast_dtype()
     for system in (before, after):
         for kind, part in systems[system].items():
             seconds = measured(part, device, dtype, repeats)
@@ -223,7 +223,7 @@ def main(arguments: list[str] | None = None) -> None:
     for artefact, (item, before, after) in TABLES.items():
         if args.id not in (None, artefact):
             continue
-        recorder, rows = Recorder(COMMITTED, f"random weights in {fast_dtype(home())}", []), []
+        recorder, rows = Recorder(COMMITTED, f"random weights in {fast_dtype()}", []), []
         for seed in range(args.seeds):
             rows += measure(SYSTEMS, before, after, seed, home(), args.repeats)
         rows = recorder.rows(artefact, rows)

@@ -1,5 +1,7 @@
 """Shared fixtures. Nothing here needs a network, a GPU or a shipped file."""
 
+import os
+
 import pytest
 import torch
 
@@ -17,6 +19,9 @@ RECIPE = {
     "unet": SHORT | {"channels": [16, 32], "attention": [True, False], "layers": 1, "drop": 0.2},
 }
 
+# No test takes a second to find out what this machine is faster in, and subprocesses compute as tests do: in the
+# coarser numbers, for which tolerances are chosen. PRECISION=fp32 runs the tests in the finer ones.
+os.environ.setdefault("PRECISION", "bf16")
 torch.set_num_threads(1)  # the same sums in the same order on every machine
 
 

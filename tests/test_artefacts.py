@@ -1,9 +1,12 @@
 """Rows on disk: curves go out and come back."""
 
 import json
+import subprocess
+
+import pytest
 
 from distill_lib import artefacts
-from distill_lib.artefacts import Recorder, curve_rows
+from distill_lib.artefacts import Recorder, commit, curve_rows, origin
 
 
 def test_committed_rows_are_those_of_the_repository_and_none_where_it_has_none(tmp_path, monkeypatch):
@@ -68,3 +71,77 @@ def test_rows_of_other_data_are_not_kept(tmp_path, monkeypatch):
     Recorder("smoke", "textured", []).rows("g-abl-range", [row | {"seed": 0}])
     assert Recorder("smoke", "icons", []).rows("g-abl-range", [row | {"seed": 1}]) == [row | {"seed": 1}]
     assert set(artefacts.load_record("smoke", "g-abl-range")["made"]) == {"1"}
+
+
+# ------------------------------------------------------------------------------------------------ the commit
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A repository with one commit, which stands for this one."""
+    root = tmp_path / "project"
+    root.mkdir()
+    for name in ("GIT_AUTHOR", "GIT_COMMITTER"):
+        monkeypatch.setenv(f"{name}_NAME", "nobody")
+        monkeypatch.setenv(f"{name}_EMAIL", "nobody@example.org")
+    (root / "file").write_text("one")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "One"]):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    monkeypatch.setattr(artefacts, "ROOT", root)
+    return root
+
+
+def head(root):
+    return subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_the_commit_is_that_of_the_checkout_and_says_whether_files_differ(checkout):
+    assert len(commit()) >= 7 and head(checkout).startswith(commit())
+    (checkout / "file").write_text("two")
+    assert commit().endswith("+") and head(checkout).startswith(commit()[:-1])
+
+
+def test_a_worktree_has_a_commit(checkout, monkeypatch):
+    subprocess.run(["git", "worktree", "add", "-q", str(checkout.parent / "tree")], cwd=checkout, check=True)
+    monkeypatch.setattr(artefacts, "ROOT", checkout.parent / "tree")
+    assert (checkout.parent / "tree" / ".git").is_file()
+    assert head(checkout).startswith(commit())
+
+
+def test_the_repository_around_a_copy_is_not_asked(checkout, monkeypatch):
+    (checkout / "copy").mkdir()
+    monkeypatch.setattr(artefacts, "ROOT", checkout / "copy")
+    assert commit() == "unknown: not a git checkout"
+    (checkout / "copy" / ".git").mkdir()  # not one either: git goes on to the one around it
+    assert commit() == "unknown: not a git checkout"
+
+
+def test_the_repository_of_a_hook_that_calls_is_not_asked(checkout, tmp_path, monkeypatch):
+    mine = head(checkout)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    assert mine.startswith(commit())
+
+
+def test_without_git_a_result_is_written_all_the_same(checkout, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert commit() == "unknown: git is not installed"
+    assert origin()["commit"] == "unknown: git is not installed"
+
+
+def test_what_git_refuses_is_said_in_its_first_line(checkout):
+    (checkout / ".git").rename(checkout / "elsewhere")
+    (checkout / ".git").write_text("gitdir: /nowhere\n")
+    assert commit() == "unknown: not a git repository: /nowhere"
+
+
+def test_a_repository_of_somebody_else_is_unknown_and_why(checkout, monkeypatch):
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own way to test this
+    assert commit().startswith("unknown: detected dubious ownership in repository at ")
+
+
+def test_a_repository_without_a_commit_is_unknown(tmp_path, monkeypatch):
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    monkeypatch.setattr(artefacts, "ROOT", tmp_path)
+    assert commit().startswith("unknown: ")

@@ -8,13 +8,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent / "distill_lib"
 
 READING_ORDER = """
-    paths reach messages bounds noise specs store schedules samplers solvers guidance doors folders models
+    paths reach messages bounds noise specs files store precision schedules samplers solvers guidance
+    doors folders models
     worlds.seeds worlds.sketch worlds.clay worlds.scenes worlds.captions worlds.files worlds.folders worlds.datasets
     canny worlds.controls
     losses.denoising losses.guided losses.halving losses.heads encoding losses.encoding
     losses.reconstruction losses.one_step losses.knowledge losses.feature_matching losses.score losses.consistency
     pruning
-    training
+    interrupts trainable training
     methods.teacher methods.guidance_distillation methods.step_halving methods.encoder_halving methods.head_teacher
     methods.autoencoder methods.tiny_decoder methods.unet_distillation methods.consistency text
     toy extractor geometry layout attributes matchers metrics nearest pipelines

@@ -15,7 +15,6 @@ from distill_lib.store import load_tensors
 SCRIPT = """
 import sys
 from pathlib import Path
-from pathlib import Path
 
 import torch
 
@@ -33,9 +32,34 @@ run = store.Run("shared", {}, halve_steps)
 finish(student, halve_steps(student, teacher, 4, data, settings, run), run, "shared")
 print(run.folder)
 """
+BROKEN = """
+import math
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from distill_lib import store
+from distill_lib.noise import normal
+from distill_lib.training import Bare, Loop, TrainSettings
+
+torch.set_num_threads(1)
+store.RUNS = Path(sys.argv[1])
+torch.manual_seed(0)
+net, run = Bare(nn.Linear(3, 3)), store.Run("broken", {}, normal)
+loop = Loop(net, TrainSettings(steps=6, batch_size=4, lr=1e-2, checkpoint_seconds=1e9), run)
+try:
+    for step, draws in loop:
+        loss = net.forward(draws.normal("x", (3,))).square().mean(1)
+        loop.update(loss * (math.nan if step == 3 and 3 in draws.index else 1))
+except ValueError as error:
+    print(run.folder, str(error).partition(": ")[2].partition(",")[0], loop.step)
+"""
 
 
-def train(folder, processes):
+def start(script, folder, processes):
+    """What each of the processes says on standard output."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -46,11 +70,15 @@ def train(folder, processes):
         if processes > 1:
             env = common | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
             env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        command = [sys.executable, "-c", SCRIPT, str(folder)]
+        command = [sys.executable, "-c", script, str(folder)]
         running.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     ended = [one.communicate(timeout=300) for one in running]
     assert [one.returncode for one in running] == [0] * processes, "\n".join(err for _, err in ended)
-    (place,) = {out.strip() for out, _ in ended}
+    return [out.strip() for out, _ in ended]
+
+
+def train(folder, processes):
+    (place,) = set(start(SCRIPT, folder, processes))
     return load_tensors(Path(place) / "weights.safetensors")
 
 
@@ -60,3 +88,11 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
     for name in one:
         # gradients of two halves are summed in another order, which Adam's first steps magnify
         assert torch.allclose(one[name], two[name], rtol=0, atol=2e-4), name
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_on_one_process_stops_all_at_the_same_step(tmp_path):
+    (said,) = set(start(BROKEN, tmp_path, 2))
+    place, _, what = said.partition(" ")
+    assert what == "the loss is nan 3"
+    assert load_tensors(Path(place) / "state" / "state.safetensors")["step"] == 3

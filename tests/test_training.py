@@ -217,7 +217,7 @@ def test_truncated_weights_end_in_a_sentence(runs):
     list(train(network(), settings(), run))
     path = run.folder / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(ValueError, match=rf"{path} cannot be used.*delete its folder and run again") as error:
+    with pytest.raises(ValueError, match=rf"{path} cannot be used.*delete the folder .* and run again") as error:
         finish(network(), never(), run, "title")
     assert "\n" not in str(error.value)
 
@@ -226,10 +226,22 @@ def test_a_truncated_checkpoint_ends_in_a_sentence_before_anything_is_overwritte
     run = run_named()
     run_until(4, settings(checkpoint_seconds=0), run)
     path = run.folder / "state" / "state.safetensors"
+    (path.parent / "previous.safetensors").unlink()
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ValueError, match=rf"{path} cannot be used.*run again"):
         next(train(network(), settings(), run))
     assert path.stat().st_size == 200
+
+
+def test_from_the_state_before_a_spoiled_one_it_ends_with_the_same_weights_bit_for_bit(runs, capsys):
+    run = run_named()
+    run_until(6, settings(checkpoint_seconds=0), run)
+    path = run.folder / "state" / "state.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    steps = [progress.step for progress in train(network(), settings(), run)]
+    assert steps == list(range(6, STEPS + 1))  # the sixth is done again
+    assert same(run.weights(), straight())
+    assert "goes on from previous.safetensors" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------ counted draws

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from distill_lib.losses.reconstruction import critic_loss, fooling_loss, kl_loss, l1_loss, perceptual_loss
+from distill_lib.precision import autocast
 from distill_lib.store import Run
 from distill_lib.training import Loop, Progress, Trainable, TrainSettings
 
@@ -92,7 +93,7 @@ def train_autoencoder(
         autoencoder = net.module.autoencoder
         side = x.shape[-1] >> (len(autoencoder.config.block_out_channels) - 1)
         eps = draws.normal("eps", (autoencoder.config.latent_channels, side, side))
-        with torch.autocast(loop.device.type, torch.bfloat16, enabled=settings.bf16):
+        with autocast(loop.device, settings.bf16):
             found = net.forward(x, eps)
             x_hat, mean, log_variance, real, fake, fooled = (part.float() for part in found)
             with torch.no_grad():

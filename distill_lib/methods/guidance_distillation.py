@@ -16,6 +16,7 @@ from distill_lib.guidance import combine, guided_pair
 from distill_lib.losses.denoising import mean_square
 from distill_lib.losses.guided import stage_one_loss
 from distill_lib.models import Network
+from distill_lib.precision import held
 from distill_lib.schedules import add_noise
 from distill_lib.store import Run
 from distill_lib.training import Draws, Loop, Progress, TrainSettings, place
@@ -65,7 +66,10 @@ def distill_guidance(
     if loop.share % strengths:
         raise ValueError(f"a batch of {loop.share} a process does not divide by strengths={strengths}; take a multiple")
     place(teacher, loop.device)
-    size = guidance_size(teacher, pictures, Draws(settings.seed, -1, torch.arange(64 * _LEVELS, device=loop.device)))
+    with held(loop.precision):
+        size = guidance_size(
+            teacher, pictures, Draws(settings.seed, -1, torch.arange(64 * _LEVELS, device=loop.device))
+        )
     unit = size.clamp(min=0.1 * size.mean())  # at low noise guidance may add nothing to be relative to
     schedule = teacher.schedule
     for _, draws in loop:

@@ -7,13 +7,13 @@ attention and without normalisation.
 
 from collections.abc import Callable, Iterator
 
-import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from distill_lib.losses.reconstruction import coarse_loss, critic_loss, fooling_loss
 from distill_lib.methods.autoencoder import Critic
+from distill_lib.precision import autocast
 from distill_lib.store import Run
 from distill_lib.training import Loop, Progress, Trainable, TrainSettings
 
@@ -76,7 +76,7 @@ def train_tiny_decoder(
     for step, draws in loop:
         index = draws.integer("picture", len(image)).cpu()
         x = image[index].to(loop.device).float() / 127.5 - 1
-        with torch.autocast(loop.device.type, torch.bfloat16, enabled=settings.bf16):
+        with autocast(loop.device, settings.bf16):
             x_hat, real, fake, fooled = (part.float() for part in net.forward(z[index].to(loop.device).float(), x))
         loss = distance(x, x_hat)
         if fooling and step >= alone:
