@@ -111,4 +111,6 @@ def test_a_notebook_runs_on_a_folder_of_fashion_mnist_and_keeps_its_results_apar
     assert done.returncode == 0, done.stderr[-3000:]
     written = sorted((tmp_path / "figures" / "smoke").glob("*.json"))
     assert written and all(path.stem.endswith("-fashion-mnist") for path in written)
-    assert {json.loads(path.read_text())["dataset"] for path in written} == {"fashion_mnist"}
+    (data,) = {json.loads(path.read_text())["dataset"] for path in written}
+    train, test = (fingerprint("fashion_mnist", str(folder), split) for split in ("train", "test"))
+    assert data == f"fashion_mnist-{train}-{test}"

@@ -72,8 +72,8 @@ def command(tmp_path, *arguments):
         (["--id", "g-tab1", "--set", "seed=two"], "--set seed=two should be of type int"),
         (["--id", "g-tab1", "--set", "steps=[2]", "--set", "steps=[4]"], "--set steps is given twice"),
         (["--seed", "-1"], "SEED=-1 should be a whole number from 0"),
-        (["--dataset", "mnist"], "DATASET=mnist is unknown; choose one of fashion_mnist"),
-        (["--dataset", "fashion_mnist"], "DATASET=fashion_mnist needs FOLDER=, the folder of its files; '' is not"),
+        (["--dataset", "mnist"], "DATASET='mnist' is unknown; choose one of fashion_mnist"),
+        (["--dataset", "fashion_mnist"], "needs a folder of its files (FOLDER=..); '' is not a folder"),
     ],
 )
 def test_bad_input_ends_in_one_sentence_and_writes_nothing(places, monkeypatch, capsys, arguments, said):

@@ -39,14 +39,12 @@ def suffix_of(dataset: str) -> str:
 
 
 def _check_dataset(dataset: str) -> None:
-    """Refuse real data that is unknown or has no folder, before a notebook runs into it."""
-    from distill_lib.worlds.datasets import REAL  # loads torch
+    """Refuse real data that cannot be read, or that no networks were trained on, before a notebook runs into it."""
+    from distill_lib.pretrained import check_networks  # both load torch
+    from distill_lib.worlds.datasets import check_real
 
-    if dataset not in REAL:
-        raise ValueError(f"DATASET={dataset[:60]} is unknown; choose one of {', '.join(REAL)}")
-    folder = os.environ.get("DISTILL_FOLDER", "")
-    if not folder or not Path(folder).is_dir():
-        raise ValueError(f"DATASET={dataset} needs FOLDER=, the folder of its files; {folder!r} is not a folder")
+    check_real(dataset, os.environ.get("DISTILL_FOLDER", ""))
+    check_networks(dataset)
 
 
 def _chosen(artefact: str | None, settings: Settings) -> list[str]:
