@@ -29,9 +29,9 @@ def test_knowledge_is_the_sum_that_eq_8_says():
 def test_equal_maps_are_alike_and_negatives_are_opposite():
     a = maps(2, 3, 8, 8)
     for window in (0, 3, 20):
-        assert torch.allclose(ssim(a, a, window), torch.ones(2), atol=1e-5)
+        assert torch.allclose(ssim(a, a, window), torch.ones(2, dtype=a.dtype), atol=1e-5)
     centred = a - a.mean((2, 3), keepdim=True)
-    assert torch.allclose(ssim(centred, -centred), -torch.ones(2), atol=0.01)  # but for c
+    assert torch.allclose(ssim(centred, -centred), -torch.ones(2, dtype=a.dtype), atol=0.01)  # but for c
 
 
 def test_similarity_of_whole_maps_has_its_closed_form():

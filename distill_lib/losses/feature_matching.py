@@ -29,7 +29,8 @@ def ssim(a: Tensor, b: Tensor, window: int = 0, c: float = 1e-3) -> Tensor:
         window: side of the square windows, one at each place; 0: the whole map is one window.
         c: keeps the quotients apart from 0 / 0; small beside the variance of a feature.
     """
-    a, b = a.float(), b.float()
+    kept = torch.promote_types(a.dtype, torch.float32)  # half precision loses the variance
+    a, b = a.to(kept), b.to(kept)
     size = tuple(min(window or side, side) for side in a.shape[-2:])
     mean = partial(avg_pool2d, kernel_size=size, stride=1)
     mu_a, mu_b = mean(a), mean(b)

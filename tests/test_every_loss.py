@@ -1,0 +1,73 @@
+"""What all losses share: one value a sample, of the type that they are given, and no draw from the global generator."""
+
+import ast
+from functools import partial
+
+import pytest
+import torch
+
+from distill_lib.losses import (
+    consistency,
+    denoising,
+    encoding,
+    feature_matching,
+    guided,
+    halving,
+    heads,
+    knowledge,
+    one_step,
+    reconstruction,
+    score,
+)
+from distill_lib.reach import ROOT
+
+B, D = 4, (3, 8, 8)
+T = torch.tensor([16, 400, 700, 1000])
+LABEL = torch.zeros(B, dtype=torch.long)
+
+
+def calls(dtype):
+    """Every public loss by name, on random numbers of a type; the answer of the network requires a gradient."""
+    a, b = (torch.randn(B, *D, dtype=dtype) for _ in range(2))
+    c = torch.randn(B, *D, dtype=dtype, requires_grad=True)
+    layers, wanted = [c, c[:, :2]], [a, a[:, :2]]
+    head = partial(heads.head_loss, lambda z, t, label: c * z, x=a, eps=b, t=T, label=LABEL)
+    return {
+        "consistency_loss": lambda: consistency.consistency_loss(lambda z, t: c * z, a, b, T),
+        "v_loss": lambda: denoising.v_loss(lambda z, t, label: c * z, a, b, T, LABEL),
+        "encoding_loss": lambda: encoding.encoding_loss(lambda z, t: c * z, a, b, T),
+        "feature_matching_loss": lambda: feature_matching.feature_matching_loss(layers, wanted, (2.0, 1.0), 3),
+        "stage_one_loss": lambda: guided.stage_one_loss(c, b, a, torch.ones(B, dtype=dtype)),
+        "halving_loss": lambda: halving.halving_loss(lambda z, t: c * z, a, b, T),
+        "head_loss": lambda: head(head="v", weighting=next(iter(heads.WEIGHTINGS))),
+        "output_loss": lambda: knowledge.output_loss(c, a),
+        "feature_loss": lambda: knowledge.feature_loss(layers, wanted),
+        "knowledge_loss": lambda: knowledge.knowledge_loss(c, a, layers, wanted),
+        "square_loss": lambda: one_step.square_loss(c, a),
+        "l1_loss": lambda: reconstruction.l1_loss(a, c),
+        "perceptual_loss": lambda: reconstruction.perceptual_loss(wanted, layers),
+        "critic_loss": lambda: reconstruction.critic_loss(a[:, :1], c[:, :1]),
+        "fooling_loss": lambda: reconstruction.fooling_loss(c[:, :1]),
+        "kl_loss": lambda: reconstruction.kl_loss(a, c),
+        "coarse_loss": lambda: reconstruction.coarse_loss(a, c, 4),
+        "score_loss": lambda: score.score_loss(c, a),
+    }
+
+
+NAMES = sorted(calls(torch.float32))
+
+
+def test_no_loss_is_forgotten_here():
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "distill_lib" / "losses").glob("*.py")]
+    public = {node.name for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert {name for name in public if name.endswith("_loss")} == set(NAMES)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_loss_is_one_value_a_sample_of_its_type_and_draws_nothing(name, dtype):
+    loss = calls(dtype)[name]
+    before = torch.get_rng_state()
+    found = loss()
+    assert found.shape == (B,) and found.dtype == dtype and found.requires_grad and found.isfinite().all()
+    assert torch.equal(torch.get_rng_state(), before)
