@@ -26,13 +26,13 @@ chaos: .venv/.installed ## kill runs 200 times and compare what comes out with a
 	$(run) distill_lib.run.chaos $${KILLS:+--kills "$$KILLS"}
 
 teachers: .venv/.installed ## train the shipped weights that are missing, or [NAMES="teacher-plain .."] [FOLDER=..]
-	$(real) $(run) distill_lib.making $(NAMES)
+	$(real) $(run) distill_lib.run teachers $(NAMES)
 
 bench: .venv/.installed ## time our code against the plain way [PROFILE=quick]
-	$(run) distill_lib.bench --profile "$(PROFILE)"
+	$(run) distill_lib.run bench --profile "$(PROFILE)"
 
 true-scale: .venv/.installed ## time Stable Diffusion and SDXS at their true sizes, random weights, 16 GB, some 10 minutes [ID=s-tab2]
-	$(run) distill_lib.true_scale $${ID:+--id "$$ID"}
+	$(run) distill_lib.run true-scale $${ID:+--id "$$ID"}
 
 verify: .venv/.installed ## redraw, and compare with the committed figures/laptop
 	$(run) distill_lib.run verify
@@ -41,7 +41,7 @@ publish: .venv/.installed ## put the outputs of a run back into notebooks/ [PROF
 	$(run) distill_lib.run publish --profile "$(PROFILE)"
 
 readme: .venv/.installed ## renew the tables of README.md from manifest and results
-	$(run) distill_lib.readme
+	$(run) distill_lib.run readme
 
 lab: .venv/.installed ## open the notebooks in JupyterLab
 	$(run) distill_lib.run lab

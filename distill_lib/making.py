@@ -1,6 +1,6 @@
 """Making the shipped weights, by the recipes of `profiles/pretrained.yaml`.
 
-`python -m distill_lib.making [NAME ..]` (that is `make teachers`) makes what is missing in `pretrained/`, or the named.
+`make teachers [NAMES=..]` makes what is missing in `pretrained/`, or the named.
 """
 
 import argparse
@@ -270,14 +270,7 @@ def main() -> None:
         parser.error(f"{', '.join(sorted(unknown))} is unknown; choose of {', '.join(everything)}")
     there = {path.parent.name for path in pretrained.PRETRAINED.glob("*/made.json")}
     missing = [name for name in everything if name not in there and not _needs_files(name)]
-    try:
-        for dataset in {name.partition("-")[2] for name in names if _needs_files(name)}:
-            check_real(dataset, "")
-        for name in names or missing:
-            make(name)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
-
-
-if __name__ == "__main__":
-    main()
+    for dataset in {name.partition("-")[2] for name in names if _needs_files(name)}:
+        check_real(dataset, "")
+    for name in names or missing:
+        make(name)

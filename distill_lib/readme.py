@@ -1,4 +1,4 @@
-"""README's tables, made from the manifests and from figures/laptop: `python -m distill_lib.readme [--check]`.
+"""README's tables, made from the manifests and from figures/laptop: `make readme`.
 
 Each stands between `<!-- begin:NAME -->` and `<!-- end:NAME -->`; the text around them is left alone.
 
@@ -230,16 +230,9 @@ def main(arguments: list[str] | None = None) -> None:
     if not path.exists():
         raise SystemExit(f"{path} is missing: write it, with the markers that distill_lib/readme.py names")
     old = path.read_text()
-    try:
-        new = regenerate(old)
-    except ValueError as error:
-        raise SystemExit(str(error)) from error
+    new = regenerate(old)
     if check and new != old:
-        raise SystemExit("README.md is out of date: run python -m distill_lib.readme")
+        raise SystemExit("README.md is out of date: run make readme")
     if new != old:
         with atomic(path) as part:
             part.write_text(new)
-
-
-if __name__ == "__main__":
-    main()

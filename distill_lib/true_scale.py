@@ -6,7 +6,7 @@ sums, shares and ratios are those of `costs`.
 
 A guided pair asks U-Net and text encoder twice a step; the paper counts 32 evaluations of the U-Net, 16 guided steps.
 
-`python -m distill_lib.true_scale` measures all four systems, each seed once, into figures/laptop. It wants the machine
+`make true-scale` measures all four systems, each seed once, into figures/laptop. It wants the machine
 for itself, for ten minutes or so on two cores.
 """
 
@@ -219,7 +219,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--id", choices=TABLES, default=None, help="one table alone")
     args = parser.parse_args(arguments)
     if args.seeds < 1 or args.repeats < 1:
-        raise SystemExit(f"error: --seeds={args.seeds} and --repeats={args.repeats} should be 1 or more")
+        raise ValueError(f"--seeds={args.seeds} and --repeats={args.repeats} should be 1 or more")
     for artefact, (item, before, after) in TABLES.items():
         if args.id not in (None, artefact):
             continue
@@ -228,7 +228,3 @@ def main(arguments: list[str] | None = None) -> None:
             rows += measure(SYSTEMS, before, after, seed, home(), args.repeats)
         rows = recorder.rows(artefact, rows)
         print(recorder.table(artefact, tabulated(rows, item, before, after)))
-
-
-if __name__ == "__main__":
-    main()

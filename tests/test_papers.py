@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from distill_lib import readme
 from distill_lib.papers import claims
 from distill_lib.papers.manifest import PAPERS, Claim, Item, Part, Reported, load_paper
-from distill_lib.store import ROOT
+from distill_lib.paths import ROOT
 
 ITEMS = {
     "guided": [

@@ -69,7 +69,7 @@ def test_all_of_the_embedded_world_is_shipped_and_nothing_without_a_recipe():
 
 
 def test_an_unknown_name_is_refused_with_those_that_exist():
-    command = [sys.executable, "-m", "distill_lib.making", "teacher-marble"]
+    command = [sys.executable, "-m", "distill_lib.run", "teachers", "teacher-marble"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert "teacher-marble is unknown; choose of" in result.stderr and "teacher-textured" in result.stderr

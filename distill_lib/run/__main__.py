@@ -1,10 +1,11 @@
 """The commands behind the Makefile: draw figures by Snakemake and papermill, verify and publish them.
 
 python -m distill_lib.run figures  [--profile quick] [--id g-tab1] [--seed 0] [--set ws=[0.0,2.0]]
-python -m distill_lib.run verify            redraw the laptop figures apart and compare them with the committed ones
+python -m distill_lib.run verify            redraw the laptop figures apart and compare with the committed ones
 python -m distill_lib.run publish           put the executed laptop notebooks back into notebooks/
 python -m distill_lib.run lab               open the notebooks in JupyterLab
 python -m distill_lib.run notebook NAME OUT one notebook by papermill (what the Snakefile calls)
+python -m distill_lib.run teachers | bench | true-scale | readme    as the Makefile says
 """
 
 import argparse
@@ -20,6 +21,9 @@ from distill_lib.run.guard import guarded
 from distill_lib.run.settings import Settings, read_settings
 
 __all__ = ["main"]
+
+_OTHERS = ("teachers", "bench", "true-scale", "readme")
+"""Commands that read their own arguments."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,8 +92,25 @@ def _run(args: argparse.Namespace) -> None:
         publish(args.profile)
 
 
+def _other(name: str) -> None:
+    settle()
+    if name == "teachers":
+        from distill_lib.making import main
+    elif name == "bench":
+        from distill_lib.bench import main
+    elif name == "true-scale":
+        from distill_lib.true_scale import main
+    else:
+        from distill_lib.readme import main
+    main()
+
+
 def main() -> None:
     """Command line; what is nobody's bug ends in one sentence and status 2 (see `guard`)."""
+    if len(sys.argv) > 1 and sys.argv[1] in _OTHERS:
+        name = sys.argv.pop(1)
+        guarded(lambda: _other(name), name)
+        return
     args = _parser().parse_args()
     guarded(lambda: _run(args), args.command)
 
