@@ -115,7 +115,7 @@ def test_the_command_writes_both_tables_once_for_each_seed_and_beside_the_paper(
         assert f"| {before} | sum |" in table and table in printed
         assert table.splitlines()[-1].startswith("| sum | ")
     for wrong in (["--seeds", "0"], ["--repeats", "-1"]):
-        with pytest.raises(SystemExit, match="should be 1 or more"):
+        with pytest.raises(ValueError, match="should be 1 or more"):
             main(wrong)
 
 
