@@ -101,10 +101,10 @@ class TextToImage:
         Raises:
             ValueError: some are too long, or one holds words that this text encoder has never seen.
         """
+        tokens_of(self.pipe, [prompt for prompt in prompts if prompt.isprintable()] or [""])  # all that are too long
         if len(self.pipe.tokenizer) < _CLOSED:
             for prompt in prompts:
                 check_prompt(prompt)
-        tokens_of(self.pipe, prompts)
 
     def states(self, prompts: list[str]) -> Tensor:
         """What the U-Net is told of prompts: the text encoder's states, (B, L, D); raises as `check`."""
