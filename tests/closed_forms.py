@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from distill_lib.models import build_unet
-from distill_lib.schedules import OURS, Schedule
+from distill_lib.diffusion.schedules import OURS, Schedule
+from distill_lib.networks.unet import build_unet
 
 
 class Gaussian:

@@ -5,8 +5,8 @@ import os
 import pytest
 import torch
 
-from distill_lib import store
-from distill_lib.small_diffusion import train_small_diffusion
+from distill_lib.engine import store
+from distill_lib.teachers.small_diffusion import train_small_diffusion
 
 SHORT = {"steps": 2, "batch_size": 8, "lr": 1e-3, "warmup": 1, "seed": 0}
 RECIPE = {

@@ -8,8 +8,10 @@ import pytest
 import torch
 from closed_forms import tiny_unet
 
-from distill_lib import store
-from distill_lib.ablations import (
+from distill_lib.diffusion.guidance import combine, guidance_embedding, guided_pair
+from distill_lib.engine import store
+from distill_lib.engine.loop import TrainSettings
+from distill_lib.experiments.ablations import (
     EMBEDDINGS,
     Choice,
     FoldedPair,
@@ -21,12 +23,11 @@ from distill_lib.ablations import (
     stage_one,
     steps_of,
 )
-from distill_lib.guidance import combine, guidance_embedding, guided_pair
-from distill_lib.methods.step_halving import halve_down
-from distill_lib.models import Network, student_of
+from distill_lib.guided.halving import halve_down
+from distill_lib.networks.adapter import Network
+from distill_lib.networks.unet import student_of
 from distill_lib.profiles import Ablations
-from distill_lib.training import TrainSettings
-from distill_lib.worlds.datasets import Pictures
+from distill_lib.worlds.pictures import Pictures
 
 BASE = TrainSettings(steps=40, batch_size=32, lr=3e-4)
 
@@ -161,7 +162,7 @@ def test_every_head_is_trained_under_every_weighting_and_can_be_sampled(runs, pi
 def test_the_range_of_a_choice_is_that_of_the_strengths_that_its_student_is_told(pair, pictures, monkeypatch):
     told = []
     monkeypatch.setattr(
-        "distill_lib.models.guidance_embedding", lambda w, dim: told.append(w) or guidance_embedding(w, dim)
+        "distill_lib.networks.adapter.guidance_embedding", lambda w, dim: told.append(w) or guidance_embedding(w, dim)
     )
     first = stage_one(pair, "parent", Choice(w_max=0.5), pictures, SHORT)
     steps_of(first.net, first.key, 8, 4, pictures, SHORT, 0.5)

@@ -3,18 +3,13 @@
 import torch
 from test_unet_distillation import Data, networks
 
-from distill_lib.losses.reconstruction import critic_loss
-from distill_lib.methods.adversarial_tuning import (
-    ProjectedCritic,
-    Tuned,
-    add_low_rank,
-    merge_low_rank,
-    tune_adversarially,
-)
-from distill_lib.noise import normal
-from distill_lib.pruning import Cut
-from distill_lib.store import Run
-from distill_lib.training import TrainSettings, finish
+from distill_lib.diffusion.noise import normal
+from distill_lib.engine.loop import TrainSettings, finish
+from distill_lib.engine.store import Run
+from distill_lib.networks.lora import add_low_rank, merge_low_rank
+from distill_lib.networks.pruning import Cut
+from distill_lib.sdxs.texture import ProjectedCritic, Tuned, tune_adversarially
+from distill_lib.teachers.autoencoder import critic_loss
 
 
 class Pairs:

@@ -5,8 +5,10 @@ import subprocess
 
 import pytest
 
-from distill_lib import artefacts
-from distill_lib.artefacts import Recorder, commit, curve_rows, origin
+from distill_lib.engine import origin as engine_origin
+from distill_lib.engine.origin import commit, origin
+from distill_lib.report import record
+from distill_lib.report.record import Recorder, curve_rows
 
 
 def test_committed_rows_are_those_of_the_repository_and_none_where_it_has_none(tmp_path, monkeypatch):
@@ -15,7 +17,7 @@ def test_committed_rows_are_those_of_the_repository_and_none_where_it_has_none(t
     folder.mkdir(parents=True)
     (folder / "g-curves.json").write_text(json.dumps({"rows": rows}))
     (folder / "g-curves-fashion-mnist.json").write_text(json.dumps({"rows": rows[:1]}))
-    monkeypatch.setattr(artefacts, "ROOT", tmp_path)
+    monkeypatch.setattr(record, "ROOT", tmp_path)
     monkeypatch.setenv("DISTILL_FIGURES", str(tmp_path / "elsewhere"))
     assert Recorder("smoke", "textured", []).committed("g-curves") == rows
     assert Recorder("smoke", "textured", []).committed("g-none") == []
@@ -47,11 +49,11 @@ def test_rows_of_another_seed_keep_the_origin_that_they_had(tmp_path, monkeypatc
     Recorder("smoke", "textured", ["first"]).rows("g-tab1", [row | {"seed": 0}])
     second = Recorder("smoke", "textured", ["second"])
     assert second.rows("g-tab1", [row | {"seed": 1}]) == [row | {"seed": 0}, row | {"seed": 1}]
-    found = artefacts.load_record("smoke", "g-tab1")
+    found = record.load_record("smoke", "g-tab1")
     assert {seed: made["parents"] for seed, made in found["made"].items()} == {"0": ["first"], "1": ["second"]}
     assert found["parents"] == ["second"] and found["made"]["0"]["commit"]
     Recorder("smoke", "textured", ["third"]).rows("g-tab1", [row | {"seed": 0}])
-    again = artefacts.load_record("smoke", "g-tab1")["made"]
+    again = record.load_record("smoke", "g-tab1")["made"]
     assert {seed: made["parents"] for seed, made in again.items()} == {"0": ["third"], "1": ["second"]}
 
 
@@ -70,7 +72,7 @@ def test_rows_of_other_data_are_not_kept(tmp_path, monkeypatch):
     row = {"metric": "fid", "value": 1.0}
     Recorder("smoke", "textured", []).rows("g-abl-range", [row | {"seed": 0}])
     assert Recorder("smoke", "icons", []).rows("g-abl-range", [row | {"seed": 1}]) == [row | {"seed": 1}]
-    assert set(artefacts.load_record("smoke", "g-abl-range")["made"]) == {"1"}
+    assert set(record.load_record("smoke", "g-abl-range")["made"]) == {"1"}
 
 
 # ------------------------------------------------------------------------------------------------ the commit
@@ -87,7 +89,7 @@ def checkout(tmp_path, monkeypatch):
     (root / "file").write_text("one")
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "One"]):
         subprocess.run(["git", *command], cwd=root, check=True)
-    monkeypatch.setattr(artefacts, "ROOT", root)
+    monkeypatch.setattr(engine_origin, "ROOT", root)
     return root
 
 
@@ -105,14 +107,14 @@ def test_the_commit_is_that_of_the_checkout_and_says_whether_files_differ(checko
 
 def test_a_worktree_has_a_commit(checkout, monkeypatch):
     subprocess.run(["git", "worktree", "add", "-q", str(checkout.parent / "tree")], cwd=checkout, check=True)
-    monkeypatch.setattr(artefacts, "ROOT", checkout.parent / "tree")
+    monkeypatch.setattr(engine_origin, "ROOT", checkout.parent / "tree")
     assert (checkout.parent / "tree" / ".git").is_file()
     assert head(checkout).startswith(commit())
 
 
 def test_the_repository_around_a_copy_is_not_asked(checkout, monkeypatch):
     (checkout / "copy").mkdir()
-    monkeypatch.setattr(artefacts, "ROOT", checkout / "copy")
+    monkeypatch.setattr(engine_origin, "ROOT", checkout / "copy")
     assert commit() == "unknown: not a git checkout"
     (checkout / "copy" / ".git").mkdir()  # not one either: git goes on to the one around it
     assert commit() == "unknown: not a git checkout"
@@ -143,5 +145,5 @@ def test_a_repository_of_somebody_else_is_unknown_and_why(checkout, monkeypatch)
 
 def test_a_repository_without_a_commit_is_unknown(tmp_path, monkeypatch):
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    monkeypatch.setattr(artefacts, "ROOT", tmp_path)
+    monkeypatch.setattr(engine_origin, "ROOT", tmp_path)
     assert commit().startswith("unknown: ")

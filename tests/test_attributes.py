@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from distill_lib import store
-from distill_lib.attributes import (
+from distill_lib.engine import store
+from distill_lib.engine.loop import TrainSettings
+from distill_lib.measure.readers.attributes import (
     AttributeReader,
     attribute_accuracy,
     attribute_loss,
@@ -14,9 +15,8 @@ from distill_lib.attributes import (
     read_attributes,
     train_reader,
 )
-from distill_lib.training import TrainSettings
 from distill_lib.worlds.captions import attributes
-from distill_lib.worlds.datasets import WORLDS, render_pictures
+from distill_lib.worlds.pictures import WORLDS, render_pictures
 from distill_lib.worlds.scenes import draw_scenes
 
 SPEC = WORLDS["captioned"]

@@ -5,10 +5,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from distill_lib import store
-from distill_lib.losses.reconstruction import critic_loss, fooling_loss, kl_loss, l1_loss, perceptual_loss
-from distill_lib.methods.autoencoder import Critic, Players, build_autoencoder, train_autoencoder
-from distill_lib.training import TrainSettings
+from distill_lib.engine import store
+from distill_lib.engine.loop import TrainSettings
+from distill_lib.networks.autoencoders import Critic, build_autoencoder
+from distill_lib.teachers.autoencoder import (
+    Players,
+    critic_loss,
+    fooling_loss,
+    kl_loss,
+    l1_loss,
+    perceptual_loss,
+    train_autoencoder,
+)
 
 FORM = {"channels": (8, 16), "norm_groups": 4}
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from distill_lib.reach import ROOT
+from distill_lib.paths import ROOT
 from distill_lib.worlds.captions import (
     HELD_OUT,
     LENGTH,
@@ -22,7 +22,7 @@ from distill_lib.worlds.captions import (
     say,
     tokenizer,
 )
-from distill_lib.worlds.datasets import WORLDS
+from distill_lib.worlds.pictures import WORLDS
 from distill_lib.worlds.scenes import class_names, draw_scenes
 
 

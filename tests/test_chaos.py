@@ -2,7 +2,7 @@
 
 import pytest
 
-from distill_lib.run.chaos import Campaign, _settled
+from distill_lib.run.campaign import Campaign, _settled
 
 
 @pytest.mark.notebook

@@ -5,15 +5,14 @@ import torch
 from closed_forms import Gaussian, fake_network
 from test_unet_distillation import Data, networks
 
-from distill_lib.losses.consistency import consistency_loss, consistency_target
-from distill_lib.methods.consistency import distill_consistency
-from distill_lib.models import denoise_student
-from distill_lib.noise import normal
-from distill_lib.pruning import Cut
-from distill_lib.samplers import sample, sample_consistency, trajectory
-from distill_lib.schedules import OURS, add_noise, step_grid, v_from_x
-from distill_lib.store import Run
-from distill_lib.training import TrainSettings, finish
+from distill_lib.diffusion.noise import normal
+from distill_lib.diffusion.samplers import sample, sample_consistency, trajectory
+from distill_lib.diffusion.schedules import OURS, add_noise, step_grid, v_from_x
+from distill_lib.engine.loop import TrainSettings, finish
+from distill_lib.engine.store import Run
+from distill_lib.networks.adapter import denoise_student
+from distill_lib.networks.pruning import Cut
+from distill_lib.sdxs.consistency import consistency_loss, consistency_target, distill_consistency
 
 TEACHER = Gaussian(0.5, 0.4)
 

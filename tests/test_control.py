@@ -6,22 +6,24 @@ import pytest
 import torch
 from diffusers import StableDiffusionControlNetPipeline
 
-from distill_lib import control, sdxs
-from distill_lib.canny import canny
-from distill_lib.control import Triplets, mapped_pictures, one_step_control, renewed, shrunk, taught
-from distill_lib.controlnet import Controlled, build_control, cut_control
-from distill_lib.export import assembled
-from distill_lib.geometry import Geometry
-from distill_lib.losses.one_step import one_step
-from distill_lib.methods import score_distillation
-from distill_lib.methods.control_distillation import distill_control
-from distill_lib.methods.pair_regression import teacher_pairs
-from distill_lib.methods.score_distillation import Segment
-from distill_lib.pipelines import open_pipeline
-from distill_lib.pruning import Cut, prune
-from distill_lib.training import TrainSettings
-from distill_lib.worlds import datasets, scenes
-from distill_lib.worlds.captions import drawn_attributes, say
+from distill_lib.engine.loop import TrainSettings
+from distill_lib.measure.readers.geometry import Geometry
+from distill_lib.networks.autoencoders import TinyDecode, build_tiny
+from distill_lib.networks.controlnet import Controlled, build_control, cut_control
+from distill_lib.networks.pipeline import open_pipeline
+from distill_lib.networks.pruning import Cut, prune
+from distill_lib.sdxs import controlnet, score_distillation
+from distill_lib.sdxs import triplets as sdxs_triplets
+from distill_lib.sdxs.controlnet import distill_control, one_step_control, shrunk, taught
+from distill_lib.sdxs.feature_matching import one_step_loss
+from distill_lib.sdxs.one_step import one_step
+from distill_lib.sdxs.score_distillation import Segment
+from distill_lib.sdxs.triplets import Triplets, mapped_pictures, renewed
+from distill_lib.shipped.export import assembled
+from distill_lib.teachers.latents import decoded, teacher_pairs
+from distill_lib.worlds import pictures, scenes
+from distill_lib.worlds.captions import attributes, drawn_attributes, names_held_out, say
+from distill_lib.worlds.maps import canny
 
 SHORT = TrainSettings(steps=2, batch_size=4, lr=1e-3, warmup=1, bf16=False)
 LONG = TrainSettings(steps=15, batch_size=8, lr=3e-3, warmup=2, ema=0.5, bf16=False)
@@ -88,15 +90,15 @@ def test_a_triplet_is_the_pair_with_a_map_of_its_own_picture(kind, pairs, reader
     seen = label[:, words.shape[1] :].flatten(1)[:, : triplets.seen[0].numel()]
     assert torch.equal(seen, triplets.seen[index].float().flatten(1))
     if kind == "edges":
-        assert torch.equal(triplets.seen[:, 0] > 0, canny(sdxs.decoded(pairs)))
+        assert torch.equal(triplets.seen[:, 0] > 0, canny(decoded(pairs)))
     anew = Triplets.of(pairs, kind, reader, teacher_control, 0.5).batch(index)
     assert not torch.equal(anew[0], noise) and torch.equal(anew[1], x) and torch.equal(anew[2], label)
 
 
 def test_pictures_of_the_world_have_exact_maps_and_none_of_a_pair_held_out(pairs):
     data = mapped_pictures(pairs.told, "pipe", "edges", "captioned", 6, 3)
-    image, drawn = datasets.render_pictures(datasets.WORLDS["captioned"], 3, torch.arange(6))
-    known = ~control.names_held_out(control.attributes(drawn, datasets.WORLDS["captioned"]))
+    image, drawn = pictures.render_pictures(pictures.WORLDS["captioned"], 3, torch.arange(6))
+    known = ~names_held_out(attributes(drawn, pictures.WORLDS["captioned"]))
     assert torch.equal(data.seen[:, 0] > 0, canny(image[known])) and len(data.prompts) == known.sum()
     assert torch.allclose(data.z.float(), pairs.told.latents(image[known]), atol=1e-2)
 
@@ -121,7 +123,7 @@ def test_residuals_leave_a_cut_one_nothing_to_learn_but_the_decoder_does(pairs, 
     assert found["residuals"][0][1] < 1e-10 and found["decoder"][0][1] > 1e-4
 
 
-@pytest.mark.parametrize("way", control.WAYS)
+@pytest.mark.parametrize("way", controlnet.WAYS)
 def test_a_small_one_learns_in_every_way_and_only_it(way, pairs, reader, teacher_control):
     triplets, small = Triplets.of(pairs, "edges", reader, teacher_control), small_of(pairs.told)
     frozen = small.module, pairs.told.network.module, teacher_control
@@ -153,7 +155,7 @@ def test_online_and_offline_model_both_see_the_map_through_the_teachers_frozen_c
         seen.append((team, offline))
         return real(team, offline, *given, **named)
 
-    monkeypatch.setattr(sdxs, "distill_scores", watched)
+    monkeypatch.setattr(score_distillation, "distill_scores", watched)
     triplets, small = Triplets.of(pairs, "edges", reader, teacher_control, 0.5), small_of(pairs.told)
     student = Controlled(small, cut_control(teacher_control, small.module).requires_grad_(True))
     unet, offline_before = (
@@ -161,7 +163,7 @@ def test_online_and_offline_model_both_see_the_map_through_the_teachers_frozen_c
         copy.deepcopy(pairs.told.network.module.state_dict()),
     )
     how = {"segment": Segment(), "w": 1.0, "online_updates": 1}
-    warm, done = one_step_control(student, triplets, sdxs.one_step_loss("square"), {}, SHORT, SHORT, **how)
+    warm, done = one_step_control(student, triplets, one_step_loss("square"), {}, SHORT, SHORT, **how)
     ((team, offline),) = seen
     assert team.online.control is teacher_control and offline.control is teacher_control
     assert offline.network.module is pairs.told.network.module
@@ -187,16 +189,16 @@ def test_from_prompts_to_a_plain_pipeline_without_a_picture_of_the_world(pairs, 
     def poisoned(*_args, **_kwargs):
         raise AssertionError("a picture of the world was asked for")
 
-    for module in (datasets, scenes, control):
+    for module in (pictures, scenes, sdxs_triplets):
         for name in ("render", "rendered", "render_pictures", "rendered_once"):
             monkeypatch.setattr(module, name, poisoned, raising=False)
     told, small = pairs.told, small_of(pairs.told)
     triplets = Triplets.of(pairs, "edges", reader, teacher_control, 0.5)
     first = shrunk(small, triplets, teacher_control, {}, SHORT)
-    tiny = sdxs.build_tiny(3, 8, 1)
-    over = small.like(small.module, decode=sdxs.TinyDecode(tiny, bf16=False))
+    tiny = build_tiny(3, 8, 1)
+    over = small.like(small.module, decode=TinyDecode(tiny, bf16=False))
     student = Controlled(over, first.net.control.requires_grad_(True))
-    done = one_step_control(student, triplets, sdxs.one_step_loss("l1"), {}, SHORT, SHORT, segment=Segment(), w=1.0)
+    done = one_step_control(student, triplets, one_step_loss("l1"), {}, SHORT, SHORT, segment=Segment(), w=1.0)
     net = done[-1].net
     parts = assembled(told.pipe, small.module, tiny).components
     plain = StableDiffusionControlNetPipeline(**parts, controlnet=net.control, requires_safety_checker=False)
@@ -217,7 +219,7 @@ def test_a_run_goes_on_where_it_stood_and_a_share_makes_another(pairs, reader, t
     for share in (0.0, 0.5, 0.0):
         triplets, small = Triplets.of(pairs, "edges", reader, teacher_control, share), small_of(pairs.told)
         student = Controlled(small, cut_control(teacher_control, small.module).requires_grad_(True))
-        cost = sdxs.one_step_loss("square")
+        cost = one_step_loss("square")
         made += one_step_control(student, triplets, cost, {}, SHORT, None, segment=Segment(), w=1.0)
     assert made[0].key == made[2].key != made[1].key
     assert torch.equal(made[0].net.control.conv_in.weight, made[2].net.control.conv_in.weight)

@@ -4,14 +4,15 @@ import pytest
 import torch
 from PIL import Image
 
-from distill_lib.canny import canny, edge_f1
-from distill_lib.worlds.controls import (
+from distill_lib.worlds.maps import (
     FACTOR,
     KINDS,
     as_picture,
+    canny,
     coarse_map,
     control_map,
     depth_map,
+    edge_f1,
     edge_map,
     read_map,
 )

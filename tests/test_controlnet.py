@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from distill_lib.controlnet import Controlled, build_control, cut_control, load_control, shared_places
-from distill_lib.guidance import guided_pair, without_condition
-from distill_lib.methods.control_distillation import observed
-from distill_lib.models import showing
-from distill_lib.pipelines import open_pipeline
-from distill_lib.pruning import Cut, prune, stages
-from distill_lib.small_diffusion import build_text_unet
+from distill_lib.diffusion.guidance import guided_pair, without_condition
+from distill_lib.networks.adapter import showing
+from distill_lib.networks.controlnet import Controlled, build_control, cut_control, load_control, shared_places
+from distill_lib.networks.pipeline import open_pipeline
+from distill_lib.networks.pruning import Cut, prune, stages
+from distill_lib.sdxs.controlnet import observed
+from distill_lib.teachers.small_diffusion import build_text_unet
 from distill_lib.worlds.captions import drawn_attributes, say
 
 

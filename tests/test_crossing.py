@@ -5,8 +5,15 @@ import math
 import pytest
 import torch
 
-from distill_lib.artefacts import select
-from distill_lib.crossing import (
+from distill_lib.diffusion.mixture import Mixture, MixtureData, ToyNetwork, ring
+from distill_lib.diffusion.noise import normal
+from distill_lib.diffusion.samplers import ddim_step
+from distill_lib.diffusion.schedules import OURS, eps_from_v, step_grid, x_from_v
+from distill_lib.engine.loop import TrainSettings, finish
+from distill_lib.engine.store import Run
+from distill_lib.measure.rows import select
+from distill_lib.report.plane import crossing
+from distill_lib.sdxs.crossing import (
     DATA,
     Couples,
     Crossing,
@@ -21,14 +28,7 @@ from distill_lib.crossing import (
     own_ways,
     train_flow,
 )
-from distill_lib.figures_one_step import crossing
-from distill_lib.methods.pair_regression import train_on_pairs
-from distill_lib.noise import normal
-from distill_lib.samplers import ddim_step
-from distill_lib.schedules import OURS, eps_from_v, step_grid, x_from_v
-from distill_lib.store import Run
-from distill_lib.toy import Mixture, MixtureData, ToyNetwork, ring
-from distill_lib.training import TrainSettings, finish
+from distill_lib.sdxs.one_step import train_on_pairs
 
 
 def noise(n, stream="z", seed=0):

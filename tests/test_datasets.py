@@ -7,9 +7,9 @@ import pytest
 import torch
 from real_folders import cifar_bytes, fashion_folder, idx_bytes
 
-from distill_lib.models import from_patches
-from distill_lib.worlds import datasets
-from distill_lib.worlds.datasets import WORLDS, DatasetSpec, Pictures, load, render_pictures
+from distill_lib.diffusion.pixels import from_patches
+from distill_lib.worlds import pictures as datasets
+from distill_lib.worlds.pictures import WORLDS, DatasetSpec, Pictures, load, render_pictures
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from closed_forms import Gaussian, fake_network
 
-from distill_lib.editing import Edits, redraw, seam
-from distill_lib.samplers import sample, trajectory
-from distill_lib.schedules import step_grid
+from distill_lib.diffusion.samplers import sample, trajectory
+from distill_lib.diffusion.schedules import step_grid
+from distill_lib.measure.editing import Edits, redraw, seam
 from distill_lib.worlds.captions import names_held_out
 
 

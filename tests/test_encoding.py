@@ -6,19 +6,18 @@ import pytest
 import torch
 from closed_forms import Gaussian, fake_network, tiny_unet
 
-from distill_lib import store
-from distill_lib.encoding import above_zero, encode
-from distill_lib.guidance import guidance_embedding
-from distill_lib.losses.encoding import encoding_loss, encoding_target
-from distill_lib.losses.halving import halving_loss, halving_target
-from distill_lib.methods.encoder_halving import halve_encoder, halve_encoder_down
-from distill_lib.models import Network, student_of
-from distill_lib.noise import normal
-from distill_lib.samplers import ddim_step, sample, trajectory
-from distill_lib.schedules import OURS, add_noise, step_grid
-from distill_lib.toy import Mixture, MixtureData, ToyNetwork
-from distill_lib.training import TrainSettings, finish
-from distill_lib.worlds.datasets import Pictures
+from distill_lib.diffusion.guidance import guidance_embedding
+from distill_lib.diffusion.mixture import Mixture, MixtureData, ToyNetwork
+from distill_lib.diffusion.noise import normal
+from distill_lib.diffusion.samplers import above_zero, ddim_step, encode, sample, trajectory
+from distill_lib.diffusion.schedules import OURS, add_noise, step_grid
+from distill_lib.engine import store
+from distill_lib.engine.loop import TrainSettings, finish
+from distill_lib.guided.encoder import encoding_loss, encoding_target, halve_encoder, halve_encoder_down
+from distill_lib.guided.halving import halving_loss, halving_target
+from distill_lib.networks.adapter import Network
+from distill_lib.networks.unet import student_of
+from distill_lib.worlds.pictures import Pictures
 
 
 def at(*times, n=64):

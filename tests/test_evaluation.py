@@ -7,20 +7,25 @@ import torch
 from closed_forms import tiny_unet
 from real_folders import cifar_folder
 
-from distill_lib import evaluation, pretrained
-from distill_lib.evaluation import Measured, classes, sample_pictures, showcase, stage_one_errors, timed_rows
-from distill_lib.extractor import Extractor
-from distill_lib.guidance import combine, guided_pair
-from distill_lib.methods.guidance_distillation import distill_guidance
-from distill_lib.methods.step_halving import halve_down
-from distill_lib.methods.teacher import train_teacher
-from distill_lib.metrics import Reader
-from distill_lib.models import Network, build_unet, student_of
-from distill_lib.noise import normal
-from distill_lib.solvers import SAMPLERS
-from distill_lib.store import Run
-from distill_lib.training import TrainSettings, finish
-from distill_lib.worlds.datasets import WORLDS, DatasetSpec, Pictures, load, render_pictures
+from distill_lib.diffusion.guidance import combine, guided_pair
+from distill_lib.diffusion.noise import normal
+from distill_lib.diffusion.schedules import v_from
+from distill_lib.diffusion.solvers import SAMPLERS
+from distill_lib.engine.loop import TrainSettings, finish
+from distill_lib.engine.store import Run
+from distill_lib.guided.halving import halve_down
+from distill_lib.guided.stage_one import distill_guidance
+from distill_lib.measure import classes as evaluation
+from distill_lib.measure import draw
+from distill_lib.measure.classes import Measured, stage_one_errors, timed_rows
+from distill_lib.measure.draw import BATCH, classes, held_out, sample_pictures, showcase
+from distill_lib.measure.metrics import Reader
+from distill_lib.measure.readers.extractor import Extractor
+from distill_lib.networks.adapter import Network
+from distill_lib.networks.unet import build_unet, student_of
+from distill_lib.shipped import pretrained
+from distill_lib.teachers.denoising import train_teacher
+from distill_lib.worlds.pictures import WORLDS, DatasetSpec, Pictures, load, render_pictures
 
 N = 96
 
@@ -120,7 +125,7 @@ def test_a_distance_during_training_is_that_of_the_weights_of_then(runs, monkeyp
     monkeypatch.setattr(evaluation, "fid", lambda reader, a, b: (a.float() - b.float()).square().mean().item())
     teacher = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
     student = Network(student_of(tiny_unet(1)).requires_grad_(False), bf16=False)
-    truth = evaluation.samples_of(teacher, 4, 1.0, 8, seed=2)
+    truth = draw.samples_of(teacher, 4, 1.0, 8, seed=2)
     measured = SimpleNamespace(reader=None, seed=2, truth=lambda w, n: truth[:n])
     before = {name: value.clone() for name, value in student.module.state_dict().items()}
     snapshots = {5: before, 9: teacher.module.state_dict()}
@@ -132,12 +137,12 @@ def test_a_distance_during_training_is_that_of_the_weights_of_then(runs, monkeyp
 
 def test_real_data_are_compared_with_test_pictures_and_two_sets_share_none(tmp_path, runs, monkeypatch):
     monkeypatch.setenv("DISTILL_FOLDER", str(cifar_folder(tmp_path / "cifar")))
-    one, two = evaluation.held_out("cifar10", 20), evaluation.held_out("cifar10", 20, part=1)
+    one, two = held_out("cifar10", 20), held_out("cifar10", 20, part=1)
     test = load(DatasetSpec(name="cifar10", split="test")).image
     first, second, every = ({image.numpy().tobytes() for image in images} for images in (one, two, test))
     assert first | second == every and not first & second
     with pytest.raises(ValueError, match="cifar10 has 40 test pictures; 2 sets of samples=30 need more"):
-        evaluation.held_out("cifar10", 30, part=1)
+        held_out("cifar10", 30, part=1)
 
 
 def test_a_teacher_and_a_student_of_cifar10_go_through_the_same_code(tmp_path, runs, monkeypatch):
@@ -179,14 +184,14 @@ def test_times_are_of_one_batch_with_their_evaluations():
     seconds, rate = timed_rows("ddim", pair, 2, 1.0, 1, {"seed": 7})
     assert (seconds["metric"], rate["metric"]) == ("seconds", "images_per_second")
     assert seconds["nfe"] == rate["nfe"] == 4 and seconds["seed"] == 7
-    assert seconds["value"] * rate["value"] == pytest.approx(evaluation.BATCH)
+    assert seconds["value"] * rate["value"] == pytest.approx(BATCH)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_sample_depends_on_its_number_and_the_seed_alone(sampler, monkeypatch):
     net = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
     whole = sample_pictures(net, 4, 1.0, classes(6, 3), seed=1, sampler=sampler)
-    monkeypatch.setattr(evaluation, "BATCH", 2)
+    monkeypatch.setattr(draw, "BATCH", 2)
     assert (sample_pictures(net, 4, 1.0, classes(6, 3), seed=1, sampler=sampler).int() - whole.int()).abs().max() <= 1
     other = sample_pictures(net, 4, 1.0, classes(6, 3), seed=2, sampler=sampler)
     assert not torch.equal(other, whole)
@@ -202,14 +207,14 @@ def test_the_stochastic_samplers_draw_noise_on_the_way():
 def test_an_unknown_sampler_is_refused_and_leaves_nothing_in_the_cache(unknown, runs):
     net = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
     with pytest.raises(ValueError, match=f"sampler='{unknown}' is unknown; choose one of ddim, stochastic, .*unipc$"):
-        evaluation.samples_of(net, 4, 1.0, 2, sampler=unknown)
+        draw.samples_of(net, 4, 1.0, 2, sampler=unknown)
     assert not list(runs.rglob("*.safetensors"))
 
 
 def test_samples_are_kept_by_the_name_of_their_sampler(runs):
     net = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
     for count, sampler in enumerate(SAMPLERS, 1):
-        evaluation.samples_of(net, 4, 1.0, 2, sampler=sampler)
+        draw.samples_of(net, 4, 1.0, 2, sampler=sampler)
         assert len(list(runs.rglob("*.safetensors"))) == count
 
 
@@ -234,7 +239,7 @@ def test_what_guidance_is_made_of_is_exact_for_a_teacher_that_is_right_with_the_
         device, null = torch.device("cpu"), 4
 
         def __call__(self, z_t, t, label, w=None):
-            right = evaluation.v_from(x.repeat(2, 1, 1, 1), eps.repeat(2, 1, 1, 1), t)
+            right = v_from(x.repeat(2, 1, 1, 1), eps.repeat(2, 1, 1, 1), t)
             return right + 0.2 * (label == 4)[:, None, None, None]
 
     found = evaluation.guidance_rows(Right(), pictures, [64, 1024], n=8)

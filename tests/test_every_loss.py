@@ -6,20 +6,11 @@ from functools import partial
 import pytest
 import torch
 
-from distill_lib.losses import (
-    consistency,
-    denoising,
-    encoding,
-    feature_matching,
-    guided,
-    halving,
-    heads,
-    knowledge,
-    one_step,
-    reconstruction,
-    score,
-)
-from distill_lib.reach import ROOT
+from distill_lib.diffusion import errors
+from distill_lib.guided import encoder, halving, stage_one
+from distill_lib.paths import ROOT
+from distill_lib.sdxs import consistency, feature_matching, one_step, score_distillation, tiny_unet
+from distill_lib.teachers import autoencoder, heads
 
 B, D = 4, (3, 8, 8)
 T = torch.tensor([16, 400, 700, 1000])
@@ -34,23 +25,23 @@ def calls(dtype):
     head = partial(heads.head_loss, lambda z, t, label: c * z, x=a, eps=b, t=T, label=LABEL)
     return {
         "consistency_loss": lambda: consistency.consistency_loss(lambda z, t: c * z, a, b, T),
-        "v_loss": lambda: denoising.v_loss(lambda z, t, label: c * z, a, b, T, LABEL),
-        "encoding_loss": lambda: encoding.encoding_loss(lambda z, t: c * z, a, b, T),
+        "v_loss": lambda: errors.v_loss(lambda z, t, label: c * z, a, b, T, LABEL),
+        "encoding_loss": lambda: encoder.encoding_loss(lambda z, t: c * z, a, b, T),
         "feature_matching_loss": lambda: feature_matching.feature_matching_loss(layers, wanted, (2.0, 1.0), 3),
-        "stage_one_loss": lambda: guided.stage_one_loss(c, b, a, torch.ones(B, dtype=dtype)),
+        "stage_one_loss": lambda: stage_one.stage_one_loss(c, b, a, torch.ones(B, dtype=dtype)),
         "halving_loss": lambda: halving.halving_loss(lambda z, t: c * z, a, b, T),
         "head_loss": lambda: head(head="v", weighting=next(iter(heads.WEIGHTINGS))),
-        "output_loss": lambda: knowledge.output_loss(c, a),
-        "feature_loss": lambda: knowledge.feature_loss(layers, wanted),
-        "knowledge_loss": lambda: knowledge.knowledge_loss(c, a, layers, wanted),
+        "output_loss": lambda: tiny_unet.output_loss(c, a),
+        "feature_loss": lambda: tiny_unet.feature_loss(layers, wanted),
+        "knowledge_loss": lambda: tiny_unet.knowledge_loss(c, a, layers, wanted),
         "square_loss": lambda: one_step.square_loss(c, a),
-        "l1_loss": lambda: reconstruction.l1_loss(a, c),
-        "perceptual_loss": lambda: reconstruction.perceptual_loss(wanted, layers),
-        "critic_loss": lambda: reconstruction.critic_loss(a[:, :1], c[:, :1]),
-        "fooling_loss": lambda: reconstruction.fooling_loss(c[:, :1]),
-        "kl_loss": lambda: reconstruction.kl_loss(a, c),
-        "coarse_loss": lambda: reconstruction.coarse_loss(a, c, 4),
-        "score_loss": lambda: score.score_loss(c, a),
+        "l1_loss": lambda: autoencoder.l1_loss(a, c),
+        "perceptual_loss": lambda: autoencoder.perceptual_loss(wanted, layers),
+        "critic_loss": lambda: autoencoder.critic_loss(a[:, :1], c[:, :1]),
+        "fooling_loss": lambda: autoencoder.fooling_loss(c[:, :1]),
+        "kl_loss": lambda: autoencoder.kl_loss(a, c),
+        "coarse_loss": lambda: autoencoder.coarse_loss(a, c, 4),
+        "score_loss": lambda: score_distillation.score_loss(c, a),
     }
 
 

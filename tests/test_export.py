@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from distill_lib import noise
-from distill_lib.export import export_student, run_readme_loop
-from distill_lib.models import Network, build_unet, denoise_student, from_patches, student_of
-from distill_lib.samplers import sample
+from distill_lib.diffusion import noise
+from distill_lib.diffusion.pixels import from_patches
+from distill_lib.diffusion.samplers import sample
+from distill_lib.networks.adapter import Network, denoise_student
+from distill_lib.networks.unet import build_unet, student_of
+from distill_lib.shipped.export import export_student, run_readme_loop
 
 
 @pytest.mark.parametrize("n_steps", [1, 4])

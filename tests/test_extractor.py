@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from distill_lib.extractor import (
+from distill_lib.measure.readers.extractor import (
     Extractor,
     degrade,
     extractor_loss,
@@ -16,7 +16,7 @@ from distill_lib.extractor import (
     picture_lessons,
     scene_lessons,
 )
-from distill_lib.worlds.datasets import WORLDS, Pictures
+from distill_lib.worlds.pictures import WORLDS, Pictures
 from distill_lib.worlds.scenes import draw_scenes
 
 SINGLE = ("plain", "textured", "cluttered")

@@ -8,10 +8,10 @@ import sys
 import pytest
 import torch
 
-from distill_lib import files
-from distill_lib.files import atomic, load_tensors, save_tensors
-from distill_lib.noise import normal
-from distill_lib.store import Run, cached
+from distill_lib.diffusion.noise import normal
+from distill_lib.engine import files
+from distill_lib.engine.files import atomic, load_tensors, save_tensors
+from distill_lib.engine.store import Run, cached
 
 
 def flip(path, place=-3):

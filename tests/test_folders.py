@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from tiny_pipelines import Poison, tiny_pipeline
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from distill_lib import folders, models
-from distill_lib.controlnet import build_control, load_control
-from distill_lib.models import load_unet
-from distill_lib.pipelines import open_pipeline
-from distill_lib.pretrained import _tiny
+from distill_lib.networks import adapter, folders
+from distill_lib.networks.controlnet import build_control, load_control
+from distill_lib.networks.pipeline import open_pipeline
+from distill_lib.networks.unet import load_unet
+from distill_lib.shipped.pretrained import _tiny
 
 WEIGHTS = {
     "unet": "unet/diffusion_pytorch_model.safetensors",
@@ -395,7 +395,7 @@ def test_a_fingerprint_holds_the_tokenizer_and_the_settings(folder):
 
 
 def test_the_library_unpickles_nothing_and_trusts_no_code():
-    root = Path(models.__file__).parent
+    root = Path(adapter.__file__).parent
     for path in root.rglob("*.py"):
         for line in path.read_text().splitlines():
             assert not re.search(

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from real_folders import cifar_bytes, idx_bytes, noise
 
-from distill_lib.worlds import datasets, folders
-from distill_lib.worlds.datasets import DatasetSpec, load
+from distill_lib.worlds import folders
+from distill_lib.worlds import pictures as datasets
+from distill_lib.worlds.pictures import DatasetSpec, load
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 GOOD = idx_bytes(noise(5, 784, 0).reshape(-1, 28, 28), torch.arange(5, dtype=torch.uint8))

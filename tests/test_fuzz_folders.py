@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from test_lora import drawn, in_file, written
 from tiny_pipelines import tiny_pipeline
 
-from distill_lib.controlnet import build_control, load_control
-from distill_lib.lora import load_lora, merged
-from distill_lib.pipelines import open_pipeline
-from distill_lib.text_to_image import prompts_of
+from distill_lib.experiments.text_to_image import prompts_of
+from distill_lib.networks.controlnet import build_control, load_control
+from distill_lib.networks.lora import merged
+from distill_lib.networks.lora_files import load_lora
+from distill_lib.networks.pipeline import open_pipeline
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
 SECONDS = 60  # an example takes a tenth of one

@@ -5,12 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from distill_lib import geometry, store
-from distill_lib.geometry import Geometry, depth_error, geometry_loss, mask_iou, rendered, train_geometry
-from distill_lib.noise import normal
-from distill_lib.training import TrainSettings
-from distill_lib.worlds.datasets import WORLDS
-from distill_lib.worlds.scenes import draw_scenes, render
+from distill_lib.diffusion.noise import normal
+from distill_lib.engine import store
+from distill_lib.engine.loop import TrainSettings
+from distill_lib.measure.readers import geometry
+from distill_lib.measure.readers.geometry import Geometry, depth_error, geometry_loss, mask_iou, train_geometry
+from distill_lib.worlds.pictures import WORLDS
+from distill_lib.worlds.scenes import draw_scenes, render, rendered
 
 
 def test_a_reader_answers_in_the_size_of_the_picture_and_within_the_depths_of_a_scene():

@@ -10,24 +10,26 @@ from closed_forms import tiny_unet
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError
 
-from distill_lib import noise
-from distill_lib.ablations import FoldedPair
-from distill_lib.encoding import encode
-from distill_lib.evaluation import classes, sample_pictures
-from distill_lib.extractor import Extractor, extractor_loss
-from distill_lib.geometry import Geometry, geometry_loss
-from distill_lib.guidance import combine, guidance_embedding, guided_pair
-from distill_lib.losses.denoising import truncated_snr, v_loss
-from distill_lib.losses.encoding import encoding_loss, encoding_target
-from distill_lib.losses.guided import relative_error, stage_one_loss
-from distill_lib.losses.halving import halving_loss, halving_target
-from distill_lib.losses.heads import HEADS, WEIGHTINGS, denoise_by_head, head_loss
-from distill_lib.methods import encoder_halving, guidance_distillation, head_teacher, step_halving, teacher
-from distill_lib.models import Network, denoise_pair, denoise_student, student_of
-from distill_lib.samplers import ddim_step, sample, trajectory
-from distill_lib.schedules import OURS, add_noise, eps_from_v, log_snr, v_from, x_from_v
-from distill_lib.training import Draws, TrainSettings
-from distill_lib.worlds.datasets import Pictures
+from distill_lib.diffusion import noise
+from distill_lib.diffusion.errors import truncated_snr, v_loss
+from distill_lib.diffusion.guidance import combine, guidance_embedding, guided_pair
+from distill_lib.diffusion.noise import Draws
+from distill_lib.diffusion.samplers import ddim_step, encode, sample, trajectory
+from distill_lib.diffusion.schedules import OURS, add_noise, eps_from_v, log_snr, v_from, x_from_v
+from distill_lib.engine.loop import TrainSettings
+from distill_lib.experiments.ablations import FoldedPair
+from distill_lib.guided import encoder, halving, stage_one
+from distill_lib.guided.encoder import encoding_loss, encoding_target
+from distill_lib.guided.halving import halving_loss, halving_target
+from distill_lib.guided.stage_one import relative_error, stage_one_loss
+from distill_lib.measure.draw import classes, sample_pictures
+from distill_lib.measure.readers.extractor import Extractor, extractor_loss
+from distill_lib.measure.readers.geometry import Geometry, geometry_loss
+from distill_lib.networks.adapter import Network, denoise_pair, denoise_student
+from distill_lib.networks.unet import student_of
+from distill_lib.teachers import denoising, heads
+from distill_lib.teachers.heads import HEADS, WEIGHTINGS, denoise_by_head, head_loss
+from distill_lib.worlds.pictures import Pictures
 
 B = 4
 pytestmark = pytest.mark.filterwarnings("ignore:.*CUDA is not available.*:UserWarning")
@@ -158,7 +160,7 @@ def test_the_extractor_and_its_loss_run(cuda):
 
 
 class OneStep:
-    """Stands for `training.Loop` on a machine with a GPU: it moves what `Loop` moves, and takes one loss."""
+    """Stands for `loop.Loop` on a machine with a GPU: it moves what `Loop` moves, and takes one loss."""
 
     device, share = torch.device("cuda"), B
 
@@ -175,18 +177,18 @@ class OneStep:
 @pytest.mark.parametrize("name", ["teacher", "stage one", "halving", "encoder", "heads"])
 def test_methods_run_whatever_device_the_teacher_was_loaded_on(name, cuda, monkeypatch):
     (guide, student, student_of_more_steps), pictures = cuda
-    for module in (teacher, guidance_distillation, step_halving, encoder_halving, head_teacher):
+    for module in (denoising, stage_one, halving, encoder, heads):
         monkeypatch.setattr(module, "Loop", OneStep)
     settings = TrainSettings(steps=1, batch_size=B, lr=1e-3)
     if name == "teacher":
-        training = teacher.train_teacher(guide, pictures, settings, None)
+        training = denoising.train_teacher(guide, pictures, settings, None)
     elif name == "stage one":
-        training = guidance_distillation.distill_guidance(student, guide, pictures, settings, None)
+        training = stage_one.distill_guidance(student, guide, pictures, settings, None)
     elif name == "encoder":
-        training = encoder_halving.halve_encoder(student, guide, 4, pictures, settings, None)
+        training = encoder.halve_encoder(student, guide, 4, pictures, settings, None)
     elif name == "heads":
-        training = head_teacher.train_head(guide, "eps", "SNR", pictures, settings, None)
+        training = heads.train_head(guide, "eps", "SNR", pictures, settings, None)
     else:
-        training = step_halving.halve_steps(student, student_of_more_steps, 4, pictures, settings, None)
+        training = halving.halve_steps(student, student_of_more_steps, 4, pictures, settings, None)
     (loss,) = training
     assert on_cuda(loss, shape=(B,))

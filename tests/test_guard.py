@@ -7,9 +7,9 @@ import os
 import nbformat
 import pytest
 
+from distill_lib.diffusion.schedules import OURS
 from distill_lib.paths import ROOT
 from distill_lib.run import executing, guard, notebooks
-from distill_lib.schedules import OURS
 
 LEFT = "print('of', os.environ['DISTILL_OWNER'])"
 

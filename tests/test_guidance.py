@@ -7,9 +7,9 @@ import torch
 from closed_forms import tiny_unet
 from diffusers import LatentConsistencyModelPipeline, StableDiffusionPipeline
 
-from distill_lib.guidance import combine, guidance_embedding, guided_pair
-from distill_lib.models import Network, denoise_pair
-from distill_lib.schedules import add_noise, x_from_v
+from distill_lib.diffusion.guidance import combine, guidance_embedding, guided_pair
+from distill_lib.diffusion.schedules import add_noise, x_from_v
+from distill_lib.networks.adapter import Network, denoise_pair
 
 
 def test_w_0_is_the_conditional_network_exactly():

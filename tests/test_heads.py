@@ -4,10 +4,10 @@ import pytest
 import torch
 from closed_forms import Gaussian, fake_network
 
-from distill_lib.losses.denoising import v_loss
-from distill_lib.losses.heads import HEADS, WEIGHTINGS, denoise_by_head, eps_from_x, head_loss, x_from_head
-from distill_lib.samplers import sample
-from distill_lib.schedules import OURS, add_noise
+from distill_lib.diffusion.errors import v_loss
+from distill_lib.diffusion.samplers import sample
+from distill_lib.diffusion.schedules import OURS, add_noise
+from distill_lib.teachers.heads import HEADS, WEIGHTINGS, denoise_by_head, eps_from_x, head_loss, x_from_head
 
 T = torch.tensor([1, 100, 512, 900, 1023])
 

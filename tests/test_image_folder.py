@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from distill_lib.worlds.datasets import DatasetSpec, load
 from distill_lib.worlds.folders import read_picture
+from distill_lib.worlds.pictures import DatasetSpec, load
 
 GREYS = [10 * i for i in range(20)]
 

@@ -4,18 +4,18 @@ import pytest
 import torch
 from diffusers import StableDiffusionInpaintPipeline
 
-from distill_lib.guidance import guided_pair, without_condition
-from distill_lib.inpainting import Masked, drawn_masks, inpainter, inpainting_of, shown_latents
-from distill_lib.methods.guidance_distillation import distill_guidance
-from distill_lib.methods.step_halving import halve_down
-from distill_lib.methods.teacher import train_teacher
-from distill_lib.models import denoiser, showing, shown
-from distill_lib.pipelines import open_pipeline
-from distill_lib.samplers import sample
-from distill_lib.store import Run
-from distill_lib.training import TrainSettings, finish
+from distill_lib.diffusion.guidance import guided_pair, without_condition
+from distill_lib.diffusion.samplers import sample
+from distill_lib.engine.loop import TrainSettings, finish
+from distill_lib.engine.store import Run
+from distill_lib.guided.halving import halve_down
+from distill_lib.guided.stage_one import distill_guidance
+from distill_lib.networks.adapter import denoiser, showing, shown
+from distill_lib.networks.pipeline import open_pipeline
+from distill_lib.teachers.denoising import train_teacher
+from distill_lib.teachers.inpainting import Masked, drawn_masks, inpainter, inpainting_of, shown_latents
 from distill_lib.worlds.captions import drawn_attributes, say
-from distill_lib.worlds.datasets import WORLDS, render_pictures
+from distill_lib.worlds.pictures import WORLDS, render_pictures
 
 SHORT = TrainSettings(steps=2, batch_size=4, lr=1e-3, warmup=1, bf16=False)
 

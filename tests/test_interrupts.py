@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from distill_lib import interrupts, store
-from distill_lib.files import load_tensors
-from distill_lib.interrupts import Watch
-from distill_lib.noise import normal
-from distill_lib.reach import ROOT
-from distill_lib.training import Bare, Loop, TrainSettings, follow
+from distill_lib.diffusion.noise import normal
+from distill_lib.engine import interrupts, store
+from distill_lib.engine.files import load_tensors
+from distill_lib.engine.interrupts import Watch
+from distill_lib.engine.loop import Loop, TrainSettings, follow
+from distill_lib.engine.trainable import Bare
+from distill_lib.paths import ROOT
 
 STEPS = 10
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -218,7 +219,7 @@ from pathlib import Path
 
 import torch
 
-from distill_lib import store
+from distill_lib.engine import store
 from test_interrupts import learn
 
 torch.set_num_threads(1)

@@ -10,10 +10,11 @@ import pytest
 import torch
 from tiny_pipelines import Poison
 
-from distill_lib import judging, profiles
-from distill_lib.judging import INCEPTION, JUDGES, foreign_judges, inception, inceptionv3
-from distill_lib.metrics import Reader
-from distill_lib.text_to_image import task
+from distill_lib import profiles
+from distill_lib.experiments.text_to_image import task
+from distill_lib.measure import judges
+from distill_lib.measure.judges import INCEPTION, JUDGES, foreign_judges, inception, inceptionv3
+from distill_lib.measure.metrics import Reader
 
 
 @pytest.fixture
@@ -23,9 +24,9 @@ def away(monkeypatch, tmp_path):
     def nobody(*_, **__):
         raise URLError("no network")
 
-    monkeypatch.setattr(judging, "urlopen", nobody)
-    monkeypatch.setattr(judging.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(judging, "clip_of", lambda source: nobody())
+    monkeypatch.setattr(judges, "urlopen", nobody)
+    monkeypatch.setattr(judges.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(judges, "clip_of", lambda source: nobody())
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
     monkeypatch.delenv(JUDGES, raising=False)
 
@@ -57,7 +58,7 @@ def test_a_poisoned_file_of_weights_is_never_unpickled(tmp_path, monkeypatch):
     for write in (pickle.dump, torch.save):
         with path.open("wb") as file:
             write({"fc.weight": Poison(tmp_path / "mark")}, file)
-        monkeypatch.setattr(judging, "_SHA", hashlib.sha256(path.read_bytes()).hexdigest()[:8])
+        monkeypatch.setattr(judges, "_SHA", hashlib.sha256(path.read_bytes()).hexdigest()[:8])
         with pytest.raises(ValueError, match="holds no weights of Inception"):
             inception(path)
     assert not os.path.exists(tmp_path / "mark")
@@ -70,7 +71,7 @@ def test_inception_is_torch_fidelitys_own_network_with_the_files_weights(tmp_pat
     ):
         weights = inceptionv3.FeatureExtractorInceptionV3("x", ["64"]).state_dict()
     torch.save(weights, tmp_path / INCEPTION)
-    monkeypatch.setattr(judging, "_SHA", hashlib.sha256((tmp_path / INCEPTION).read_bytes()).hexdigest()[:8])
+    monkeypatch.setattr(judges, "_SHA", hashlib.sha256((tmp_path / INCEPTION).read_bytes()).hexdigest()[:8])
     net = inception(tmp_path / INCEPTION)
     assert all(torch.equal(value.cpu(), weights[name]) for name, value in net.state_dict().items())
     read = Reader(net).read(torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8))

@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from distill_lib import looks, store
-from distill_lib.extractor import called_look, look_codes, scene_lessons
-from distill_lib.layout import Layout, layout_iou, read_layout, train_layout, true_layout
-from distill_lib.looks import Looks, Readers, world_of
-from distill_lib.training import Bare, TrainSettings, finish
-from distill_lib.worlds.clay import clay
-from distill_lib.worlds.datasets import WORLDS
+from distill_lib.engine import store
+from distill_lib.engine.loop import TrainSettings, finish
+from distill_lib.engine.trainable import Bare
+from distill_lib.measure import styles
+from distill_lib.measure.readers.extractor import called_look, look_codes, scene_lessons
+from distill_lib.measure.readers.layout import Layout, layout_iou, read_layout, train_layout, true_layout
+from distill_lib.measure.styles import Looks, Readers, world_of
+from distill_lib.worlds.looks import clay
+from distill_lib.worlds.pictures import WORLDS
 from distill_lib.worlds.scenes import LOOKS, draw_scenes, render
 
 TWO = [WORLDS[world_of(look)] for look in LOOKS]
@@ -137,10 +139,10 @@ class Bright(nn.Module):
 @pytest.fixture
 def measured(runs, monkeypatch):
     """Looks of four scenes, with readers that need no training: distances are differences of pixels."""
-    monkeypatch.setattr(looks, "Reader", lambda net: net)
-    monkeypatch.setattr(looks, "fid", lambda reader, a, b: (a.float() - b.float()).abs().mean().item())
-    monkeypatch.setattr(looks, "called_look", lambda net, image, names: torch.tensor([1, 1, 1, 2]))
-    monkeypatch.setattr(looks, "read_attributes", lambda net, image: found.shows)
+    monkeypatch.setattr(styles, "Reader", lambda net: net)
+    monkeypatch.setattr(styles, "fid", lambda reader, a, b: (a.float() - b.float()).abs().mean().item())
+    monkeypatch.setattr(styles, "called_look", lambda net, image, names: torch.tensor([1, 1, 1, 2]))
+    monkeypatch.setattr(styles, "read_attributes", lambda net, image: found.shows)
     found = Looks(None, Readers(None, Bright(), None), 4, 8, 2.0, 3)
     return found
 

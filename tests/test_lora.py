@@ -11,25 +11,18 @@ from safetensors.torch import save_file
 from test_unet_distillation import Data, networks
 from tiny_pipelines import Poison
 
-from distill_lib import making_lora, pretrained
-from distill_lib.lora import (
-    check_base,
-    learned_by_matching,
-    learned_by_scores,
-    load_lora,
-    lora_of,
-    merged,
-    save_lora,
-    styled,
-    with_adapter,
-)
-from distill_lib.losses.one_step import square_loss
-from distill_lib.methods.score_distillation import Segment
-from distill_lib.noise import normal
-from distill_lib.pipelines import open_pipeline
-from distill_lib.pruning import Cut
-from distill_lib.store import save_tensors
-from distill_lib.training import TrainSettings
+from distill_lib.diffusion.noise import normal
+from distill_lib.engine.files import save_tensors
+from distill_lib.engine.loop import TrainSettings
+from distill_lib.networks.lora import check_base, lora_of, merged, styled, with_adapter
+from distill_lib.networks.lora_files import load_lora, save_lora
+from distill_lib.networks.pipeline import open_pipeline
+from distill_lib.networks.pruning import Cut
+from distill_lib.sdxs.lora import learned_by_matching, learned_by_scores
+from distill_lib.sdxs.one_step import square_loss
+from distill_lib.sdxs.score_distillation import Segment
+from distill_lib.shipped import make_lora, pretrained
+from distill_lib.shipped.pretrained import RECIPES
 
 SETTINGS = TrainSettings(steps=6, batch_size=4, lr=5e-3, warmup=1, ema=0.0, bf16=False)
 
@@ -300,10 +293,10 @@ def test_a_recipe_ships_a_lora_in_diffusers_format(runs, small_pipeline, tmp_pat
     recipe |= {"batch_size": 4, "lr": 1e-2, "warmup": 1, "ema": 0.0, "seed": 0}
     told = open_pipeline(small_pipeline[0], bf16=False)
     monkeypatch.setattr(pretrained, "PRETRAINED", tmp_path)
-    monkeypatch.setitem(making_lora.RECIPES["loras"], "clay", recipe)
+    monkeypatch.setitem(RECIPES["loras"], "clay", recipe)
     for name, value in {"pipeline": told, "key": "pipeline", "made": {"weights": "abc"}}.items():
-        monkeypatch.setattr(making_lora, name, lambda _, value=value: value)
-    making_lora.make_lora("clay")
+        monkeypatch.setattr(make_lora, name, lambda _, value=value: value)
+    make_lora.make_lora("clay")
     lora = pretrained.lora("clay")
     check_base(told.network.module, lora)
     assert any(value.abs().max() > 0 for name, value in lora.items() if "lora_B" in name)

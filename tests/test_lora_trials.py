@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from distill_lib import lora_trials, pretrained
-from distill_lib.lora_trials import PAPER, PLACEMENTS, StyleTrials, placement_table
+from distill_lib.experiments import lora
+from distill_lib.experiments.lora import PAPER, PLACEMENTS, StyleTrials, placement_table
 from distill_lib.profiles import load
+from distill_lib.shipped import pretrained
 
 HOW = load("laptop").lora
 
@@ -19,9 +20,9 @@ def asked(monkeypatch):
     def keep(student, pairs, cost, networks, about, settings, **how):
         calls.append(SimpleNamespace(pairs=pairs, networks=networks, settings=settings, how=how))
 
-    monkeypatch.setattr(lora_trials, "learned_by_scores", keep)
-    monkeypatch.setattr(lora_trials, "learned_by_matching", lambda *args: ("warm", args[-1]))
-    monkeypatch.setattr(lora_trials, "merged", lambda net, *loras: f"{net} with {loras[0][0]}")
+    monkeypatch.setattr(lora, "learned_by_scores", keep)
+    monkeypatch.setattr(lora, "learned_by_matching", lambda *args: ("warm", args[-1]))
+    monkeypatch.setattr(lora, "merged", lambda net, *loras: f"{net} with {loras[0][0]}")
     monkeypatch.setattr(pretrained, "lora", lambda look: look)
     for name, value in {"parents": {}, "student": "student", "cost": lambda self, pairs: "cost"}.items():
         monkeypatch.setattr(StyleTrials, name, value)

@@ -4,12 +4,12 @@ import pytest
 import torch
 from closed_forms import Gaussian
 
-from distill_lib.losses import halving
-from distill_lib.losses.denoising import mean_square, truncated_snr, v_loss
-from distill_lib.losses.guided import relative_error, stage_one_loss
-from distill_lib.losses.halving import halving_loss, halving_target
-from distill_lib.samplers import ddim_step, sample
-from distill_lib.schedules import OURS, add_noise, log_snr, v_from, x_from_v
+from distill_lib.diffusion.errors import mean_square, truncated_snr, v_loss
+from distill_lib.diffusion.samplers import ddim_step, sample
+from distill_lib.diffusion.schedules import OURS, add_noise, log_snr, v_from, x_from_v
+from distill_lib.guided import halving
+from distill_lib.guided.halving import halving_loss, halving_target
+from distill_lib.guided.stage_one import relative_error, stage_one_loss
 
 B, D = 6, (2, 3)
 HALF = torch.tensor(0.5)

@@ -5,12 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from distill_lib.attributes import LOGITS, read_attributes, train_reader
-from distill_lib.extractor import degrade
-from distill_lib.losses.feature_matching import feature_matching_loss
-from distill_lib.matchers import MATCHERS, ConvMatcher
-from distill_lib.store import Run
-from distill_lib.training import TrainSettings, finish
+from distill_lib.engine.loop import TrainSettings, finish
+from distill_lib.engine.store import Run
+from distill_lib.measure.readers.attributes import read_attributes, train_reader
+from distill_lib.measure.readers.extractor import degrade
+from distill_lib.sdxs.feature_matching import feature_matching_loss
+from distill_lib.sdxs.matchers import MATCHERS, ConvMatcher
+from distill_lib.worlds.captions import LOGITS
 
 SIZES = {"cnn": [(8, 32, 32), (16, 16, 16), (24, 8, 8), (32, 4, 4)], "vit": [(8, 4, 4)] * 3}
 

@@ -9,20 +9,20 @@ import pytest
 import torch
 from closed_forms import tiny_unet
 
-from distill_lib import store
-from distill_lib.guidance import combine, guided_pair
-from distill_lib.losses.guided import relative_error
-from distill_lib.methods import step_halving
-from distill_lib.methods.guidance_distillation import distill_guidance, guidance_size
-from distill_lib.methods.step_halving import halve_down, halve_steps, stochastic_students
-from distill_lib.methods.teacher import train_teacher
-from distill_lib.models import Network, denoise_student, student_of
-from distill_lib.noise import normal
-from distill_lib.samplers import ddim_step, sample
-from distill_lib.schedules import add_noise
-from distill_lib.toy import Mixture, MixtureData, ToyNetwork, ring
-from distill_lib.training import Draws, TrainSettings, finish
-from distill_lib.worlds.datasets import Pictures
+from distill_lib.diffusion.guidance import combine, guided_pair
+from distill_lib.diffusion.mixture import Mixture, MixtureData, ToyNetwork, ring
+from distill_lib.diffusion.noise import Draws, normal
+from distill_lib.diffusion.samplers import ddim_step, sample
+from distill_lib.diffusion.schedules import add_noise
+from distill_lib.engine import store
+from distill_lib.engine.loop import TrainSettings, finish
+from distill_lib.guided import halving
+from distill_lib.guided.halving import halve_down, halve_steps, stochastic_students
+from distill_lib.guided.stage_one import distill_guidance, guidance_size, relative_error
+from distill_lib.networks.adapter import Network, denoise_student
+from distill_lib.networks.unet import student_of
+from distill_lib.teachers.denoising import train_teacher
+from distill_lib.worlds.pictures import Pictures
 
 CENTRES, STD = ring(5), 0.5  # classes that overlap: guidance matters at every noise level
 TEACHER, DATA = Mixture(CENTRES, STD), MixtureData(CENTRES, STD)
@@ -293,7 +293,7 @@ def test_the_stochastic_student_asks_its_teacher_on_the_same_grid(runs, pictures
 
 
 def test_a_reused_batch_asks_the_teacher_once_and_serves_as_many_updates_as_it_says(runs, pictures, monkeypatch):
-    monkeypatch.setattr(step_halving, "BANK", 3)
+    monkeypatch.setattr(halving, "BANK", 3)
     student = Network(student_of(tiny_unet()), bf16=False)
     teacher = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
     seen, asked = [], []
@@ -308,7 +308,7 @@ def test_a_reused_batch_asks_the_teacher_once_and_serves_as_many_updates_as_it_s
 
 
 def test_a_run_killed_while_it_reuses_batches_resumes_bit_for_bit(runs, pictures, monkeypatch):
-    monkeypatch.setattr(step_halving, "BANK", 2)
+    monkeypatch.setattr(halving, "BANK", 2)
     teacher = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
     how = settings(steps=4, batch_size=4, warmup=1, bf16=False, checkpoint_seconds=0)
 

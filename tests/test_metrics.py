@@ -8,9 +8,10 @@ from torch import nn
 from torch.nn.functional import avg_pool2d
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from distill_lib import metrics
-from distill_lib.extractor import Extractor, weights_name
-from distill_lib.metrics import (
+from distill_lib.diffusion.pixels import to_bytes
+from distill_lib.engine.store import weights_hash
+from distill_lib.measure import metrics
+from distill_lib.measure.metrics import (
     Reader,
     edge_width,
     fid,
@@ -20,9 +21,9 @@ from distill_lib.metrics import (
     paired,
     period_two_share,
     quality,
-    to_bytes,
 )
-from distill_lib.worlds.datasets import WORLDS, render_pictures
+from distill_lib.measure.readers.extractor import Extractor
+from distill_lib.worlds.pictures import WORLDS, render_pictures
 
 
 class Linear(nn.Module):
@@ -157,7 +158,7 @@ def test_the_name_of_a_reader_changes_with_its_weights_and_only_with_them():
     net = Linear(0)
     with torch.no_grad():
         net.weight[0, 0] += 1e-6
-    assert weights_name(net, "scenes") != a.name and a.name.startswith("scenes-")
+    assert weights_hash(net, "scenes") != a.name and a.name.startswith("scenes-")
 
 
 def test_two_readers_of_one_process_are_not_mixed_up():

@@ -7,7 +7,9 @@ import pytest
 import torch
 from closed_forms import tiny_unet
 
-from distill_lib.models import Network, build_unet, denoise_student, from_patches, load_unet, student_of, to_patches
+from distill_lib.diffusion.pixels import from_patches, to_patches
+from distill_lib.networks.adapter import Network, denoise_student
+from distill_lib.networks.unet import build_unet, load_unet, student_of
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

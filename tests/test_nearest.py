@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from distill_lib import nearest as module
-from distill_lib.nearest import nearest, novelty, pairwise, with_counts
+from distill_lib.measure import memorisation
+from distill_lib.measure.memorisation import nearest, novelty, pairwise, with_counts
 
 
 def draw(n, seed=0):
@@ -15,7 +15,7 @@ def test_the_nearest_is_that_of_the_double_loop_whatever_the_chunk(monkeypatch):
     image, among = draw(7), draw(50, 1)
     all_of_them = torch.cdist(image.flatten(1).double() / 127.5, among.flatten(1).double() / 127.5)
     for chunk in (1000, 8):
-        monkeypatch.setattr(module, "_CHUNK", chunk)
+        monkeypatch.setattr(memorisation, "_CHUNK", chunk)
         distance, number = nearest(image, among)
         assert torch.allclose(distance.double(), all_of_them.amin(1), rtol=1e-4)
         assert torch.equal(number, all_of_them.argmin(1))

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from distill_lib import noise
+from distill_lib.diffusion import noise
 
 N = 200_000
 INDEX = torch.arange(N)

@@ -9,13 +9,14 @@ import torch
 from closed_forms import tiny_unet
 from torch import nn
 
-from distill_lib import store
-from distill_lib.artefacts import Recorder
-from distill_lib.files import all_finite, save_tensors
-from distill_lib.metrics import edge_width, fid, finite, laplacian_variance, paired, period_two_share, quality, to_bytes
-from distill_lib.models import load_unet
-from distill_lib.noise import normal
-from distill_lib.training import Loop, TrainSettings
+from distill_lib.diffusion.noise import normal
+from distill_lib.diffusion.pixels import finite, to_bytes
+from distill_lib.engine import store
+from distill_lib.engine.files import all_finite, save_tensors
+from distill_lib.engine.loop import Loop, TrainSettings
+from distill_lib.measure.metrics import edge_width, fid, laplacian_variance, paired, period_two_share, quality
+from distill_lib.networks.unet import load_unet
+from distill_lib.report.record import Recorder
 
 STEPS = 8
 NAN, INF = math.nan, math.inf
@@ -152,8 +153,8 @@ def test_large_weights_whose_sum_overflows_are_finite():
 
 @pytest.fixture(scope="module")
 def reader():
-    from distill_lib.extractor import Extractor
-    from distill_lib.metrics import Reader
+    from distill_lib.measure.metrics import Reader
+    from distill_lib.measure.readers.extractor import Extractor
 
     torch.manual_seed(0)
     return Reader(Extractor(4, 6, width=8).eval().requires_grad_(False))
@@ -192,8 +193,8 @@ def test_no_metric_reads_pictures_that_are_not_finite(metric, bad, reader):
 
 
 def test_features_that_are_not_finite_are_refused(reader):
-    from distill_lib.extractor import Extractor
-    from distill_lib.metrics import Reader
+    from distill_lib.measure.metrics import Reader
+    from distill_lib.measure.readers.extractor import Extractor
 
     broken = Extractor(4, 6, width=8).eval().requires_grad_(False)
     broken.factors.bias[:] = NAN  # read by no metric
@@ -223,7 +224,7 @@ def test_a_row_that_is_not_finite_is_refused_and_nothing_is_written(bad, tmp_pat
 
 
 def test_committed_rows_are_finite():
-    from distill_lib.reach import ROOT
+    from distill_lib.paths import ROOT
 
     def refuse(word):
         raise AssertionError(word)

@@ -9,33 +9,50 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from distill_lib.reach import ROOT, notebook_files
+from distill_lib.engine.reach import notebook_files
+from distill_lib.paths import ROOT
 from distill_lib.run.notebooks import artefacts_of, check_parameters, names
 
 NAMES = names()
 
 # A fault a notebook: (file, right, wrong), each a silent bug that such code has had.
 FAULTS = {
-    "00_start_here": ("guidance.py", "(1 + w) * v_cond - w * v_uncond", "w * v_cond + (1 - w) * v_uncond"),
-    "01_guided_teacher": ("guidance.py", "v_cond, v_uncond = both.chunk(2)", "v_uncond, v_cond = both.chunk(2)"),
-    "02_guidance_distillation": ("models.py", "nn.init.zeros_(student", "nn.init.ones_(student"),
-    "03_step_halving": ("losses/halving.py", "z_m, m.clamp(min=1), s,", "z_m, s.clamp(min=1), m,"),
-    "04_ablations": ("ablations.py", "t, label, self.null), w)", "t, label, self.null), 0 * w)"),
+    "00_start_here": ("diffusion/guidance.py", "(1 + w) * v_cond - w * v_uncond", "w * v_cond + (1 - w) * v_uncond"),
+    "01_guided_teacher": (
+        "diffusion/guidance.py",
+        "v_cond, v_uncond = both.chunk(2)",
+        "v_uncond, v_cond = both.chunk(2)",
+    ),
+    "02_guidance_distillation": ("networks/unet.py", "nn.init.zeros_(student", "nn.init.ones_(student"),
+    "03_step_halving": ("guided/halving.py", "z_m, m.clamp(min=1), s,", "z_m, s.clamp(min=1), m,"),
+    "04_ablations": ("experiments/ablations.py", "t, label, self.null), w)", "t, label, self.null), 0 * w)"),
     "05_style_transfer": (
-        "losses/encoding.py",
+        "guided/encoder.py",
         "(sigma_s * alpha_t - alpha_s * sigma_t)",
         "(sigma_s * alpha_t + alpha_s * sigma_t)",
     ),
-    "06_latent_teacher": ("pipelines.py", ".latent_dist.mean * vae", ".latent_dist.mean * 3 * vae"),
-    "07_text_to_image_in_few_steps": ("export.py", 'prediction_type="v_prediction"', 'prediction_type="epsilon"'),
-    "08_editing": ("editing.py", "add_noise(x, eps, t, schedule)", "add_noise(eps, x, t, schedule)"),
-    "09_tiny_decoder": ("losses/reconstruction.py", "return -_mean(fake)", "return _mean(fake)"),
-    "10_tiny_unet": ("losses/knowledge.py", "+ lambda_f * feature_loss(", "+ feature_loss("),
-    "11_one_step": ("losses/score.py", "direction = x_online - x_offline", "direction = x_online + x_offline"),
-    "12_lora": ("lora.py", "fuse_lora(lora_scale=scale)", "fuse_lora()"),
-    "13_controlnet": ("controlnet.py", "fresh = moved and ", "fresh = not moved and "),
-    "14_speed": ("speed.py", "nfe(self.n_steps, self.w, not self.net.takes_w), 1), strict", "self.n_steps, 1), strict"),
-    "15_claims": ("losses/denoising.py", ".clamp(1.0, clamp)", ".clamp(0.5, clamp)"),
+    "06_latent_teacher": ("networks/pipeline.py", ".latent_dist.mean * vae", ".latent_dist.mean * 3 * vae"),
+    "07_text_to_image_in_few_steps": (
+        "shipped/export.py",
+        'prediction_type="v_prediction"',
+        'prediction_type="epsilon"',
+    ),
+    "08_editing": ("measure/editing.py", "add_noise(x, eps, t, schedule)", "add_noise(eps, x, t, schedule)"),
+    "09_tiny_decoder": ("teachers/autoencoder.py", "return -_mean(fake)", "return _mean(fake)"),
+    "10_tiny_unet": ("sdxs/tiny_unet.py", "+ lambda_f * feature_loss(", "+ feature_loss("),
+    "11_one_step": (
+        "sdxs/score_distillation.py",
+        "direction = x_online - x_offline",
+        "direction = x_online + x_offline",
+    ),
+    "12_lora": ("networks/lora.py", "fuse_lora(lora_scale=scale)", "fuse_lora()"),
+    "13_controlnet": ("networks/controlnet.py", "fresh = moved and ", "fresh = not moved and "),
+    "14_speed": (
+        "measure/systems.py",
+        "nfe(self.n_steps, self.w, not self.net.takes_w), 1), strict",
+        "self.n_steps, 1), strict",
+    ),
+    "15_claims": ("diffusion/errors.py", ".clamp(1.0, clamp)", ".clamp(0.5, clamp)"),
 }
 
 
@@ -99,8 +116,12 @@ def test_a_notebook_reaches_the_library_files_that_make_it_stale():
     reached = {
         path.relative_to(ROOT).as_posix() for path in notebook_files(ROOT / "notebooks" / "03_step_halving.ipynb")
     }
-    assert {"distill_lib/losses/halving.py", "distill_lib/samplers.py", "distill_lib/noise.py"} <= reached
-    assert "distill_lib/bench.py" not in reached
+    assert {
+        "distill_lib/guided/halving.py",
+        "distill_lib/diffusion/samplers.py",
+        "distill_lib/diffusion/noise.py",
+    } <= reached
+    assert "distill_lib/run/bench.py" not in reached
 
 
 def test_an_unknown_parameter_is_named_with_those_that_exist():

@@ -3,13 +3,13 @@
 import torch
 from closed_forms import Gaussian, fake_network
 
-from distill_lib.losses.one_step import one_step, square_loss
-from distill_lib.methods.pair_regression import teacher_pairs, train_on_pairs
-from distill_lib.models import Network, denoiser
-from distill_lib.pipelines import open_pipeline
-from distill_lib.samplers import sample
-from distill_lib.store import Run
-from distill_lib.training import TrainSettings
+from distill_lib.diffusion.samplers import sample
+from distill_lib.engine.loop import TrainSettings
+from distill_lib.engine.store import Run
+from distill_lib.networks.adapter import Network, denoiser
+from distill_lib.networks.pipeline import open_pipeline
+from distill_lib.sdxs.one_step import one_step, square_loss, train_on_pairs
+from distill_lib.teachers.latents import teacher_pairs
 from distill_lib.worlds.captions import drawn_attributes, say
 
 

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from distill_lib import sdxs
-from distill_lib.methods.score_distillation import Segment
-from distill_lib.one_step_trials import FAILURES, Trials
+from distill_lib.experiments import one_step
+from distill_lib.experiments.one_step import FAILURES, Trials
 from distill_lib.profiles import load
+from distill_lib.sdxs.score_distillation import Segment
 
 HOW = load("laptop").small
 WARM = SimpleNamespace(run=SimpleNamespace(key="warm-up"), net="warm")
@@ -22,7 +22,7 @@ def asked(monkeypatch):
         calls.append(SimpleNamespace(student=student, about=about, settings=settings, how=how))
 
     for name in ("regressed", "scored"):
-        monkeypatch.setattr(sdxs, name, keep)
+        monkeypatch.setattr(one_step, name, keep)
     for name, value in {"parents": {}, "first": "small"}.items():
         monkeypatch.setattr(Trials, name, value)
     monkeypatch.setattr(Trials, "_copy", lambda self, net: net)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from distill_lib import readme
 from distill_lib.papers import claims
 from distill_lib.papers.manifest import PAPERS, Claim, Item, Part, Reported, load_paper
 from distill_lib.paths import ROOT
+from distill_lib.report import pages
 
 ITEMS = {
     "guided": [
@@ -376,7 +376,7 @@ def test_real_data_is_judged_apart_by_the_same_margins(tmp_path: Path) -> None:
     assert (plain["g-S2"]["effect"], real["g-S2"]["effect"]) == pytest.approx((0.2, 1.5), abs=0.02)
     assert real["g-S2"]["artefacts"] == ["g-tab1-fashion-mnist"] and plain["g-S2"]["artefacts"] == ["g-tab1"]
     assert "g-S6" in plain and "g-S6" not in real  # not asked of real data
-    text = readme.real_table(tmp_path)
+    text = pages.real_table(tmp_path)
     assert "| g-S2 | ≤ 1 | 0.2 | 1.48 | **otherwise**: holds here, fails there |" in text
     assert "| g-S7 | ≥ 0.02 | 0.4 | 0.4 | as here |" in text
     assert text.startswith("**fashion-mnist**: 1 of ")
@@ -397,16 +397,16 @@ def test_committed_verdicts_are_what_the_committed_rows_give(path: Path) -> None
 
 # --- README
 
-MARKERS = "above\n" + "".join(f"<!-- begin:{name} -->\nold\n<!-- end:{name} -->\nbetween\n" for name in readme.SECTIONS)
+MARKERS = "above\n" + "".join(f"<!-- begin:{name} -->\nold\n<!-- end:{name} -->\nbetween\n" for name in pages.SECTIONS)
 
 
 def test_readme_sections_say_what_is_not_measured(tmp_path: Path) -> None:
-    text = readme.regenerate(MARKERS, tmp_path)
+    text = pages.regenerate(MARKERS, tmp_path)
     assert "The claims are not measured yet." in text and "Table 1 is not measured yet." in text
     assert "Real data is not measured yet." in text
     assert "old" not in text.split() and text.startswith("above\n")
-    assert text.count("\nbetween\n") == len(readme.SECTIONS)
-    assert readme.regenerate(text, tmp_path) == text
+    assert text.count("\nbetween\n") == len(pages.SECTIONS)
+    assert pages.regenerate(text, tmp_path) == text
 
 
 def test_readme_shows_measured_numbers_and_verdicts(tmp_path: Path) -> None:
@@ -416,7 +416,7 @@ def test_readme_shows_measured_numbers_and_verdicts(tmp_path: Path) -> None:
     judged(tmp_path, "g-S2", "g-tab1", table)
     claims.write_claims("laptop", tmp_path)
     (tmp_path / "laptop" / "g-tab1.md").touch()
-    text = readme.regenerate(MARKERS, tmp_path)
+    text = pages.regenerate(MARKERS, tmp_path)
     assert "[g-tab1](figures/laptop/g-tab1.md)" in text
     # equal evaluations: at w = 0 DDIM makes 4 steps, at w = 1 two steps of the pair
     assert "| 4 | **0.4 ± 0.0099** / 7 | **0.4 ± 0.0099** / 4 ± 0 |" in text
@@ -425,23 +425,23 @@ def test_readme_shows_measured_numbers_and_verdicts(tmp_path: Path) -> None:
 
 def test_readme_without_a_marker_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="begin:claims"):
-        readme.regenerate(MARKERS.replace("<!-- begin:claims -->", ""), tmp_path)
+        pages.regenerate(MARKERS.replace("<!-- begin:claims -->", ""), tmp_path)
 
 
 def test_check_fails_on_an_outdated_readme_and_passes_once_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    monkeypatch.setattr(pages, "ROOT", tmp_path)
     with pytest.raises(SystemExit, match="missing"):
-        readme.main(["--check"])
+        pages.main(["--check"])
     (tmp_path / "README.md").write_text(MARKERS)
     with pytest.raises(SystemExit) as stop:
-        readme.main(["--check"])
+        pages.main(["--check"])
     assert stop.value.code not in (0, None)
     assert (tmp_path / "README.md").read_text() == MARKERS
-    readme.main([])
-    readme.main(["--check"])
+    pages.main([])
+    pages.main(["--check"])
 
 
 def test_readme_is_up_to_date() -> None:
-    readme.main(["--check"])
+    pages.main(["--check"])

@@ -8,18 +8,18 @@ from closed_forms import Gaussian
 from diffusers import StableDiffusionPipeline
 from tiny_pipelines import scheduler, tiny_pipeline
 
-from distill_lib import pipelines, store
-from distill_lib.guidance import guided_pair
-from distill_lib.losses.halving import halving_target
-from distill_lib.methods.guidance_distillation import distill_guidance
-from distill_lib.methods.step_halving import halve_down
-from distill_lib.methods.teacher import train_teacher
-from distill_lib.models import denoise_pair, denoise_student
-from distill_lib.pipelines import Latents, TextToImage, open_pipeline
-from distill_lib.samplers import ddim_step, sample, trajectory
-from distill_lib.schedules import Schedule, step_grid
-from distill_lib.store import Run
-from distill_lib.training import TrainSettings, finish
+from distill_lib.diffusion.guidance import guided_pair
+from distill_lib.diffusion.samplers import ddim_step, sample, trajectory
+from distill_lib.diffusion.schedules import Schedule, step_grid
+from distill_lib.engine import store
+from distill_lib.engine.loop import TrainSettings, finish
+from distill_lib.engine.store import Run
+from distill_lib.guided.halving import halve_down, halving_target
+from distill_lib.guided.stage_one import distill_guidance
+from distill_lib.networks import pipeline
+from distill_lib.networks.adapter import denoise_pair, denoise_student
+from distill_lib.networks.pipeline import Latents, TextToImage, open_pipeline
+from distill_lib.teachers.denoising import train_teacher
 from distill_lib.worlds.captions import LENGTH, drawn_attributes, say
 
 PROMPTS = ["a red cube left of a green sphere", "a small striped cyan cone left of a gray cylinder"]
@@ -182,7 +182,7 @@ def test_a_fingerprint_holds_all_that_makes_pictures(saved, tmp_path):
 def test_pictures_are_decoded_in_parts(saved, monkeypatch):
     told, z = open_pipeline(saved[0], bf16=False), noise(5)
     whole = told.network.decode(z)
-    monkeypatch.setattr(pipelines, "_PIXELS", 2 * 8 * 8)
+    monkeypatch.setattr(pipeline, "_PIXELS", 2 * 8 * 8)
     asked = []
     monkeypatch.setattr(
         told.pipe.vae, "decode", lambda part, decode=told.pipe.vae.decode: asked.append(len(part)) or decode(part)

@@ -7,11 +7,15 @@ import torch
 from closed_forms import tiny_unet
 from torch import nn
 
-from distill_lib import artefacts, evaluation, precision, store
-from distill_lib.models import Network
-from distill_lib.noise import normal
-from distill_lib.sdxs import TinyDecode
-from distill_lib.training import Bare, Loop, TrainSettings
+from distill_lib.diffusion.noise import normal
+from distill_lib.engine import precision, store
+from distill_lib.engine.loop import Loop, TrainSettings
+from distill_lib.engine.origin import origin
+from distill_lib.engine.trainable import Bare
+from distill_lib.measure import draw
+from distill_lib.measure.draw import samples_of
+from distill_lib.networks.adapter import Network
+from distill_lib.networks.autoencoders import TinyDecode
 
 STEPS = 6
 TIMED = precision.timed
@@ -82,7 +86,7 @@ def test_where_nothing_can_be_written_it_is_measured_all_the_same(machine, tmp_p
 
 @pytest.mark.parametrize("supported", [True, False])
 def test_a_gpu_is_asked_and_not_measured(supported, machine, monkeypatch):
-    monkeypatch.setattr(precision, "home", lambda: torch.device("cuda"))
+    monkeypatch.setattr(precision, "default_device", lambda: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
     assert precision.current() == ("bf16" if supported else "fp32") and not machine
 
@@ -144,12 +148,12 @@ def test_networks_and_decoders_follow_it_at_every_call_unless_they_are_told(monk
 
 def test_cached_samples_and_records_say_what_they_were_computed_in(monkeypatch):
     specs = []
-    monkeypatch.setattr(evaluation, "cached", lambda kind, spec, make, module: specs.append(spec) or {"image": None})
+    monkeypatch.setattr(draw, "cached", lambda kind, spec, make, module: specs.append(spec) or {"image": None})
     net = Network(tiny_unet())
     for bf16 in ways(monkeypatch):
-        evaluation.samples_of(net, 4, 1.0, 8)
+        samples_of(net, 4, 1.0, 8)
         assert specs[-1]["bf16"] is bf16
-        assert artefacts.origin()["precision"] == ("bf16" if bf16 else "fp32")
+        assert origin()["precision"] == ("bf16" if bf16 else "fp32")
 
 
 # ------------------------------------------------------------------------------------------------ a training

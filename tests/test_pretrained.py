@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from distill_lib import pretrained
-from distill_lib.pretrained import PRETRAINED, RECIPES, made
-from distill_lib.reach import ROOT
-from distill_lib.worlds.datasets import REAL
+from distill_lib.paths import ROOT
+from distill_lib.shipped import pretrained
+from distill_lib.shipped.pretrained import PRETRAINED, RECIPES, made
+from distill_lib.worlds.pictures import REAL
 
 KINDS = {"extractor": "extractors", "geometry": "geometries", "teacher": "teachers", "student": "students"}
 KINDS |= {"attributes": "attributes", "clip": "clips", "pipeline": "pipelines", "textstudent": "textstudents"}

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill_lib.reach import ROOT
-from distill_lib.store import load_tensors
+from distill_lib.engine.files import load_tensors
+from distill_lib.paths import ROOT
 
 SCRIPT = """
 import sys
@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 
-from distill_lib import store
-from distill_lib.methods.step_halving import halve_steps
-from distill_lib.toy import MixtureData, ToyNetwork, ring
-from distill_lib.training import TrainSettings, finish
+from distill_lib.engine import store
+from distill_lib.guided.halving import halve_steps
+from distill_lib.diffusion.mixture import MixtureData, ToyNetwork, ring
+from distill_lib.engine.loop import TrainSettings, finish
 
 torch.set_num_threads(1)
 store.RUNS = Path(sys.argv[1])
@@ -40,9 +40,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from distill_lib import store
-from distill_lib.noise import normal
-from distill_lib.training import Bare, Loop, TrainSettings
+from distill_lib.engine import store
+from distill_lib.diffusion.noise import normal
+from distill_lib.engine.trainable import Bare; from distill_lib.engine.loop import Loop, TrainSettings
 
 torch.set_num_threads(1)
 store.RUNS = Path(sys.argv[1])

@@ -5,9 +5,9 @@ import re
 import pytest
 
 from distill_lib import profiles
-from distill_lib.evaluation import check_steps, check_strengths
-from distill_lib.training import TrainSettings
-from distill_lib.worlds.datasets import WORLDS
+from distill_lib.engine.loop import TrainSettings
+from distill_lib.measure.draw import check_steps, check_strengths
+from distill_lib.worlds.pictures import WORLDS
 
 
 @pytest.mark.parametrize("name", profiles.names())

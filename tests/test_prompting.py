@@ -7,15 +7,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
-from distill_lib.attributes import AttributeReader
-from distill_lib.evaluation import sample_pictures
-from distill_lib.extractor import Extractor
-from distill_lib.metrics import Reader, paired
-from distill_lib.pipelines import open_pipeline
-from distill_lib.prompting import Judges, Prompted, alignment, clip_of, real_pictures
-from distill_lib.small_diffusion import build_clip
+from distill_lib.measure.draw import sample_pictures
+from distill_lib.measure.metrics import Reader, paired
+from distill_lib.measure.prompts import Judges, Prompted, alignment, clip_of, real_pictures
+from distill_lib.measure.readers.attributes import AttributeReader
+from distill_lib.measure.readers.extractor import Extractor
+from distill_lib.networks.pipeline import open_pipeline
+from distill_lib.teachers.small_diffusion import build_clip
 from distill_lib.worlds.captions import LENGTH, drawn_attributes, names_held_out, say, tokenizer
-from distill_lib.worlds.datasets import WORLDS, render_pictures
+from distill_lib.worlds.pictures import WORLDS, render_pictures
 
 SIZES = {"width": 16, "layers": 1, "tower": 8, "seed": 0}
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from distill_lib.models import config_of
-from distill_lib.pruning import SDXS_512, SDXS_1024, Cut, counterparts, prune, pruned_config, tapped
-from distill_lib.true_scale import SD_21, SDXL
+from distill_lib.networks.pruning import SDXS_512, SDXS_1024, Cut, counterparts, prune, pruned_config, tapped
+from distill_lib.networks.unet import config_of
+from distill_lib.run.true_scale import SD_21, SDXL
 
 
 def size(config):

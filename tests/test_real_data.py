@@ -10,15 +10,16 @@ import pytest
 import torch
 from real_folders import cifar_folder, fashion_folder, picture_folder
 
-from distill_lib import hardness, making, pretrained, students
-from distill_lib.methods.step_halving import halve_once
-from distill_lib.metrics import Reader
-from distill_lib.models import Network
+from distill_lib.engine.loop import TrainSettings
+from distill_lib.experiments import halvings, hardness
+from distill_lib.guided.halving import halve_once
+from distill_lib.measure.metrics import Reader
+from distill_lib.networks.adapter import Network
+from distill_lib.paths import ROOT
 from distill_lib.profiles import load
-from distill_lib.reach import ROOT
-from distill_lib.training import TrainSettings
-from distill_lib.worlds.datasets import DatasetSpec, data_name, fingerprint
-from distill_lib.worlds.datasets import load as load_pictures
+from distill_lib.shipped import make, pretrained
+from distill_lib.worlds.pictures import DatasetSpec, data_name, fingerprint
+from distill_lib.worlds.pictures import load as load_pictures
 
 SHORT = {"steps": 2, "batch_size": 8, "lr": 1e-3, "warmup": 1, "ema": 0.9, "seed": 0, "count": 200}
 KINDS = ("extractor", "teacher", "student")
@@ -42,7 +43,7 @@ def test_a_few_steps_of_everything_on_a_folder(name, build, n_classes, tmp_path,
     monkeypatch.setenv("DISTILL_FOLDER", str(build(tmp_path / "data")))
     assert pretrained.missing_for(name) == [f"{kind}-{name}" for kind in KINDS]
     for kind in KINDS:
-        making.make(f"{kind}-{name}")
+        make.make(f"{kind}-{name}")
         assert pretrained.made(f"{kind}-{name}")["curve"][-1][0] == 2
     pretrained.check_networks(name)
     read = Reader(pretrained.extractor(name)).read(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
@@ -50,7 +51,7 @@ def test_a_few_steps_of_everything_on_a_folder(name, build, n_classes, tmp_path,
     assert pretrained.teacher(name).config.num_class_embeds == n_classes + 1  # and one that stands for no condition
     settings = load("smoke", name)
     assert settings.sizes.samples == min(32, len(load_pictures(DatasetSpec(name=name, split="test"))) // 2)
-    chain = students.deterministic(settings, load_pictures(DatasetSpec(name=name, count=64)), seed=0)
+    chain = halvings.deterministic(settings, load_pictures(DatasetSpec(name=name, count=64)), seed=0)
     assert list(chain) == [16, 8, 4, 2, 1]
     assert all(asdict(settings.halving)["steps"] == one.curve[-1][0] for one in chain.values())
 
@@ -66,7 +67,7 @@ def test_networks_and_runs_of_one_folder_are_not_those_of_another(tmp_path, smal
     a, b = (picture_folder(tmp_path / name, seed) for seed, name in enumerate("ab"))
     monkeypatch.setenv("DISTILL_FOLDER", str(a))
     for kind in KINDS:
-        making.make(f"{kind}-folder")
+        make.make(f"{kind}-folder")
     made = {kind: pretrained.made(f"{kind}-folder") for kind in KINDS}
     net = Network(pretrained.student("folder").requires_grad_(False))
     settings = TrainSettings(steps=1, batch_size=4, lr=1e-3)
@@ -81,9 +82,9 @@ def test_networks_and_runs_of_one_folder_are_not_those_of_another(tmp_path, smal
     keys.append(halve_once(net, "parent", 4, load_pictures(DatasetSpec(name="folder", count=20)), settings).key)
     assert len(set(keys)) == 2
     with pytest.raises(ValueError, match="teacher-folder was trained on other pictures"):
-        making.make("student-folder")
+        make.make("student-folder")
     for kind in KINDS:
-        making.make(f"{kind}-folder")
+        make.make(f"{kind}-folder")
         again = pretrained.made(f"{kind}-folder")
         assert again["config"]["data"] == fingerprint("folder") != made[kind]["config"]["data"]
         assert again["weights"] != made[kind]["weights"]

@@ -10,7 +10,7 @@ import torch
 from real_folders import cifar_bytes, cifar_folder, fashion_folder, idx_bytes, noise
 
 from distill_lib.worlds import files
-from distill_lib.worlds.datasets import DatasetSpec, load
+from distill_lib.worlds.pictures import DatasetSpec, load
 
 NAMES = [f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
 IMAGES, LABELS = NAMES[:2]

@@ -12,8 +12,9 @@ import nbformat
 import psutil
 import pytest
 
-from distill_lib.artefacts import Recorder, load_rows, own_folder, select
+from distill_lib.measure.rows import select
 from distill_lib.paths import ROOT, figures_folder, settle
+from distill_lib.report.record import Recorder, load_rows, own_folder
 from distill_lib.run import notebooks, publishing
 from distill_lib.run.__main__ import main
 from distill_lib.run.comparing import differences

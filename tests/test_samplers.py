@@ -8,7 +8,7 @@ import torch
 from closed_forms import Gaussian, fake_network
 from diffusers import DDIMScheduler
 
-from distill_lib.samplers import (
+from distill_lib.diffusion.samplers import (
     ancestral_step,
     ddim_step,
     nfe,
@@ -19,7 +19,7 @@ from distill_lib.samplers import (
     stochastic_path,
     trajectory,
 )
-from distill_lib.schedules import OURS, Schedule, add_noise, step_grid, x_from_v
+from distill_lib.diffusion.schedules import OURS, Schedule, add_noise, step_grid, x_from_v
 
 MEAN, STD = 0.3, 0.5
 

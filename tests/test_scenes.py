@@ -6,18 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from distill_lib.worlds import scenes as world
-from distill_lib.worlds.datasets import WORLDS
-from distill_lib.worlds.scenes import (
-    COLORS,
-    SHAPES,
-    TEXTURES,
-    Scenes,
-    SceneSpec,
-    class_names,
-    draw_scenes,
-    render,
-)
+from distill_lib.worlds.pictures import WORLDS
+from distill_lib.worlds.rays import _CAMERA, _HALF_VIEW, _HORIZON, _LOOK_AT
+from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES, Scenes, SceneSpec, class_names, draw_scenes, render
 
 BARE = SceneSpec(texture=0, tiles=0, clutter=0, supersample=1, resolution=128)
 
@@ -35,11 +26,11 @@ def one_solid(shape="sphere", x=0.0, z=0.3, size=0.5, **changes):
 
 def rays(n):
     """Unit directions (n, n, 3) of the pixel centres from the camera's constants, in numbers of our own."""
-    eye, at = torch.tensor(world._CAMERA), torch.tensor(world._LOOK_AT)
+    eye, at = torch.tensor(_CAMERA), torch.tensor(_LOOK_AT)
     forward = (at - eye) / (at - eye).norm()
     right = torch.tensor([forward[2], 0.0, -forward[0]]) / math.hypot(forward[0], forward[2])
     up = torch.tensor([-forward[1] * right[2], forward[2] * right[0] - forward[0] * right[2], -forward[1] * right[0]])
-    steps = ((torch.arange(n) + 0.5) / n * 2 - 1) * world._HALF_VIEW
+    steps = ((torch.arange(n) + 0.5) / n * 2 - 1) * _HALF_VIEW
     direction = forward + steps[None, :, None] * right - steps[:, None, None] * up
     return eye, direction / direction.norm(dim=2, keepdim=True), forward
 
@@ -90,7 +81,7 @@ def test_depth_of_the_floor_is_where_the_ray_meets_it():
     scenes = replace(scenes, present=torch.zeros_like(scenes.present))
     depth = render(scenes, BARE).depth[0, 0]
     below = direction[..., 1] < 0
-    expected = torch.where(below, -eye[1] / direction[..., 1], torch.inf).clamp(max=world._HORIZON)
+    expected = torch.where(below, -eye[1] / direction[..., 1], torch.inf).clamp(max=_HORIZON)
     assert torch.allclose(depth, expected, rtol=1e-5)
 
 
@@ -104,7 +95,7 @@ def test_the_silhouette_of_a_sphere_has_its_analytic_area(x, z, size):
     sin_cone = size / distance  # opening of the cone of rays that touch it
     # a plane at distance 1 cuts that cone in an ellipse of area
     area = math.pi * sin_cone**2 * (1 - sin_cone**2).sqrt() / (cos**2 - sin_cone**2) ** 1.5
-    expected = area / (2 * world._HALF_VIEW / n) ** 2
+    expected = area / (2 * _HALF_VIEW / n) ** 2
     found = render(one_solid(x=x, z=z, size=size), BARE).masks[0, 0].sum()
     # pixel centres in an oval: each of the ~pi d border pixels counts as 0 or 1 instead of its share, an error of
     # variance 1/12 a pixel at most; four standard deviations
@@ -313,7 +304,7 @@ def test_pictures_depth_and_masks_keep_their_ranges():
     assert found.image.shape == (50, 3, 16, 16) and found.depth.shape == (50, 1, 16, 16)
     assert found.masks.shape == (50, 3, 16, 16)
     assert found.image.min() >= -1 and found.image.max() <= 1
-    assert found.depth.min() > 1 and found.depth.max() <= world._HORIZON
+    assert found.depth.min() > 1 and found.depth.max() <= _HORIZON
     assert found.masks.min() >= 0 and found.masks.sum(1).max() <= 1 + 1e-6
 
 

@@ -7,7 +7,17 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from distill_lib.schedules import OURS, Schedule, add_noise, eps_from_v, log_snr, step_grid, v_from, v_from_x, x_from_v
+from distill_lib.diffusion.schedules import (
+    OURS,
+    Schedule,
+    add_noise,
+    eps_from_v,
+    log_snr,
+    step_grid,
+    v_from,
+    v_from_x,
+    x_from_v,
+)
 
 POWERS = [2**k for k in range(11)]
 

@@ -7,12 +7,12 @@ import torch
 from closed_forms import Gaussian
 from torch import nn
 
-from distill_lib.losses.denoising import mean_square
-from distill_lib.methods.score_distillation import Segment, Team, distill_scores
-from distill_lib.noise import normal
-from distill_lib.schedules import OURS
-from distill_lib.store import Run
-from distill_lib.training import TrainSettings, finish
+from distill_lib.diffusion.errors import mean_square
+from distill_lib.diffusion.noise import normal
+from distill_lib.diffusion.schedules import OURS
+from distill_lib.engine.loop import TrainSettings, finish
+from distill_lib.engine.store import Run
+from distill_lib.sdxs.score_distillation import Segment, Team, distill_scores
 
 
 class Generator(nn.Module):
@@ -38,7 +38,7 @@ class Follower(nn.Module):
 
 
 class Called:
-    """What `models.Network` is, as far as the loop goes."""
+    """What `adapter.Network` is, as far as the loop goes."""
 
     def __init__(self, module):
         self.module = self.forward = module

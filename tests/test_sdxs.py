@@ -4,17 +4,22 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from distill_lib import sdxs
-from distill_lib.export import export_one_step
-from distill_lib.losses.one_step import one_step
-from distill_lib.matchers import ConvMatcher
-from distill_lib.methods.pair_regression import teacher_pairs
-from distill_lib.methods.score_distillation import Segment
-from distill_lib.metrics import to_bytes
-from distill_lib.pipelines import open_pipeline
-from distill_lib.pruning import Cut
-from distill_lib.training import TrainSettings
-from distill_lib.worlds import datasets, scenes
+from distill_lib.diffusion.pixels import to_bytes
+from distill_lib.engine.loop import TrainSettings
+from distill_lib.networks.autoencoders import TinyDecode, build_tiny
+from distill_lib.networks.pipeline import open_pipeline
+from distill_lib.networks.pruning import Cut
+from distill_lib.sdxs import tiny_unet
+from distill_lib.sdxs.feature_matching import ONE_STEP_LOSSES, one_step_loss, views
+from distill_lib.sdxs.matchers import ConvMatcher
+from distill_lib.sdxs.one_step import one_step, regressed
+from distill_lib.sdxs.score_distillation import Segment, scored
+from distill_lib.sdxs.texture import textured
+from distill_lib.sdxs.tiny_decoder import DECODER_LOSSES, tiny_decoder
+from distill_lib.sdxs.tiny_unet import small_unet
+from distill_lib.shipped.export import export_one_step
+from distill_lib.teachers.latents import Remembered, decoded, teacher_pairs
+from distill_lib.worlds import pictures, scenes
 from distill_lib.worlds.captions import drawn_attributes, say
 
 SHORT = TrainSettings(steps=2, batch_size=4, lr=1e-3, warmup=1, bf16=False)
@@ -52,37 +57,37 @@ def test_a_solver_with_few_steps_is_nearer_to_many_steps(small_pipeline, runs):
 
 
 def test_decoded_pictures_are_those_of_the_teachers_decoder(pairs):
-    assert torch.equal(sdxs.decoded(pairs), to_bytes(pairs.told.network.decode(pairs.x)))
+    assert torch.equal(decoded(pairs), to_bytes(pairs.told.network.decode(pairs.x)))
 
 
 def test_what_was_decoded_once_is_not_decoded_again(pairs):
-    asked, kept = [], sdxs.Remembered(pairs)
+    asked, kept = [], Remembered(pairs)
     whole = kept.decode = lambda z, decode=kept.decode: asked.append(len(z)) or decode(z)
     index = torch.tensor([3, 0, 3])
     x = pairs.batch(index)[1]
-    assert torch.equal(to_bytes(kept(x)), sdxs.decoded(pairs)[index]) and not asked
+    assert torch.equal(to_bytes(kept(x)), decoded(pairs)[index]) and not asked
     assert torch.equal(kept(x + 1), whole(x + 1)) and asked == [3, 3]
 
 
-@pytest.mark.parametrize("loss", sdxs.DECODER_LOSSES)
+@pytest.mark.parametrize("loss", DECODER_LOSSES)
 def test_a_tiny_decoder_learns_by_every_loss(loss, pairs, matcher):
     settings = TrainSettings(steps=40, batch_size=8, lr=5e-3, warmup=2, ema=0.5, bf16=False)
     how = {"loss": loss, "fooling": 0.0, "width": 8, "blocks": 1, "matcher": matcher}
-    _, curve, _ = sdxs.tiny_decoder(pairs, {}, settings, **how)
+    _, curve, _ = tiny_decoder(pairs, {}, settings, **how)
     assert curve[-1][1] < 0.8 * curve[0][1]
 
 
 def test_a_decoder_is_told_apart_by_its_weights(pairs):
-    one, other = (sdxs.TinyDecode(sdxs.build_tiny(3, 8, 1), bf16=False) for _ in range(2))
+    one, other = (TinyDecode(build_tiny(3, 8, 1), bf16=False) for _ in range(2))
     assert one.name != other.name
     z = latents(pairs)
     assert torch.equal(one(z), one.tiny.decode(z).sample)
 
 
-@pytest.mark.parametrize("loss", sdxs.ONE_STEP_LOSSES)
+@pytest.mark.parametrize("loss", ONE_STEP_LOSSES)
 def test_a_one_step_loss_is_least_at_the_teachers_answer_and_moves_the_students_alone(loss, pairs, matcher):
-    see = sdxs.views("cnn", matcher, pairs.told.network, pairs.told.network.decode)
-    cost = sdxs.one_step_loss(loss, see)
+    see = views("cnn", matcher, pairs.told.network, pairs.told.network.decode)
+    cost = one_step_loss(loss, see)
     x = latents(pairs).requires_grad_()
     x_hat = latents(pairs, 1).requires_grad_()
     found = cost(x_hat, x)
@@ -95,7 +100,7 @@ def test_a_one_step_loss_is_least_at_the_teachers_answer_and_moves_the_students_
 
 def test_the_encoder_of_the_unet_sees_every_down_stage(pairs):
     net = pairs.told.network
-    layers = sdxs.views("unet", None, net, net.decode)(latents(pairs))
+    layers = views("unet", None, net, net.decode)(latents(pairs))
     assert len(layers) == len(net.module.down_blocks)
     assert [layer.shape[1] for layer in layers] == list(net.module.config.block_out_channels)
 
@@ -103,11 +108,11 @@ def test_the_encoder_of_the_unet_sees_every_down_stage(pairs):
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: sdxs.one_step_loss("huber"), "loss='huber' is unknown; choose one of square, l1"),
-        (lambda: sdxs.one_step_loss("matching"), "compares features"),
-        (lambda: sdxs.views("cnn", None, None, None), "needs its matcher"),
-        (lambda: sdxs.tiny_decoder(None, {}, SHORT, loss="ssim"), "loss='ssim' is unknown; choose one of coarse"),
-        (lambda: sdxs.tiny_decoder(None, {}, SHORT, loss="features"), "needs a matcher"),
+        (lambda: one_step_loss("huber"), "loss='huber' is unknown; choose one of square, l1"),
+        (lambda: one_step_loss("matching"), "compares features"),
+        (lambda: views("cnn", None, None, None), "needs its matcher"),
+        (lambda: tiny_decoder(None, {}, SHORT, loss="ssim"), "loss='ssim' is unknown; choose one of coarse"),
+        (lambda: tiny_decoder(None, {}, SHORT, loss="features"), "needs a matcher"),
     ],
 )
 def test_what_is_missing_or_unknown_is_named(call, said):
@@ -123,22 +128,22 @@ def test_from_prompts_to_a_plain_pipeline_without_a_picture_of_the_world(
     def poisoned(*_args, **_kwargs):
         raise AssertionError("a picture of the world was asked for")
 
-    for module in (datasets, scenes):
+    for module in (pictures, scenes):
         for name in ("render", "render_pictures", "rendered_once"):
             monkeypatch.setattr(module, name, poisoned, raising=False)
-    monkeypatch.setattr(sdxs, "CUT", Cut(middle="removed"))  # of two stages none can be spared
+    monkeypatch.setattr(tiny_unet, "CUT", Cut(middle="removed"))  # of two stages none can be spared
     told = open_pipeline(small_pipeline[0], bf16=False)
     prompts = say(drawn_attributes(8, 1))
     pairs = teacher_pairs(told, prompts, 2, 1.0, 6, "teacher")
-    tiny, _, _ = sdxs.tiny_decoder(pairs, {}, SHORT, loss="coarse", width=8, blocks=1)
-    decode = sdxs.TinyDecode(tiny, bf16=False)
-    unet = sdxs.small_unet(pairs, {}, SHORT).net.module.requires_grad_(True)
+    tiny, _, _ = tiny_decoder(pairs, {}, SHORT, loss="coarse", width=8, blocks=1)
+    decode = TinyDecode(tiny, bf16=False)
+    unet = small_unet(pairs, {}, SHORT).net.module.requires_grad_(True)
     student = told.network.like(unet, decode=decode)
-    see, wanted = (sdxs.views("cnn", matcher, told.network, by) for by in (decode, told.network.decode))
-    cost = sdxs.one_step_loss("matching", see, wanted)
-    sdxs.regressed(student, pairs, cost, {"loss": "matching"}, SHORT)
-    sdxs.scored(student, pairs, cost, {}, SHORT, segment=Segment(), w=1.0, online_updates=1)
-    sdxs.textured(student, pairs, matcher.layers, {}, SHORT)
+    see, wanted = (views("cnn", matcher, told.network, by) for by in (decode, told.network.decode))
+    cost = one_step_loss("matching", see, wanted)
+    regressed(student, pairs, cost, {"loss": "matching"}, SHORT)
+    scored(student, pairs, cost, {}, SHORT, segment=Segment(), w=1.0, online_updates=1)
+    textured(student, pairs, matcher.layers, {}, SHORT)
     folder = export_one_step(tmp_path / "one", told.pipe, student.module, tiny, "A test.", prompts[0])
     plain = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     plain.set_progress_bar_config(disable=True)

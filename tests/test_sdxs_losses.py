@@ -4,10 +4,10 @@ import pytest
 import torch
 from closed_forms import Gaussian
 
-from distill_lib.losses.feature_matching import feature_matching_loss, ssim
-from distill_lib.losses.knowledge import feature_loss, knowledge_loss, output_loss
-from distill_lib.losses.score import drawn_times, score_direction, score_loss
-from distill_lib.schedules import OURS, add_noise
+from distill_lib.diffusion.schedules import OURS, add_noise
+from distill_lib.sdxs.feature_matching import feature_matching_loss, ssim
+from distill_lib.sdxs.score_distillation import drawn_times, score_direction, score_loss
+from distill_lib.sdxs.tiny_unet import feature_loss, knowledge_loss, output_loss
 
 
 def maps(*shape, seed=0):

@@ -5,8 +5,8 @@ from itertools import chain
 
 import pytest
 
-from distill_lib.pretrained import RECIPES
-from distill_lib.reach import ROOT
+from distill_lib.paths import ROOT
+from distill_lib.shipped.pretrained import RECIPES
 from distill_lib.worlds.seeds import HELD_OUT_SEEDS, TAUGHT_SEEDS, held_out_seed, taught_seed
 
 RUNS = range(10)

@@ -7,13 +7,30 @@ import math
 import pytest
 import torch
 
-from distill_lib import figures_small, pretrained, sdxs, shrinking
-from distill_lib.artefacts import select
-from distill_lib.methods.pair_regression import teacher_pairs
-from distill_lib.metrics import to_bytes
-from distill_lib.pipelines import open_pipeline
-from distill_lib.pruning import SDXS_512, Cut, prune
-from distill_lib.true_scale import SD_21
+from distill_lib.diffusion.pixels import to_bytes
+from distill_lib.experiments.compression import held_back
+from distill_lib.measure import compression
+from distill_lib.measure.compression import DECODERS, UNETS, Probe, decoder_rows, on_paper
+from distill_lib.measure.metrics import psnr
+from distill_lib.measure.rows import select
+from distill_lib.networks.pipeline import open_pipeline
+from distill_lib.networks.pruning import SDXS_512, Cut, prune
+from distill_lib.report.compression import (
+    difference,
+    over_levels,
+    over_noise,
+    removal_table,
+    small_units,
+    sweep,
+    tap_table,
+    trade,
+    zoomed,
+)
+from distill_lib.run.true_scale import SD_21
+from distill_lib.sdxs.tiny_decoder import DECODER_LOSSES, tiny_decoder
+from distill_lib.sdxs.tiny_unet import small_unet
+from distill_lib.shipped import pretrained
+from distill_lib.teachers.latents import decoded, teacher_pairs
 from distill_lib.worlds.captions import drawn_attributes, say
 
 
@@ -35,7 +52,7 @@ def held(told):
 
 @pytest.fixture
 def asked(monkeypatch):
-    monkeypatch.setattr(shrinking, "picture_rows", lambda _asked, image, truth, about: [])
+    monkeypatch.setattr(compression, "picture_rows", lambda _asked, image, truth, about: [])
     return Asked()
 
 
@@ -45,24 +62,24 @@ def pictures(seed=0, n=4, side=16):
 
 def test_a_difference_of_one_grey_level_has_its_known_ratio():
     image = pictures()
-    assert shrinking.psnr(image + 1, image) == pytest.approx(20 * math.log10(255), abs=1e-4)
-    assert shrinking.psnr(image, image) == math.inf
+    assert psnr(image + 1, image) == pytest.approx(20 * math.log10(255), abs=1e-4)
+    assert psnr(image, image) == math.inf
 
 
 def test_pooled_pictures_keep_their_means_and_lose_all_else():
     image = pictures()
-    pooled = shrinking.pooled(image, 4)
+    pooled = compression.pooled(image, 4)
     assert pooled.shape == image.shape and pooled.dtype == torch.uint8
     squares = pooled.unfold(2, 4, 4).unfold(3, 4, 4)
     assert (squares == squares[..., :1, :1]).all()
     means = image.float().unfold(2, 4, 4).unfold(3, 4, 4).mean((-1, -2))
     assert (squares[..., 0, 0].float() - means).abs().max() <= 0.5
-    assert torch.equal(shrinking.pooled(pooled, 4), pooled)
-    assert torch.equal(shrinking.pooled(image, 1), image)
+    assert torch.equal(compression.pooled(pooled, 4), pooled)
+    assert torch.equal(compression.pooled(image, 1), image)
 
 
 def test_a_prediction_of_another_size_has_the_error_of_its_factor(told, held):
-    probe = shrinking.Probe(held, [1, 512, 1024], 3)
+    probe = Probe(held, [1, 512, 1024], 3)
     for factor in (0.0, 0.9, 1.0):
         student = told.network.like(copy.deepcopy(told.network.module))
         for last in student.module.conv_out.parameters():
@@ -73,9 +90,9 @@ def test_a_prediction_of_another_size_has_the_error_of_its_factor(told, held):
 
 
 def test_a_prompt_that_says_nothing_changes_nothing(told, held):
-    assert all(row["value"] > 0 for row in shrinking.Probe(held, [1, 512], 3).prompt_rows("teacher"))
+    assert all(row["value"] > 0 for row in Probe(held, [1, 512], 3).prompt_rows("teacher"))
     silent = dataclasses.replace(held, prompts=[""] * len(held))
-    rows = shrinking.Probe(silent, [1, 512], 3).prompt_rows("teacher")
+    rows = Probe(silent, [1, 512], 3).prompt_rows("teacher")
     assert [row["value"] for row in rows] == pytest.approx([0, 0], abs=1e-9)
 
 
@@ -83,22 +100,22 @@ def test_latents_held_back_are_made_as_the_shipped_ones_but_of_other_noise(told,
     recipe = {"teacher_steps": 2, "w": 1.0, "seed": 300, "solver": "unipc"}
     monkeypatch.setattr(pretrained, "made", lambda name: {"pairs-scenes": {"config": recipe}}[name])
     prompts = say(drawn_attributes(3, 0))
-    found = shrinking.held_back("scenes", told, prompts, 1)
+    found = held_back("scenes", told, prompts, 1)
     assert torch.equal(found.x, teacher_pairs(told, prompts, 2, 1.0, found.seed, "again", "unipc").x)
-    assert found.seed not in (300, shrinking.held_back("scenes", told, prompts, 0).seed)
+    assert found.seed not in (300, held_back("scenes", told, prompts, 0).seed)
 
 
 def test_the_large_decoder_is_itself_and_a_darker_one_is_as_far_as_it_is_darker(told, held, asked):
     decode, vae = told.network.decode, told.pipe.vae
-    truth = sdxs.decoded(held)
-    rows, image = shrinking.decoder_rows(asked, held, decode, vae.decoder, truth, "large", 1)
+    truth = decoded(held)
+    rows, image = decoder_rows(asked, held, decode, vae.decoder, truth, "large", 1)
     assert torch.equal(image, truth)
     assert {row["metric"] for row in rows} == {"sharpness_kept", "params", "seconds"}
     assert select(rows, metric="sharpness_kept")[0]["value"] == 1
     assert select(rows, metric="params")[0]["value"] == sum(p.numel() for p in vae.decoder.parameters())
     loud, dull = (lambda z, by=by: by * decode(z) for by in (0.2, 0.1))  # an untrained decoder leaves [-1, 1]
     truth = to_bytes(loud(held.x))
-    rows, image = shrinking.decoder_rows(asked, held, dull, vae.decoder, truth, "dull", 1)
+    rows, image = decoder_rows(asked, held, dull, vae.decoder, truth, "dull", 1)
     value = {row["metric"]: row["value"] for row in rows}
     assert torch.equal(image, to_bytes(dull(held.x)))
     assert value["sharpness_kept"] == pytest.approx(0.25, rel=0.05)
@@ -107,12 +124,12 @@ def test_the_large_decoder_is_itself_and_a_darker_one_is_as_far_as_it_is_darker(
 
 
 def test_variants_are_arguments_of_the_trainings(held, monkeypatch):
-    for function, variants in ((sdxs.tiny_decoder, shrinking.DECODERS), (sdxs.small_unet, shrinking.UNETS)):
+    for function, variants in ((tiny_decoder, DECODERS), (small_unet, UNETS)):
         known = function.__kwdefaults__
         assert all(set(choice) <= set(known) for choice in variants.values())
         settings = [tuple(sorted((known | choice).items(), key=str)) for choice in variants.values()]
         assert len(set(settings)) == len(settings)
-    assert {choice.get("loss") for choice in shrinking.DECODERS.values()} == set(sdxs.DECODER_LOSSES)
+    assert {choice.get("loss") for choice in DECODERS.values()} == set(DECODER_LOSSES)
 
 
 # --- drawing
@@ -120,10 +137,10 @@ def test_variants_are_arguments_of_the_trainings(held, monkeypatch):
 
 def test_the_middle_is_enlarged_and_equal_pictures_differ_by_grey():
     image = pictures()
-    assert torch.equal(figures_small.zoomed(image)[..., ::2, ::2], image[..., 4:12, 4:12])
-    assert torch.equal(figures_small.zoomed(image, 1), image)
-    assert (figures_small.difference(image, image) == 128).all()
-    assert (figures_small.difference(image + 3, image, 4) == 140).all()
+    assert torch.equal(zoomed(image)[..., ::2, ::2], image[..., 4:12, 4:12])
+    assert torch.equal(zoomed(image, 1), image)
+    assert (difference(image, image) == 128).all()
+    assert (difference(image + 3, image, 4) == 140).all()
 
 
 def row(metric, value, **more):
@@ -131,21 +148,21 @@ def row(metric, value, **more):
 
 
 def test_tables_show_millions_milliseconds_and_the_median_over_noise():
-    found = figures_small.small_units([row("params", 2_500_000), row("seconds", 0.004), row("fid", 3.0)])
+    found = small_units([row("params", 2_500_000), row("seconds", 0.004), row("fid", 3.0)])
     assert [(one["metric"], one["value"]) for one in found] == [
         ("millions", pytest.approx(2.5)),
         ("milliseconds", pytest.approx(4)),
         ("fid", 3.0),
     ]
     levels = [row("e", value, t=t, seed=seed) for seed in (0, 1) for t, value in enumerate([1.0, 9.0, 2.0 + seed])]
-    found = figures_small.over_levels([row("fid", 3.0), *levels])
+    found = over_levels([row("fid", 3.0), *levels])
     assert found == [row("fid", 3.0), row("e", 2.0), row("e", 3.0, seed=1)]
 
 
 def test_a_sweep_places_its_values_evenly_and_levels_across():
     rows = [row("fid", 10 + x, weight=x, seed=seed) for x in (0.0, 0.1, 10.0) for seed in (0, 1)]
     rows.append({"method": "large", "metric": "fid", "value": 1.0, "seed": 0})
-    (ax,) = figures_small.sweep(rows, "weight", ["fid"], 0.1, "title").axes
+    (ax,) = sweep(rows, "weight", ["fid"], 0.1, "title").axes
     line, base, level = ax.lines
     assert line.get_xydata().tolist() == [[0, 10], [1, 10.1], [2, 20]]
     assert base.get_xydata().tolist() == [[1, 10.1]]
@@ -156,7 +173,7 @@ def test_a_sweep_places_its_values_evenly_and_levels_across():
 def test_a_trade_has_a_point_for_each_method_that_has_both_metrics():
     rows = [row(metric, value, seed=seed) for metric in ("psnr", "fid") for seed, value in enumerate((1.0, 3.0))]
     rows.append(row("fid", 5.0, method="large"))
-    (ax,) = figures_small.trade(rows, [("psnr", "fid")], "title", ("fid",)).axes
+    (ax,) = trade(rows, [("psnr", "fid")], "title", ("fid",)).axes
     assert [container.lines[0].get_xydata().tolist() for container in ax.containers] == [[[2.0, 2.0]]]
     assert (ax.get_xscale(), ax.get_yscale()) == ("linear", "log")
 
@@ -164,13 +181,13 @@ def test_a_trade_has_a_point_for_each_method_that_has_both_metrics():
 def test_lines_over_noise_leave_out_what_is_zero():
     rows = [row("e", value, t=t) for t, value in ((0.5, 2.0), (1.0, 4.0))] + [row("e", 0.0, t=0.5, method="teacher")]
     rows.append(row("size", 7.0, t=0.5, method="teacher"))
-    (ax,) = figures_small.over_noise(rows, "e", "size", "title").axes
+    (ax,) = over_noise(rows, "e", "size", "title").axes
     assert [line.get_xydata().tolist() for line in ax.lines] == [[[0.5, 2.0], [1.0, 4.0]], [[0.5, 7.0]]]
 
 
 def test_the_table_of_a_cut_names_what_goes_and_adds_up():
-    both = shrinking.on_paper(SD_21, SDXS_512)
-    header, lines = figures_small.removal_table(*both)
+    both = on_paper(SD_21, SDXS_512)
+    header, lines = removal_table(*both)
     stages = {name: (before, after) for name, before, after in lines}
     assert header == ["stage", "before", "after"]
     assert [name for name, (_, after) in stages.items() if after == "removed"] == ["down 4", "middle", "up 1"]
@@ -184,7 +201,7 @@ def test_the_table_of_a_cut_names_what_goes_and_adds_up():
 
 def test_the_table_of_taps_pairs_a_stage_with_the_one_that_it_came_from(told):
     whole = told.network.module
-    _, lines = figures_small.tap_table(whole, prune(whole, Cut(middle="removed")))
+    _, lines = tap_table(whole, prune(whole, Cut(middle="removed")))
     assert all(mine == theirs for mine, theirs in lines) and len(lines) == 4
-    _, lines = figures_small.tap_table(*shrinking.on_paper(SD_21, SDXS_512))
+    _, lines = tap_table(*on_paper(SD_21, SDXS_512))
     assert ("up_blocks.0.attentions.1", "up_blocks.1.attentions.2") in lines

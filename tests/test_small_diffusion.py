@@ -4,12 +4,13 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from distill_lib.models import denoise_pair
-from distill_lib.pipelines import open_pipeline
-from distill_lib.samplers import sample
-from distill_lib.small_diffusion import build_text_unet, phrased
+from distill_lib.diffusion.samplers import sample
+from distill_lib.networks.adapter import denoise_pair
+from distill_lib.networks.pipeline import open_pipeline
+from distill_lib.teachers.latents import phrased
+from distill_lib.teachers.small_diffusion import build_text_unet
 from distill_lib.worlds.captions import HELD_OUT, PHRASINGS, drawn_attributes, say
-from distill_lib.worlds.datasets import WORLDS, render_pictures
+from distill_lib.worlds.pictures import WORLDS, render_pictures
 
 PROMPT = "a red cube left of a green sphere"
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from closed_forms import Gaussian
 
-from distill_lib.samplers import sample, sample_ancestral, sample_consistency, sample_stochastic
-from distill_lib.schedules import OURS
-from distill_lib.solvers import SAMPLERS, SOLVERS, sample_by, solver
+from distill_lib.diffusion.samplers import sample, sample_ancestral, sample_consistency, sample_stochastic
+from distill_lib.diffusion.schedules import OURS
+from distill_lib.diffusion.solvers import SAMPLERS, SOLVERS, sample_by, solver
 
 
 def gaussian(n=64):

@@ -1,6 +1,7 @@
 """A key holds all that tells one training from another: any field of a loss, any weight, any number of the data."""
 
 import dataclasses
+import importlib
 from functools import partial
 from types import SimpleNamespace
 
@@ -8,19 +9,29 @@ import pytest
 import torch
 from torch import nn
 
-from distill_lib import lora, sdxs
-from distill_lib.losses.feature_matching import feature_matching_loss
-from distill_lib.losses.one_step import square_loss
-from distill_lib.losses.reconstruction import coarse_loss, l1_loss, perceptual_loss
-from distill_lib.matchers import ConvMatcher
-from distill_lib.methods.pair_regression import Pairs
-from distill_lib.methods.score_distillation import Segment
-from distill_lib.noise import normal
-from distill_lib.pipelines import open_pipeline
-from distill_lib.seeing import ByMatcher, ByUnet, FeatureDistance, SeenLoss, TinyDecode
-from distill_lib.specs import spec_of
-from distill_lib.store import Run, content_key
-from distill_lib.training import TrainSettings
+from distill_lib.diffusion.noise import normal
+from distill_lib.engine.loop import TrainSettings
+from distill_lib.engine.specs import spec_of
+from distill_lib.engine.store import Run, content_key
+from distill_lib.networks.autoencoders import TinyDecode, build_tiny
+from distill_lib.networks.pipeline import open_pipeline
+from distill_lib.sdxs import lora as sdxs_lora
+from distill_lib.sdxs import score_distillation
+from distill_lib.sdxs.feature_matching import (
+    ONE_STEP_LOSSES,
+    ByMatcher,
+    ByUnet,
+    SeenLoss,
+    feature_matching_loss,
+    one_step_loss,
+)
+from distill_lib.sdxs.lora import learned_by_scores
+from distill_lib.sdxs.matchers import ConvMatcher
+from distill_lib.sdxs.one_step import regressed, square_loss
+from distill_lib.sdxs.score_distillation import Segment, scored
+from distill_lib.sdxs.tiny_decoder import FeatureDistance, tiny_decoder
+from distill_lib.teachers.autoencoder import coarse_loss, l1_loss, perceptual_loss
+from distill_lib.teachers.latents import Pairs, decoded
 from distill_lib.worlds.captions import drawn_attributes, say
 
 SHORT = TrainSettings(steps=2, batch_size=4, lr=1e-3, warmup=1, bf16=False)
@@ -41,7 +52,7 @@ def matcher(seed):
 
 def tiny(seed):
     torch.manual_seed(seed)
-    return sdxs.build_tiny(3, 8, 1)
+    return build_tiny(3, 8, 1)
 
 
 @pytest.fixture
@@ -75,16 +86,16 @@ def test_changing_any_field_of_a_configured_loss_changes_the_key(name, told):
     assert len({key(loss), *map(key, again.values())}) == len(again) + 1
 
 
-@pytest.mark.parametrize("loss", sdxs.ONE_STEP_LOSSES)
+@pytest.mark.parametrize("loss", ONE_STEP_LOSSES)
 def test_a_one_step_loss_is_known_by_its_name_window_weights_and_views(loss, told):
     see = ByMatcher(matcher(0), told.network.decode)
-    base = sdxs.one_step_loss(loss, see)
-    assert key(base) == key(sdxs.one_step_loss(loss, ByMatcher(matcher(0), told.network.decode)))
-    keys = {key(sdxs.one_step_loss(other, see)) for other in sdxs.ONE_STEP_LOSSES}
-    assert len(keys) == len(sdxs.ONE_STEP_LOSSES) and key(base) in keys
+    base = one_step_loss(loss, see)
+    assert key(base) == key(one_step_loss(loss, ByMatcher(matcher(0), told.network.decode)))
+    keys = {key(one_step_loss(other, see)) for other in ONE_STEP_LOSSES}
+    assert len(keys) == len(ONE_STEP_LOSSES) and key(base) in keys
     if loss == "matching":
         changes = [{"window": 5}, {"weights": (8, 4, 2, 1)}, {"wanted": ByUnet(told.network)}]
-        assert len({key(base), *(key(sdxs.one_step_loss(loss, see, **how)) for how in changes)}) == 4
+        assert len({key(base), *(key(one_step_loss(loss, see, **how)) for how in changes)}) == 4
 
 
 def test_partials_are_known_by_what_they_bind():
@@ -149,11 +160,13 @@ def keys(told, runs, monkeypatch):
             super().__init__(*given)
             asked.append(self.key)
 
-    for module, name in ((sdxs, "Run"), (lora.store, "Run")):
-        monkeypatch.setattr(module, name, Kept)
-    for module in (sdxs, lora):
+    names = ("one_step", "score_distillation", "texture", "tiny_decoder", "tiny_unet")
+    trainings = [importlib.import_module(f"distill_lib.sdxs.{name}") for name in names]
+    for module in (*trainings, sdxs_lora.store):
+        monkeypatch.setattr(module, "Run", Kept)
+    for module in (*trainings, sdxs_lora):
         monkeypatch.setattr(module, "finish", lambda *_: [])
-    monkeypatch.setattr(lora, "_learned", lambda *_: None)  # nothing was trained, so that nothing can be merged
+    monkeypatch.setattr(sdxs_lora, "_learned", lambda *_: None)  # nothing was trained, so that nothing can be merged
     prompts = say(drawn_attributes(8, 0))
     x = torch.randn(8, *told.network.shape, generator=torch.Generator().manual_seed(0))
     return asked, Pairs(x, prompts, told, 5)
@@ -161,7 +174,7 @@ def keys(told, runs, monkeypatch):
 
 def student_of(told, seed=0):
     torch.manual_seed(seed)
-    net = told.network.like(sdxs.copy.deepcopy(told.network.module))
+    net = told.network.like(score_distillation.copy.deepcopy(told.network.module))
     with torch.no_grad():
         next(net.module.parameters()).add_(0.01 * seed)
     return net
@@ -171,7 +184,7 @@ def changes(pairs):
     """What tells trainings apart though nobody named it: pairs, their noise and number, student, settings, loss."""
     told = pairs.told
     view = ByMatcher(matcher(0), told.network.decode)
-    base = {"student": student_of(told), "pairs": pairs, "settings": SHORT, "cost": sdxs.one_step_loss("lpips", view)}
+    base = {"student": student_of(told), "pairs": pairs, "settings": SHORT, "cost": one_step_loss("lpips", view)}
     yield base
     yield base | {"student": student_of(told, 1)}
     yield base | {"pairs": dataclasses.replace(pairs, x=pairs.x + 0.1)}
@@ -179,27 +192,27 @@ def changes(pairs):
     yield base | {"pairs": dataclasses.replace(pairs, prompts=pairs.prompts[::-1])}
     yield base | {"pairs": dataclasses.replace(pairs, first=8)}
     yield base | {"settings": SHORT.with_seed(1)}
-    yield base | {"cost": sdxs.one_step_loss("matching", view)}
-    yield base | {"cost": sdxs.one_step_loss("lpips", ByMatcher(matcher(1), told.network.decode))}
+    yield base | {"cost": one_step_loss("matching", view)}
+    yield base | {"cost": one_step_loss("lpips", ByMatcher(matcher(1), told.network.decode))}
 
 
 def test_regressions_that_differ_in_anything_are_other_runs(keys):
     asked, pairs = keys
     for how in changes(pairs):
-        sdxs.regressed(how["student"], how["pairs"], how["cost"], {}, how["settings"])
+        regressed(how["student"], how["pairs"], how["cost"], {}, how["settings"])
     assert len(set(asked)) == len(asked) == 9
-    sdxs.regressed(student_of(pairs.told), *[next(changes(pairs))[k] for k in ("pairs", "cost")], {}, SHORT)
+    regressed(student_of(pairs.told), *[next(changes(pairs))[k] for k in ("pairs", "cost")], {}, SHORT)
     assert asked[-1] == asked[0]  # and the same is found again
 
 
 def test_score_distillations_that_differ_in_anything_are_other_runs(keys):
     asked, pairs = keys
     for how in changes(pairs):
-        sdxs.scored(how["student"], how["pairs"], how["cost"], {}, how["settings"], segment=Segment(), w=1.0)
+        scored(how["student"], how["pairs"], how["cost"], {}, how["settings"], segment=Segment(), w=1.0)
     base = next(changes(pairs))
     for more in ({"w": 2.0}, {"segment": Segment((1.0, 1.0))}, {"online_updates": 1}, {"normalised": False}):
         more = {"segment": Segment(), "w": 1.0} | more
-        sdxs.scored(base["student"], pairs, base["cost"], {}, SHORT, **more)
+        scored(base["student"], pairs, base["cost"], {}, SHORT, **more)
     assert len(set(asked)) == len(asked) == 13
 
 
@@ -209,15 +222,15 @@ def test_loras_by_scores_are_known_by_the_networks_that_they_learn_from(keys):
     plain = pairs.told.network
     for networks in ((plain, plain), (style, plain), (plain, style), (style, style)):
         given = base["student"], pairs, base["cost"], networks, {}, SHORT
-        lora.learned_by_scores(*given, rank=2, segment=Segment(), w=1.0)
+        learned_by_scores(*given, rank=2, segment=Segment(), w=1.0)
     assert len(set(asked)) == len(asked) == 4
 
 
 def test_tiny_decoders_are_known_by_their_matcher_and_their_form(keys):
     asked, pairs = keys
-    sdxs.decoded(pairs)
+    decoded(pairs)
     base = {"loss": "features", "matcher": matcher(0), "width": 8, "blocks": 1}
     other = {"matcher": matcher(1), "loss": "l1", "width": 16, "blocks": 2, "fooling": 0.1, "alone": 5}
     for how in ({}, *({name: value} for name, value in other.items())):
-        sdxs.tiny_decoder(pairs, {}, SHORT, **base | how)
+        tiny_decoder(pairs, {}, SHORT, **base | how)
     assert len(set(asked)) == len(asked) == 7

@@ -9,18 +9,19 @@ import torch
 from diffusers import StableDiffusionPipeline
 from tiny_pipelines import tiny_pipeline
 
-from distill_lib import costs, figures_speed, prompting
-from distill_lib.artefacts import select
-from distill_lib.costs import MODULES, in_turn, module_rows, summed
-from distill_lib.evaluation import sample_pictures
-from distill_lib.export import assembled
-from distill_lib.methods.tiny_decoder import build_tiny
-from distill_lib.models import Network, student_of
-from distill_lib.pipelines import open_pipeline
-from distill_lib.sdxs import TinyDecode
-from distill_lib.solvers import SAMPLERS
-from distill_lib.speed import System, Whole, cost_rows, first_noise, pictures, quality_rows, seconds_rows
-from distill_lib.true_scale import TABLES, reported
+from distill_lib.diffusion.solvers import SAMPLERS
+from distill_lib.measure import costs, prompts
+from distill_lib.measure.costs import MODULES, in_turn, module_rows, summed
+from distill_lib.measure.draw import sample_pictures
+from distill_lib.measure.rows import select
+from distill_lib.measure.systems import System, Whole, cost_rows, first_noise, pictures, quality_rows, seconds_rows
+from distill_lib.networks.adapter import Network
+from distill_lib.networks.autoencoders import TinyDecode, build_tiny
+from distill_lib.networks.pipeline import open_pipeline
+from distill_lib.networks.unet import student_of
+from distill_lib.report.speed import budget, ratio_table, way_table, where_time_goes
+from distill_lib.run.true_scale import TABLES, reported
+from distill_lib.shipped.export import assembled
 
 PROMPT = "a red cube left of a small green sphere"
 
@@ -74,7 +75,7 @@ def test_sums_of_the_paper_s_own_milliseconds_are_its_ratios(artefact):
     for system in (before, after):
         assert sum(row["value"] for row in select(rows, method=system, metric="share")) == pytest.approx(1)
     assert value(rows, method=after, metric="sum_ratio_flops") == 35 / 3  # evaluations alone, at equal operations
-    header, lines = figures_speed.ratio_table(rows, before, after, reported(item))
+    header, lines = ratio_table(rows, before, after, reported(item))
     ours, theirs = (header.index(name) for name in ("total seconds", "paper: total seconds"))
     assert all(float(line[ours]) == pytest.approx(line[theirs], rel=0.01) for line in lines)
 
@@ -181,9 +182,9 @@ def test_rows_of_a_run_hold_modules_their_sums_and_whole_pictures(plain):
     best = value(rows, method="sdxs", kind="pipeline", steps=16, metric="speedup_best")
     assert best >= value(rows, method="sdxs", kind="pipeline", steps=16, metric="speedup")
     assert {row["kind"] for row in rows if "kind" in row} == {*MODULES, "pipeline", "function"}
-    header, lines = figures_speed.way_table(rows)
+    header, lines = way_table(rows)
     assert len(lines) == 6 and all(len(line) == len(header) for line in lines)
-    figures_speed.where_time_goes(rows, "teacher", "sdxs", "").savefig("/dev/null", format="png")
+    where_time_goes(rows, "teacher", "sdxs", "").savefig("/dev/null", format="png")
 
 
 def test_compiled_systems_are_timed_as_one_more_way(plain, monkeypatch):
@@ -203,8 +204,8 @@ def test_compiled_systems_are_timed_as_one_more_way(plain, monkeypatch):
 
 def test_a_system_is_judged_by_its_own_pictures_and_timed_beside_others(plain, monkeypatch):
     _, told = plain
-    monkeypatch.setattr(prompting, "quality", lambda reader, image, real: {"fid": 1.0, "is": 2.0, "recall": 0.5})
-    monkeypatch.setattr(prompting, "fid", lambda reader, image, other: (image.float() - other).abs().mean().item())
+    monkeypatch.setattr(prompts, "quality", lambda reader, image, real: {"fid": 1.0, "is": 2.0, "recall": 0.5})
+    monkeypatch.setattr(prompts, "fid", lambda reader, image, other: (image.float() - other).abs().mean().item())
     states = told.states([PROMPT] * 2)
     teacher = System(told, told.network, 4, 2.0)
 
@@ -215,7 +216,7 @@ def test_a_system_is_judged_by_its_own_pictures_and_timed_beside_others(plain, m
         n=2, seed=0, states=states, pictures=drawn, truth=lambda: drawn(told.network, 4, 2.0), real=None,
         judges=SimpleNamespace(reader=None), judged=lambda image: {"clip": 0.25}, world="two",
     )  # fmt: skip
-    asked.compared = partial(prompting.Prompted.compared, asked)
+    asked.compared = partial(prompts.Prompted.compared, asked)
     same, other = (quality_rows(asked, "x", one) for one in (teacher, replace(teacher, sampler="dpm++")))
     assert value(same, metric="fid_teacher") == 0 and value(same, metric="paired") == 0
     assert value(other, metric="fid_teacher") > 0 and value(other, metric="clip") == 0.25
@@ -239,7 +240,7 @@ def test_the_picture_of_a_budget_marks_its_time_and_leaves_out_what_no_logarithm
         about = {"method": "sdxs", "steps": 1, "nfe": 1, "seed": seed}
         rows += [about | {"metric": "seconds", "value": 0.02}, about | {"metric": "fid_teacher", "value": 5.0}]
     image = torch.zeros(3, 3, 8, 8, dtype=torch.uint8)
-    figure = figures_speed.budget(rows, ["fid_teacher"], "ddim", "sdxs", image, image[:1], "")
+    figure = budget(rows, ["fid_teacher"], "ddim", "sdxs", image, image[:1], "")
     (line, star, limit) = figure.subfigs[0].axes[0].lines
     assert list(line.get_xdata()) == pytest.approx([0.1, 0.8]) and list(star.get_ydata()) == [5]
     assert limit.get_xdata()[0] == pytest.approx(0.8)  # 16 evaluations are 8 guided steps

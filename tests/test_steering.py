@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from distill_lib.attributes import AttributeReader
-from distill_lib.controlnet import Controlled, build_control
-from distill_lib.geometry import Geometry
-from distill_lib.pipelines import open_pipeline
-from distill_lib.speed import System
-from distill_lib.steering import Readers, Steered, diversity, drawn, recoloured
+from distill_lib.measure.control import Readers, Steered, diversity, drawn, recoloured
+from distill_lib.measure.readers.attributes import AttributeReader
+from distill_lib.measure.readers.geometry import Geometry
+from distill_lib.measure.systems import System
+from distill_lib.networks.controlnet import Controlled, build_control
+from distill_lib.networks.pipeline import open_pipeline
 from distill_lib.worlds.captions import attributes, drawn_attributes, names_held_out
-from distill_lib.worlds.datasets import WORLDS
+from distill_lib.worlds.pictures import WORLDS
 from distill_lib.worlds.scenes import draw_scenes
 
 

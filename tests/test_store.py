@@ -8,13 +8,16 @@ import pytest
 import torch
 from closed_forms import tiny_unet
 
-from distill_lib import evaluation, reach, store
-from distill_lib.methods.step_halving import Halved, halve_steps
-from distill_lib.models import Network
-from distill_lib.noise import normal
-from distill_lib.samplers import sample
-from distill_lib.schedules import add_noise
-from distill_lib.store import Run, atomic, cached, content_key, load_tensors, locked, save_tensors
+from distill_lib.diffusion.noise import normal
+from distill_lib.diffusion.samplers import sample
+from distill_lib.diffusion.schedules import add_noise
+from distill_lib.engine import reach, store
+from distill_lib.engine.files import atomic, load_tensors, locked, save_tensors
+from distill_lib.engine.store import Run, cached, content_key
+from distill_lib.guided.halving import halve_steps
+from distill_lib.measure import draw
+from distill_lib.measure.draw import samples_of
+from distill_lib.networks.adapter import Network, Trained
 
 
 def top():
@@ -56,8 +59,8 @@ def test_code_files_follow_imports_of_imports_and_nothing_else(library):
 
 
 def test_the_real_library_is_reached_as_far_as_it_goes():
-    found = {path.name for path in reach.code_files("distill_lib.methods.step_halving")}
-    assert {"step_halving.py", "halving.py", "samplers.py", "noise.py", "training.py"} <= found
+    found = {path.name for path in reach.code_files("distill_lib.guided.halving")}
+    assert {"halving.py", "samplers.py", "noise.py", "loop.py"} <= found
     assert "metrics.py" not in found
 
 
@@ -110,10 +113,11 @@ def test_an_unknown_module_is_refused(library):
 
 
 def test_a_maker_is_known_by_the_module_that_it_is_written_in():
-    assert reach.module_of(halve_steps) == reach.module_of(Halved) == "distill_lib.methods.step_halving"
-    assert reach.module_of(partial(partial(halve_steps, reuse=2), clamp=1.0)) == "distill_lib.methods.step_halving"
-    assert reach.module_of(sample) == "distill_lib.samplers"  # behind torch.no_grad
-    assert reach.module_of(partial(sample, n_steps=2)) == "distill_lib.samplers"
+    assert reach.module_of(halve_steps) == "distill_lib.guided.halving"
+    assert reach.module_of(Trained) == "distill_lib.networks.adapter"
+    assert reach.module_of(partial(partial(halve_steps, reuse=2), clamp=1.0)) == "distill_lib.guided.halving"
+    assert reach.module_of(sample) == "distill_lib.diffusion.samplers"  # behind torch.no_grad
+    assert reach.module_of(partial(sample, n_steps=2)) == "distill_lib.diffusion.samplers"
 
 
 def written_here():
@@ -126,11 +130,11 @@ def in_a_notebook():
 
 in_a_notebook.__module__ = "__main__"
 unnamed = lambda: None  # noqa: E731
-unnamed.__module__ = "distill_lib.noise"
+unnamed.__module__ = "distill_lib.diffusion.noise"
 REFUSED = {
-    "string": ("distill_lib.noise", "no function or class"),
+    "string": ("distill_lib.diffusion.noise", "no function or class"),
     "nothing": (None, "no function or class"),
-    "lambda": (unnamed, "lambda of distill_lib.noise"),
+    "lambda": (unnamed, "lambda of distill_lib.diffusion.noise"),
     "partial of a lambda": (partial(unnamed), "lambda"),
     "test": (written_here, "written in .*test_store"),
     "notebook": (in_a_notebook, "written in __main__"),
@@ -296,7 +300,7 @@ def test_the_mark_of_a_run_tells_its_weights_from_any_others(runs):
 def test_a_kill_between_weights_and_mark_leaves_the_run_unfinished_and_resumable(runs, monkeypatch):
     run = Run("kind", {}, normal)
     run.save_state({"a": torch.ones(2)})
-    whole = store.atomic
+    whole = atomic
 
     def killed(path):
         if path.name == "done":
@@ -336,11 +340,11 @@ def test_a_cache_is_made_once_for_a_configuration_and_its_code(runs, library):
 
 def test_cached_samples_go_stale_with_all_code_that_makes_them(monkeypatch):
     asked = []
-    monkeypatch.setattr(evaluation, "cached", lambda kind, spec, make, maker: asked.append(maker) or {"image": None})
-    evaluation.samples_of(Network(tiny_unet()), 4, 1.0, 8)
+    monkeypatch.setattr(draw, "cached", lambda kind, spec, make, maker: asked.append(maker) or {"image": None})
+    samples_of(Network(tiny_unet()), 4, 1.0, 8)
     reached = {path.name for path in reach.code_files(reach.module_of(asked[0]))}
     # the solver, the schedule, the noise of z_T, the formula of guidance and the adapter that calls the network
-    assert {"samplers.py", "schedules.py", "noise.py", "guidance.py", "models.py"} <= reached
+    assert {"samplers.py", "schedules.py", "noise.py", "guidance.py", "adapter.py"} <= reached
 
 
 def test_a_cache_that_failed_is_made_again(runs):

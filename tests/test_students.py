@@ -4,10 +4,13 @@ import pytest
 import torch
 from closed_forms import tiny_unet
 
-from distill_lib import pretrained, profiles, students
-from distill_lib.methods.step_halving import halve_down
-from distill_lib.models import Network, student_of
-from distill_lib.worlds.datasets import Pictures
+from distill_lib import profiles
+from distill_lib.experiments import halvings
+from distill_lib.guided.halving import halve_down
+from distill_lib.networks.adapter import Network
+from distill_lib.networks.unet import student_of
+from distill_lib.shipped import pretrained
+from distill_lib.worlds.pictures import Pictures
 
 
 @pytest.fixture
@@ -33,16 +36,16 @@ def test_a_chain_starts_from_the_shipped_student_with_the_settings_of_the_profil
         w_range=(0.0, pretrained.made(name)["config"]["w_max"]),
         reuse=settings.reuse,
     )
-    ours = students.deterministic(settings, PICTURES, 2)
+    ours = halvings.deterministic(settings, PICTURES, 2)
     assert {n: one.key for n, one in ours.items()} == {n: one.key for n, one in theirs.items()}
-    assert {one.key for one in students.deterministic(settings, PICTURES, 3).values()}.isdisjoint(
+    assert {one.key for one in halvings.deterministic(settings, PICTURES, 3).values()}.isdisjoint(
         one.key for one in ours.values()
     )
 
 
 def test_each_stochastic_student_rests_on_the_deterministic_one_of_as_many_steps(settings):
-    chain = students.deterministic(settings, PICTURES, 0)
-    found = students.stochastic(settings, chain, PICTURES, 0)
+    chain = halvings.deterministic(settings, PICTURES, 0)
+    found = halvings.stochastic(settings, chain, PICTURES, 0)
     assert list(found) == list(chain) and found[1] is chain[1]
     assert {n: one.run.config["parent"] for n, one in found.items() if n > 1} == {
         n: one.key for n, one in chain.items() if n > 1
@@ -50,7 +53,7 @@ def test_each_stochastic_student_rests_on_the_deterministic_one_of_as_many_steps
 
 
 def test_the_students_for_one_strength_rest_on_the_pair_and_have_keys_of_their_own(settings):
-    found = {w: students.for_one_strength(settings, w, PICTURES, 0) for w in (0.0, 1.0)}
+    found = {w: halvings.for_one_strength(settings, w, PICTURES, 0) for w in (0.0, 1.0)}
     pair = pretrained.made(f"teacher-{settings.world}")["weights"]
     assert all(chain[16].run.config["parent"] == pair for chain in found.values())
     assert all(chain[4].run.config["w_range"] == (w, w) for w, chain in found.items())

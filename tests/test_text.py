@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from distill_lib import store
-from distill_lib.text import EMBEDDING, Clip, build_text_encoder, contrastive_loss, train_clip
-from distill_lib.training import TrainSettings
+from distill_lib.engine import store
+from distill_lib.engine.loop import TrainSettings
+from distill_lib.teachers.clip import EMBEDDING, Clip, build_text_encoder, contrastive_loss, train_clip
 from distill_lib.worlds.captions import attributes, drawn_attributes, exchanged, say, tokenizer
-from distill_lib.worlds.datasets import WORLDS, render_pictures
+from distill_lib.worlds.pictures import WORLDS, render_pictures
 
 
 def test_an_exchange_changes_the_caption_in_one_attribute_or_in_all_and_keeps_the_rest():

@@ -4,15 +4,16 @@ import pytest
 import torch
 from tiny_pipelines import tiny_pipeline
 
-from distill_lib import profiles, students, text_to_image
-from distill_lib.extractor import Extractor
-from distill_lib.methods.guidance_distillation import distill_guidance
-from distill_lib.metrics import Reader
-from distill_lib.pipelines import TextToImage, open_pipeline
-from distill_lib.prompting import Judges
-from distill_lib.store import Run
-from distill_lib.text_to_image import prompts_of, task
-from distill_lib.training import finish
+from distill_lib import profiles
+from distill_lib.engine.loop import finish
+from distill_lib.engine.store import Run
+from distill_lib.experiments import halvings, text_to_image
+from distill_lib.experiments.text_to_image import prompts_of, task
+from distill_lib.guided.stage_one import distill_guidance
+from distill_lib.measure.metrics import Reader
+from distill_lib.measure.prompts import Judges
+from distill_lib.measure.readers.extractor import Extractor
+from distill_lib.networks.pipeline import TextToImage, open_pipeline
 from distill_lib.worlds.captions import drawn_attributes, say
 
 
@@ -126,7 +127,7 @@ def test_another_teacher_is_distilled_on_its_own_samples(file, predicts, tmp_pat
     live, run = job.told.network.student(), Run("live", {"of": job.parents}, TextToImage)
     training = distill_guidance(live, job.told.network, job.pictures, job.how.stage_one, run, job.w_max)
     finish(live, training, run, "stage one")
-    chain = students.in_latents(settings, job.how, (live, run.key), job.w_max, job.pictures, 0)
+    chain = halvings.in_latents(settings, job.how, (live, run.key), job.w_max, job.pictures, 0)
     assert sorted(chain) == [1, 2, 4]
     rows = job.asked.rows("ours-D", chain[4].net, 4, job.how.w)
     assert {row["metric"] for row in rows} == {"fid_teacher", "paired", "clip", "sharpness"}

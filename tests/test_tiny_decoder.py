@@ -7,11 +7,11 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import nn
 
-from distill_lib.losses.reconstruction import coarse_loss, l1_loss
-from distill_lib.methods.autoencoder import Critic
-from distill_lib.methods.tiny_decoder import TinyPlayers, build_tiny, train_tiny_decoder
-from distill_lib.store import Run
-from distill_lib.training import TrainSettings, finish
+from distill_lib.engine.loop import TrainSettings, finish
+from distill_lib.engine.store import Run
+from distill_lib.networks.autoencoders import Critic, build_tiny
+from distill_lib.sdxs.tiny_decoder import TinyPlayers, train_tiny_decoder
+from distill_lib.teachers.autoencoder import coarse_loss, l1_loss
 
 
 def count(module):

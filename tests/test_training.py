@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from distill_lib import store
-from distill_lib.noise import normal
-from distill_lib.training import Draws, Loop, TrainSettings, finish, follow
+from distill_lib.diffusion.noise import Draws, normal
+from distill_lib.engine import store
+from distill_lib.engine.loop import Loop, TrainSettings, finish, follow
 
 STEPS = 12
 
@@ -126,7 +126,9 @@ def test_a_parameter_without_gradient_stays_through_a_kill(runs):
 
 
 def test_what_cannot_be_trained_is_refused(runs, monkeypatch):
-    monkeypatch.setattr("distill_lib.training.Accelerator", lambda cpu: SimpleNamespace(device="cpu", num_processes=3))
+    monkeypatch.setattr(
+        "distill_lib.engine.loop.Accelerator", lambda cpu: SimpleNamespace(device="cpu", num_processes=3)
+    )
     with pytest.raises(ValueError, match=r"batch_size=8 .*3 processes"):
         Loop(network(), settings(), run_named())
     monkeypatch.undo()
@@ -262,7 +264,7 @@ def test_the_processes_share_the_indices_of_a_step(processes, runs, monkeypatch)
     for i in range(processes):
         one = SimpleNamespace(num_processes=processes, process_index=i, is_main_process=False)
         one.device, one.prepare_model = torch.device("cpu"), lambda forward: forward
-        monkeypatch.setattr("distill_lib.training.Accelerator", lambda cpu, one=one: one)
+        monkeypatch.setattr("distill_lib.engine.loop.Accelerator", lambda cpu, one=one: one)
         step, draws = next(iter(Loop(network(), settings(), run_named())))
         assert step == 0 and draws.step == 0
         indices += draws.index.tolist()

@@ -4,11 +4,13 @@ import pytest
 import torch
 from closed_forms import tiny_unet
 
-from distill_lib import pretrained, transfer
-from distill_lib.metrics import Reader
-from distill_lib.models import Network, student_of
-from distill_lib.transfer import Twins, evaluations, probe
-from distill_lib.worlds.datasets import WORLDS
+from distill_lib.measure import transfer
+from distill_lib.measure.metrics import Reader
+from distill_lib.measure.transfer import Twins, evaluations, probe
+from distill_lib.networks.adapter import Network
+from distill_lib.networks.unet import student_of
+from distill_lib.shipped import pretrained
+from distill_lib.worlds.pictures import WORLDS
 from distill_lib.worlds.scenes import class_names
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from distill_lib import true_scale
-from distill_lib.artefacts import select
-from distill_lib.costs import MODULES
-from distill_lib.true_scale import SYSTEMS, TABLES, Part, counted, main, measure, measured, reported
+from distill_lib.measure.costs import MODULES
+from distill_lib.measure.rows import select
+from distill_lib.run import true_scale
+from distill_lib.run.true_scale import SYSTEMS, TABLES, Part, counted, main, measure, measured, reported
 
 # Tables 1 and 2 of SDXS: billions of weights to two digits; decoders in millions
 PAPER = {

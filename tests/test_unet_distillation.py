@@ -4,12 +4,12 @@ import pytest
 import torch
 from test_pruning import small
 
-from distill_lib.losses.denoising import mean_square
-from distill_lib.methods.unet_distillation import distill_unet
-from distill_lib.models import Network
-from distill_lib.pruning import Cut, counterparts, prune, tapped
-from distill_lib.store import Run
-from distill_lib.training import TrainSettings, finish
+from distill_lib.diffusion.errors import mean_square
+from distill_lib.engine.loop import TrainSettings, finish
+from distill_lib.engine.store import Run
+from distill_lib.networks.adapter import Network
+from distill_lib.networks.pruning import Cut, counterparts, prune, tapped
+from distill_lib.sdxs.tiny_unet import distill_unet
 
 SHORT = TrainSettings(steps=60, batch_size=8, lr=2e-3, warmup=5, ema=0.9, bf16=False)
 CUT = Cut(middle="removed", innermost=True, finest=True, layers=1)

@@ -1,4 +1,5 @@
 """The two papers as data: what each contains, what answers it here, what it claims and what it reports.
 
-`guided.yaml` (arXiv 2210.03142) and `sdxs.yaml` (arXiv 2403.16627) are read by `claims.py`, which computes verdicts.
+`guided.yaml` and `sdxs.yaml` are read by `manifest`; `claims` computes the verdicts from rows.
+Rule: nobody types a number or a verdict.
 """

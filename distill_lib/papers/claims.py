@@ -22,26 +22,15 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from distill_lib.artefacts import SEEDS
-from distill_lib.metrics import interval
+from distill_lib.engine.files import atomic
+from distill_lib.measure.metrics import interval
+from distill_lib.measure.rows import SEEDS
 from distill_lib.papers.manifest import PAPERS, Claim, Part, Select, load_paper
 from distill_lib.paths import figures_folder
-from distill_lib.store import atomic
 
-__all__ = [
-    "MissingRows",
-    "effect",
-    "judge",
-    "judge_claim",
-    "load_paper",
-    "part_points",
-    "part_value",
-    "rows",
-    "write_claims",
-]
+__all__ = ["MissingRows", "effect", "judge", "judge_claim", "part_points", "part_value", "rows", "write_claims"]
 
 Rows = list[dict[str, Any]]
-
 COMPARE: dict[str, Callable[[float, float], float]] = {
     "ratio": lambda value, reference: value / reference,
     "difference": lambda value, reference: value - reference,

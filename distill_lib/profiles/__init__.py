@@ -10,13 +10,13 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from distill_lib.bounds import Count, Number, Positive, Unit
-from distill_lib.messages import short
+from distill_lib.diffusion.schedules import OURS
+from distill_lib.engine.bounds import Count, Number, Positive, Unit
+from distill_lib.engine.loop import TrainSettings
+from distill_lib.engine.messages import short
 from distill_lib.profiles.reading import read_yaml, sentence
-from distill_lib.schedules import OURS
-from distill_lib.training import TrainSettings
-from distill_lib.worlds.datasets import REAL, WORLDS, DatasetSpec, data_name
-from distill_lib.worlds.datasets import load as load_pictures
+from distill_lib.worlds.pictures import REAL, WORLDS, DatasetSpec, data_name
+from distill_lib.worlds.pictures import load as load_pictures
 
 __all__ = ["Profile", "load", "names"]
 
@@ -251,7 +251,7 @@ class Profile(_Strict):
 
 def names() -> list[str]:
     """The profiles that exist."""
-    return sorted(p.stem for p in _FOLDER.glob("*.yaml") if p.stem != "pretrained")
+    return sorted(p.stem for p in _FOLDER.glob("*.yaml"))
 
 
 def load(name: str, dataset: str = "") -> Profile:

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from distill_lib.messages import line, short
+from distill_lib.engine.messages import line, short
 
 __all__ = ["read_yaml", "sentence"]
 

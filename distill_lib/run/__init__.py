@@ -1,4 +1,5 @@
 """The commands behind the Makefile; `python -m distill_lib.run` lists them (see `__main__`).
 
-No module here loads torch on import: a call that finds nothing to do must not wait for it.
+Drawing by Snakemake and papermill, verifying, publishing, timing, and killing runs on purpose.
+Rule: no other chapter imports it.
 """

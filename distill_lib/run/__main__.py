@@ -95,13 +95,13 @@ def _run(args: argparse.Namespace) -> None:
 def _other(name: str) -> None:
     settle()
     if name == "teachers":
-        from distill_lib.making import main
+        from distill_lib.shipped.make import main
     elif name == "bench":
-        from distill_lib.bench import main
+        from distill_lib.run.bench import main
     elif name == "true-scale":
-        from distill_lib.true_scale import main
+        from distill_lib.run.true_scale import main
     else:
-        from distill_lib.readme import main
+        from distill_lib.report.pages import main
     main()
 
 

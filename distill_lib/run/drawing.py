@@ -40,8 +40,8 @@ def suffix_of(dataset: str) -> str:
 
 def _check_dataset(dataset: str) -> None:
     """Refuse real data that cannot be read, or that no networks were trained on, before a notebook runs into it."""
-    from distill_lib.pretrained import check_networks  # both load torch
-    from distill_lib.worlds.datasets import check_real
+    from distill_lib.shipped.pretrained import check_networks  # both load torch
+    from distill_lib.worlds.pictures import check_real
 
     check_real(dataset, os.environ.get("DISTILL_FOLDER", ""))
     check_networks(dataset)

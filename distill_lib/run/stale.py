@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from distill_lib.engine.reach import notebook_files
 from distill_lib.paths import ROOT
-from distill_lib.reach import notebook_files
 from distill_lib.run.notebooks import NOTEBOOKS, read
 
 __all__ = ["digest", "is_stale", "rows_of", "stamp_path", "write_stamp"]

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from distill_lib.messages import short
-from distill_lib.noise import uniform
+from distill_lib.diffusion.noise import uniform
+from distill_lib.engine.messages import short
 from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES, Scenes, SceneSpec
 
 __all__ = [
     "HELD_OUT",
     "LENGTH",
+    "LOGITS",
     "PHRASINGS",
     "WORDS",
     "attributes",
@@ -177,3 +178,8 @@ def check_prompt(prompt: str) -> None:
         raise ValueError(f"the prompt holds words that the text encoder has never seen: {told}{more}")
     if len(words) > LENGTH - 2:
         raise ValueError(f"the prompt has {len(words)} words, of which the text encoder reads {LENGTH - 2}; shorten it")
+
+
+_KINDS = (len(SHAPES), len(COLORS), len(TEXTURES), 2)
+LOGITS = sum(_KINDS)
+"""Answers about one solid."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from distill_lib.messages import place
+from distill_lib.engine.messages import place
 
 __all__ = ["cifar10", "entries", "fashion_mnist", "hidden"]
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from distill_lib.messages import line, place, short
+from distill_lib.engine.messages import line, place, short
 from distill_lib.worlds.files import entries
 
 __all__ = ["CLASS_LEAST", "SIDE", "image_folder", "read_picture"]
@@ -26,7 +26,6 @@ SIDE = 32
 """Pixels of a picture's side."""
 CLASS_LEAST = 10
 """Training pictures of a class at least; of a folder that is not split, one of ten is for testing."""
-
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "PPM")  # no others: EPS, say, is run by Ghostscript
 _SUFFIXES = {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"}
 _SUFFIXES |= {".ppm", ".pgm", ".pbm"}

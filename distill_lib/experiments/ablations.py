@@ -1,0 +1,233 @@
+"""What is varied in notebook 04: settings of a halving one at a time, the noise that a student is sampled from, and the
+choices of the method itself: range of w, start, embedding of w, stage one, and head and weighting of the teacher."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from distill_lib.diffusion.guidance import combine, guided_pair
+from distill_lib.diffusion.noise import normal
+from distill_lib.diffusion.samplers import sample
+from distill_lib.engine.loop import TrainSettings, finish
+from distill_lib.engine.store import Run
+from distill_lib.guided.halving import halve_steps
+from distill_lib.guided.stage_one import distill_guidance
+from distill_lib.measure.classes import Measured, measure
+from distill_lib.measure.draw import classes, in_batches
+from distill_lib.networks.adapter import Network, Trained
+from distill_lib.networks.unet import W_FEATURES, build_unet, config_of, student_of
+from distill_lib.profiles import Ablations
+from distill_lib.teachers.heads import HEADS, WEIGHTINGS, denoise_by_head, train_head
+from distill_lib.worlds.pictures import Pictures, identity
+
+__all__ = [
+    "EMBEDDINGS",
+    "Choice",
+    "FoldedPair",
+    "Trials",
+    "head_pictures",
+    "head_teachers",
+    "one_at_a_time",
+    "resampled",
+    "stage_one",
+    "steps_of",
+]
+
+
+def one_at_a_time(base: TrainSettings, reuse: int) -> dict[str, tuple[TrainSettings, dict[str, Any]]]:
+    """Label -> (settings, clamp and reuse) of one halving: as it is, and with one thing changed."""
+    half = max(1, base.steps // 2)
+    varied = {
+        "as in the profile": {},
+        "lr / 3": {"lr": base.lr / 3},
+        "lr x 3": {"lr": base.lr * 3},
+        "half the updates": {"steps": half},
+        "twice the updates": {"steps": 2 * base.steps},
+        "half the batch": {"batch_size": base.batch_size // 2},
+        "half the batch, twice the updates": {"batch_size": base.batch_size // 2, "steps": 2 * base.steps},
+        "no average of weights": {"ema": 0.0},
+    }
+    as_it_is = {"clamp": 100.0, "reuse": reuse}
+    found = {label: (replace(base, **changed), as_it_is) for label, changed in varied.items()}
+    label, other = ("each target once", 1) if reuse > 1 else ("each target twice", 2)
+    found[label] = (base, as_it_is | {"reuse": other})
+    return found | {"weight 1 at all times": (base, as_it_is | {"clamp": 1.0})}
+
+
+def resampled(
+    measured: Measured, method: str, net: Network, n_steps: int, w: float, draws: int
+) -> list[dict[str, Any]]:
+    """Rows of one network from several draws of noise, numbered by `draw`; draw 0 of seed 0 is that of every table."""
+    rows = []
+    for draw in range(draws):
+        found = measured.with_noise(draw).rows(method, net, n_steps, w)
+        rows += [row | {"draw": draw, "seed": measured.seed} for row in found]
+    return rows
+
+
+# The lowest frequency of the Fourier features is sin(w / 10): ten times that is w itself up to 3 %, as a scalar. The
+# features that an embedding drops are set to 0 on their way into the layer that reads them.
+EMBEDDINGS = {
+    "Fourier features": torch.ones(W_FEATURES),
+    "w as one number": 10.0 * (torch.arange(W_FEATURES) == W_FEATURES // 2 - 1),
+    "none": torch.zeros(W_FEATURES),
+}
+"""How w enters a student of stage one: factors on its features, (W_FEATURES,)."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to run stage one; the fields' defaults are the paper's way at our range."""
+
+    w_max: float = 4.0
+    start: str = "teacher"
+    embedding: str = "Fourier features"
+
+
+def _fresh(unet: UNet2DConditionModel, seed: int) -> UNet2DConditionModel:
+    """A network of the same form with diffusers' own initial weights."""
+    torch.manual_seed(seed)
+    return UNet2DConditionModel(**config_of(unet)).to(unet.device)
+
+
+def stage_one(teacher: Network, parent: str, choice: Choice, pictures: Pictures, settings: TrainSettings) -> Trained:
+    """The finished student of stage one under a choice, from the pair `teacher` with key `parent`."""
+    unet = student_of(teacher.module)
+    if choice.start == "random":
+        unet = _fresh(unet, settings.seed)
+    student = Network(unet, bf16=teacher.told_bf16)
+    kept = EMBEDDINGS[choice.embedding].to(student.device)
+    student.module.time_embedding.cond_proj.register_forward_pre_hook(lambda _, inputs: (kept * inputs[0],))
+    config = {"choice": choice, "settings": settings, "pictures": identity(pictures), "parent": parent}
+    run = Run("stage-one", config, stage_one)
+    training = distill_guidance(student, teacher, pictures, settings, run, choice.w_max)
+    return Trained(student, finish(student, training, run, f"stage one, {choice}"), run)
+
+
+class FoldedPair:
+    """A guided pair in the place of a student of stage one: takes w (B,), and asks both of its networks."""
+
+    takes_w = True
+
+    def __init__(self, pair: Network) -> None:
+        self.pair, self.module, self.told_bf16, self.null = pair, pair.module, pair.told_bf16, pair.null
+        self.schedule = pair.schedule
+
+    def __call__(self, z_t: Tensor, t: Tensor, label: Tensor, w: Tensor) -> Tensor:
+        return combine(*guided_pair(self.pair, z_t, t, label, self.null), w)
+
+
+def steps_of(
+    first: Network | FoldedPair,
+    parent: str,
+    start: int,
+    until: int,
+    pictures: Pictures,
+    settings: TrainSettings,
+    w_max: float,
+    fresh: bool = False,
+    reuse: int = 1,
+) -> Trained:
+    """The student of `until` steps at the end of a chain of halvings from `start` steps.
+
+    Args:
+        first, parent: what is halved first, and its key.
+        start, until: steps of `first` and of the result, powers of two.
+        pictures, settings, reuse: as in `guided.halving`; all halvings of a chain share their settings.
+        w_max: end of the range of strengths.
+        fresh: start every student from random weights instead of its teacher's.
+    """
+    last, key, n_steps, student = first, parent, start // 2, None
+    while n_steps >= until:
+        seeded = settings.with_seed(settings.seed * 1000 + n_steps)
+        unet = student_of(last.module)
+        net = Network(_fresh(unet, seeded.seed) if fresh else unet, bf16=last.told_bf16)
+        config = {"steps": n_steps, "settings": seeded, "pictures": identity(pictures), "parent": key, "w_max": w_max}
+        run = Run(f"ablation-{n_steps}", config | {"fresh": fresh, "reuse": reuse}, steps_of)
+        training = halve_steps(net, last, n_steps, pictures, seeded, run, (0.0, w_max), reuse=reuse)
+        student = Trained(net, finish(net, training, run, f"ablation: {n_steps} steps"), run)
+        last, key, n_steps = net, run.key, n_steps // 2
+    if student is None:
+        raise ValueError(f"until={until} leaves no halving from start={start}")
+    return student
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Trainings of notebook 04 that differ in one choice: same teacher, pictures, lengths and seed.
+
+    Args:
+        teacher, parent: the guided pair and the checksum of its weights.
+        pictures: data.
+        measured: what students are compared with.
+        plan: sizes, from the profile.
+        seed: of the trainings.
+        reuse: as in `guided.halving`.
+    """
+
+    teacher: Network
+    parent: str
+    pictures: Pictures
+    measured: Measured
+    plan: Ablations
+    seed: int
+    reuse: int
+
+    def first(self, choice: Choice) -> Trained:
+        """The student of stage one under a choice."""
+        return stage_one(self.teacher, self.parent, choice, self.pictures, self.plan.stage_one.with_seed(self.seed))
+
+    def halved(self, first: Network | FoldedPair, parent: str, w_max: float, fresh: bool = False) -> Trained:
+        """The student of plan.until steps, from one of plan.start steps; raises as `steps_of`."""
+        how = self.plan.halving.with_seed(self.seed)
+        span = self.plan.start, self.plan.until
+        return steps_of(first, parent, *span, self.pictures, how, w_max, fresh, self.reuse)
+
+    def without_stage_one(self, w_max: float) -> Trained:
+        """As `halved` from the pair itself, with the updates of stage one added to the first halving."""
+        how, plan = self.plan.halving.with_seed(self.seed), self.plan
+        long, half = replace(how, steps=how.steps + plan.stage_one.steps), plan.start // 2
+        pair = FoldedPair(self.teacher)
+        first = steps_of(pair, self.parent, plan.start, half, self.pictures, long, w_max, reuse=self.reuse)
+        return steps_of(first.net, first.key, half, plan.until, self.pictures, how, w_max, reuse=self.reuse)
+
+    def rows(self, students: dict[str, Trained], n_steps: int, ws: Iterable[float]) -> list[dict[str, Any]]:
+        """All metrics of students by the names of their choices."""
+        return [
+            row | {"method": name}
+            for name, student in students.items()
+            for row in measure(self.measured, "ours-D", {n_steps: student.net}, ws)
+        ]
+
+
+def head_teachers(
+    channels: tuple[int, ...], pictures: Pictures, settings: TrainSettings
+) -> Iterator[tuple[str, str, Trained]]:
+    """Undistilled networks of every head under every weighting, one after the other: (head, weighting, network)."""
+    for head in HEADS:
+        for weighting in WEIGHTINGS:
+            torch.manual_seed(settings.seed)
+            size = {"resolution": pictures.image.shape[-1], "n_classes": len(pictures.names), "channels": channels}
+            unet = build_unet(**size)
+            if head == "(x, eps)":
+                unet = UNet2DConditionModel(**config_of(unet) | {"out_channels": 24})
+            net = Network(unet)
+            config = size | {"head": head, "weighting": weighting, "settings": settings, "pictures": identity(pictures)}
+            run = Run("head", config, head_teachers)
+            curve = finish(net, train_head(net, head, weighting, pictures, settings, run), run, f"{head}, {weighting}")
+            yield head, weighting, Trained(net, curve, run)
+
+
+def head_pictures(net: Network, head: str, n: int, n_steps: int, seed: int = 0) -> Tensor:
+    """Pictures uint8 (n, 3, R, R) of a network of any head by the deterministic sampler, without guidance."""
+    label = classes(n, net.null)
+
+    def draw(index: Tensor) -> Tensor:
+        z_T = normal(seed, "z_T", 0, index, net.shape)
+        return sample(denoise_by_head(net, head, label.to(index.device)[index]), z_T, n_steps)
+
+    return in_batches(net, n, draw)

@@ -1,0 +1,172 @@
+"""What notebook 12 varies: where a style's LoRA sits while the shipped student of one step learns its own.
+
+    teacher     answers the prompts, from the noise of the shipped pairs              pairs of noise and picture
+    offline     the frozen model that says what should be drawn                       score difference of eq. 12
+    online      starts as the offline model does, or without the style                what is drawn by now
+
+SDXS (Song et al. 2024, arXiv 2403.16627, Fig. 4) puts the LoRA into the first two, and needs no warm-up; where the
+teacher cannot take it, lambda_FM is lowered.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from distill_lib.measure.styles import Looks
+from distill_lib.networks.adapter import Network
+from distill_lib.networks.lora import Lora, merged, styled
+from distill_lib.profiles import Lora as Sizes
+from distill_lib.sdxs.feature_matching import one_step_loss, views
+from distill_lib.sdxs.lora import Learned, learned_by_matching, learned_by_scores
+from distill_lib.sdxs.one_step import Matching
+from distill_lib.sdxs.score_distillation import Segment
+from distill_lib.shipped import pretrained
+from distill_lib.teachers.latents import Pairs, Remembered, teacher_pairs
+
+__all__ = ["PAPER", "PLACEMENTS", "Placement", "StyleTrials", "placement_table"]
+
+Row = dict[str, Any]
+_HOW = {"online_updates": 2, "online_rate": 0.1, "normalised": True}
+"""Of score distillation. The rate is that of the adapter, and all weights of the online model take a tenth of it."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which networks hold the style's LoRA, whether a warm-up comes first, and lambda_FM at the start and the end."""
+
+    teacher: bool = True
+    offline: bool = True
+    online: bool = False
+    warm_up: bool = False
+    lambda_fm: tuple[float, float] = (1.0, 0.3)
+
+
+PAPER = "as in the paper"
+PLACEMENTS = {
+    PAPER: Placement(),
+    "in the online model too": Placement(online=True),
+    "after a warm-up": Placement(warm_up=True),
+    "plain teacher, lower lambda": Placement(teacher=False, lambda_fm=(0.1, 0.03)),
+    "plain teacher, same lambda": Placement(teacher=False),
+    "in the online model, not the teacher": Placement(teacher=False, online=True, lambda_fm=(0.1, 0.03)),
+    "nowhere": Placement(teacher=False, offline=False),
+}
+"""By name; the last is the control: a LoRA that is trained, but towards no style."""
+
+
+def placement_table() -> tuple[list[str], list[list[str]]]:
+    """Header and lines of a table of PLACEMENTS: which networks hold the style's LoRA."""
+    lines = []
+    for name, one in PLACEMENTS.items():
+        where = ["yes" if here else "" for here in (one.teacher, one.offline, one.online)]
+        lines.append([name, *where, "feature matching" if one.warm_up else "", "{:g} to {:g}".format(*one.lambda_fm)])
+    return ["placement", "teacher", "offline model", "online model", "warm-up", "lambda"], lines
+
+
+@dataclass(frozen=True)
+class StyleTrials:
+    """Students of one step that learn a style, under one profile and seed.
+
+    Args:
+        plain: shipped pairs of the teacher without a style; the others have the same prompts and noise.
+        looks: what measures.
+        how: sizes, from the profile.
+        seed: of the trainings.
+    """
+
+    plain: Pairs
+    looks: Looks
+    how: Sizes
+    seed: int
+
+    @cached_property
+    def parents(self) -> dict[str, str]:
+        """Checksums of the shipped networks that all students rest on."""
+        names = ["pairs-scenes", "onestep-scenes", "matcher-cnn", *(f"lora-{look}" for look in self.how.looks)]
+        return {name: pretrained.made(name)["weights"] for name in names}
+
+    @cached_property
+    def student(self) -> Network:
+        """The shipped student of one step with its tiny decoder."""
+        return pretrained.one_step("scenes", self.plain.told)
+
+    def cost(self, pairs: Pairs) -> Matching:
+        """Feature matching, through the tiny decoder for the student and the large one for the teacher's answers."""
+        told, matcher = self.plain.told, pretrained.matcher("cnn")
+        by = (self.student.decode, Remembered(pairs))
+        return one_step_loss("matching", *(views("cnn", matcher, told.network, decode) for decode in by))
+
+    @cached_property
+    def _pairs(self) -> dict[str, Pairs]:
+        return {}
+
+    def pairs(self, look: str) -> Pairs:
+        """The teacher's answers with the style, to the prompts and the noise of the plain ones."""
+        if look not in self._pairs:
+            recipe = pretrained.RECIPES["pairs"]["scenes"]
+            told = styled(self.plain.told, (pretrained.lora(look), 1.0))
+            name = f"{pretrained.key('pipeline-scenes')}, {pretrained.key(f'lora-{look}')}"
+            how = recipe["teacher_steps"], recipe["w"], recipe["seed"], name, recipe["solver"]
+            self._pairs[look] = teacher_pairs(told, self.plain.prompts, *how)
+        return self._pairs[look]
+
+    def warm(self, look: str, placement: Placement = PLACEMENTS[PAPER], rank: int = 0) -> Learned:
+        """A student's LoRA by feature matching alone."""
+        pairs, settings = self._taught(look, placement), self.how.matching.with_seed(self.seed)
+        about = {"look": look, "teacher": placement.teacher} | self.parents
+        return learned_by_matching(self.student, pairs, self.cost(pairs), about, settings, rank or self.how.rank)
+
+    def learned(self, look: str, placement: Placement = PLACEMENTS[PAPER], rank: int = 0) -> Learned:
+        """A student's LoRA of a look by Algorithm 1, the style placed so; `rank` is the profile's unless given."""
+        plain, pairs = self.plain.told.network, self._taught(look, placement)
+        style = merged(plain, (pretrained.lora(look), 1.0)) if placement.offline or placement.online else plain
+        networks = (style if placement.offline else plain), (style if placement.online else plain)
+        return learned_by_scores(
+            self.student,
+            pairs,
+            self.cost(pairs),
+            networks,
+            {"look": look, "placement": dataclasses.asdict(placement)} | self.parents,
+            self.how.scores.with_seed(self.seed),
+            rank=rank or self.how.rank,
+            segment=Segment(lambda_fm=placement.lambda_fm),
+            w=self.looks.w,
+            start=self.warm(look, placement, rank) if placement.warm_up else None,
+            **_HOW,
+        )
+
+    def _taught(self, look: str, placement: Placement) -> Pairs:
+        return self.pairs(look) if placement.teacher else self.plain
+
+    def rows(self, students: dict[str, Network], look: str, **about: Any) -> list[Row]:
+        """All metrics of students in one step, by their names, beside the student without a style."""
+        before = self.looks.one_step(self.student)
+        found = [self.looks.rows(n, self.looks.one_step(net), look, before, **about) for n, net in students.items()]
+        return [row for rows in found for row in rows]
+
+    def scaled(self, loras: Sequence[Lora], scales: Sequence[float]) -> dict[float, Network]:
+        """The student with all of these LoRAs, at each scale."""
+        return {scale: merged(self.student, *((lora, scale) for lora in loras)) for scale in scales}
+
+    def taught(self, look: str = "") -> Tensor:
+        """The teacher's pictures of the prompts through the tiny decoder, with the LoRA of a look or without any."""
+        net = self.plain.told.network
+        style = merged(net, (pretrained.lora(look), 1.0)) if look else net
+        return self.looks.many_steps(style.like(style.module, decode=self.student.decode))
+
+    def bounds(self, look: str) -> list[Row]:
+        """What styled students are read beside.
+
+        The world's true pictures, also through the tiny decoder; the teacher of many steps with the style, through the
+        tiny decoder; the student without a style; and that student from other noise, whose layout is another one. The
+        teacher's layout is compared with its own before the style.
+        """
+        rows = self.looks.bound_rows(look, self.student.decode)
+        rows += self.looks.rows("teacher, tiny decoder", self.taught(look), look, self.taught())
+        plain = self.looks.one_step(self.student)
+        rows += self.looks.rows("no LoRA", plain, look, plain)
+        return rows + self.looks.rows("no LoRA, other noise", self.looks.one_step(self.student, True), look, plain)

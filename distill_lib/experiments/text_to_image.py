@@ -1,0 +1,168 @@
+"""Text-to-image as the notebooks set it up: teacher, judges, prompts, training data, and where distillation starts.
+
+The shipped small Stable Diffusion comes with pictures, attributes and a finished stage one. Any other folder or hub id
+of the shape of Stable Diffusion comes with prompts in a text file, a line each, and with nothing else: the first of
+them are measured, and the others are distilled on, by the teacher's own samples.
+
+Differs from the paper: Stable Diffusion is distilled there on the pictures that it was trained on.
+"""
+
+import codecs
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from distill_lib.measure.judges import foreign_judges
+from distill_lib.measure.metrics import Reader
+from distill_lib.measure.prompts import Judges, Prompted, alignment
+from distill_lib.networks.adapter import Network
+from distill_lib.networks.pipeline import Latents, TextToImage, open_pipeline
+from distill_lib.profiles import Latent, Profile, Text
+from distill_lib.shipped import pretrained
+from distill_lib.teachers.latents import latent_pictures, teacher_pairs
+from distill_lib.worlds.seeds import taught_seed
+
+__all__ = ["Task", "prompts_of", "shipped_judges", "task"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is distilled, and from where.
+
+    Args:
+        how: sizes and settings.
+        source: name of the teacher.
+        parents: keys of all that the results rest on, the teacher's first.
+        suffix: what the names of the results end in: teacher and prompts; empty for a shipped teacher.
+        told: the teacher.
+        asked: prompts, and what their pictures are compared with.
+        pictures: training data.
+        w_max: end of the range of strengths.
+        first: a finished student of stage one and its key, where there is one.
+        curve: how its loss fell, (step, loss).
+    """
+
+    how: Text
+    source: str
+    parents: list[str]
+    suffix: str
+    told: TextToImage
+    asked: Prompted
+    pictures: Latents
+    w_max: float
+    first: tuple[Network, str] | None = None
+    curve: tuple[tuple[float, float], ...] = ()
+
+
+def shipped_judges() -> Judges:
+    """What measures pictures of our world of two objects; raises as `pretrained.extractor`."""
+    clip = partial(alignment, pretrained.clip())
+    return Judges(Reader(pretrained.extractor("captioned")), clip, pretrained.attribute_reader())
+
+
+def prompts_of(path: str, measured: int) -> tuple[list[str], list[str]]:
+    """Prompts of a text file, a line each: the first `measured` ones, and the others.
+
+    Raises:
+        ValueError: there is no such file, it is no text, or it holds too few different prompts.
+    """
+    if not path:
+        raise ValueError("a teacher of your own needs prompts=, a text file, a prompt a line; '' is not a file")
+    try:
+        data = Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"prompts={path!r} cannot be read ({error.strerror}); name a text file, a prompt a line"
+        ) from error
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data:
+        raise ValueError(f"{path} is no text file in UTF-8 but in UTF-16, or no text at all; save it as UTF-8")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text file in UTF-8: {error}; save it as UTF-8") from error
+    # str.splitlines would cut at U+0085 and U+2028 as well, inside a prompt
+    lines = list(dict.fromkeys(line.strip() for line in re.split(r"\r\n|\r|\n", text) if line.strip()))
+    if len(lines) <= measured:
+        raise ValueError(f"{path} holds {len(lines)} prompts; {measured} are measured, and at least one more is needed")
+    return lines[:measured], lines[measured:]
+
+
+def task(
+    settings: Profile,
+    seed: int,
+    teacher: str = "",
+    prompts: str = "",
+    judges: Judges | None = None,
+    judges_from: str = "",
+) -> Task:
+    """What a profile distils: the shipped teacher, or with `teacher` or `prompts` another one.
+
+    Args:
+        settings: the profile.
+        seed: of prompts and noise.
+        teacher: a folder or hub id; if it is empty and there are prompts, that of the profile's `other`.
+        prompts: the text file of a teacher that is not shipped.
+        judges: what measures, instead of the shipped or the foreign ones.
+        judges_from: the folder of the foreign ones, as in `judges.foreign_judges`.
+
+    Raises:
+        ValueError: as `prompts_of`, `judges.foreign_judges`, `pipeline.open_pipeline` and `TextToImage.check`;
+            prompts without a teacher.
+    """
+    if not teacher and not prompts:
+        return _shipped(settings.latent, seed, judges)
+    if not teacher and settings.other is None:
+        raise ValueError(f"prompts={prompts!r} needs teacher=, a folder or hub id: {settings.name} names no other one")
+    how = settings.other or settings.latent
+    return _foreign(how.model_copy(update={"pipeline": teacher or how.pipeline}), seed, prompts, judges, judges_from)
+
+
+def _shipped(how: Latent, seed: int, judges: Judges | None) -> Task:
+    names = [f"{kind}-{how.pipeline}" for kind in ("pipeline", "textstudent")]
+    told, made = pretrained.pipeline(how.pipeline), pretrained.made(names[1])
+    keys = [pretrained.key(name) for name in (*names, "attributes-scenes", "clip-judge", "extractor-captioned")]
+    sizes = how.world, how.prompts, how.teacher_steps, how.w, seed
+    return Task(
+        how=how,
+        source=names[0],
+        parents=keys,
+        suffix="",
+        told=told,
+        asked=Prompted(told, judges or shipped_judges(), *sizes),
+        pictures=latent_pictures(told, keys[0], how.world, how.pictures, 1),
+        w_max=made["config"]["w_max"],
+        first=(pretrained.text_student(how.pipeline, told), made["weights"]),
+        curve=tuple((step, loss) for step, loss, _ in made["curve"]),
+    )
+
+
+def _foreign(how: Text, seed: int, prompts: str, judges: Judges | None, judges_from: str) -> Task:
+    measured, others = prompts_of(prompts, how.prompts)
+    judges = judges or foreign_judges(judges_from)
+    told = open_pipeline(how.pipeline)
+    told.check([*measured, *others])
+    black = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    judges.clip(black, [max(measured, key=len)])  # what fails, fails before hours of drawing
+    name = f"{how.pipeline}-{told.fingerprint}"
+    sizes = "", how.prompts, how.teacher_steps, how.w, seed
+    taught = [others[i % len(others)] for i in range(how.pairs)]
+    words = hashlib.sha256("\n".join([*measured, "", *taught]).encode()).hexdigest()
+    own = teacher_pairs(told, taught, how.teacher_steps, how.w, taught_seed(seed), name)
+    data = hashlib.sha256(own.x.numpy().tobytes() + "\n".join(taught).encode()).hexdigest()[:12]
+    stem = Path(how.pipeline).expanduser()
+    stem = stem.resolve() if stem.is_dir() else stem  # "." has no name
+    slug = re.sub(r"[^a-z0-9]+", "-", stem.name.lower()).strip("-")[:40] or "teacher"
+    return Task(
+        how=how,
+        source=how.pipeline,
+        parents=[f"{name}-on-{data}", f"prompts-{words}"],
+        suffix=f"-{slug}-{told.fingerprint[:6]}-{words[:6]}",
+        told=told,
+        asked=Prompted(told, judges, *sizes, prompts=measured),
+        pictures=Latents(own.x, taught, told),
+        w_max=max(how.ws),
+    )

@@ -1,0 +1,207 @@
+"""Measuring control: scenes whose maps are known, and what pictures make of them.
+
+    edge_f1            edges of the picture against those of the scene, a pixel off at most     (`maps.edge_f1`)
+    depth_error, iou   distances and outlines of the named solids, read off the picture         (`geometry`)
+    prompt_accuracy    what is drawn there against what was asked                               (`attributes`)
+    psnr               against the true picture, 10 log10(4 / mean square difference in [-1, 1])
+    diversity          mean square difference of pictures of one prompt and map, other noise    (1)
+    diversity_prompt   the same of one map and noise, other prompts: colours and patterns       (2)
+
+The reader of distances is another than the one that took maps off the teacher's pictures. What it finds in true
+pictures bounds what it can find in any.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from distill_lib.diffusion.pixels import to_bytes
+from distill_lib.engine.precision import current
+from distill_lib.engine.store import cached, weights_hash
+from distill_lib.measure.draw import sample_pictures
+from distill_lib.measure.metrics import laplacian_variance, median_seconds, paired
+from distill_lib.measure.readers.attributes import attribute_accuracy, prompt_accuracy, read_attributes
+from distill_lib.measure.readers.geometry import Geometry, depth_error, mask_iou
+from distill_lib.measure.systems import System
+from distill_lib.networks.adapter import showing
+from distill_lib.networks.controlnet import Controlled
+from distill_lib.networks.pipeline import TextToImage
+from distill_lib.worlds.captions import attributes, names_held_out, say
+from distill_lib.worlds.maps import control_map, edge_f1, edge_map
+from distill_lib.worlds.pictures import WORLDS
+from distill_lib.worlds.scenes import COLORS, TEXTURES, Scenes, draw_scenes, rendered
+from distill_lib.worlds.seeds import held_out_seed
+
+__all__ = ["Readers", "Steered", "diversity", "drawn", "recoloured"]
+
+Row = dict[str, Any]
+Decode = Callable[[Tensor], Tensor]
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Readers:
+    """What measures: attributes of two solids, and their outlines and distances."""
+
+    attributes: Module
+    geometry: Geometry
+
+
+def recoloured(asked: Tensor, count: int) -> Tensor:
+    """`count` other prompts for each of attributes (N, 2, 4), (count, N, 2, 4): colours and patterns move on.
+
+    Shapes and sizes stay, since a map shows them. No pair of `worlds.captions.HELD_OUT` is asked for.
+    """
+    shifts = torch.arange(1, len(COLORS) * len(TEXTURES))
+    moved = asked.repeat(len(shifts), 1, 1, 1)
+    moved[..., 1] = (asked[..., 1] + shifts[:, None, None]) % len(COLORS)
+    moved[..., 2] = (asked[..., 2] + shifts[:, None, None]) % len(TEXTURES)
+    allowed = torch.stack([~names_held_out(some) for some in moved])
+    first = allowed.long().sort(dim=0, descending=True, stable=True).indices[:count]
+    return moved[first, torch.arange(len(asked))]
+
+
+def diversity(image: Sequence[Tensor]) -> float:
+    """(1) or (2): mean square difference over all pairs of sets uint8 (N, 3, R, R), picture by picture."""
+    return torch.stack([paired(a, b).mean() for a, b in combinations(image, 2)]).mean().item()
+
+
+def _told(system: System, prompts: list[str], seen: Tensor | None) -> Tensor:
+    """What the networks are told, (N, L + K, D): the states of prompts, and maps behind them if any."""
+    label = torch.cat([system.told.states(prompts[i : i + _BATCH]) for i in range(0, len(prompts), _BATCH)])
+    return label if seen is None else showing(label, seen.float().to(label.device))
+
+
+def drawn(system: System, prompts: list[str], seen: Tensor | None = None, seed: int = 0) -> Tensor:
+    """Pictures uint8 (N, 3, R, R) of N prompts, under maps (N, C, R, R) in [0, 1] if any; kept in a cache.
+
+    Args:
+        system: who draws, and how; shown maps, its `net` is a `controlnet.Controlled`.
+        prompts, seen: what is asked for.
+        seed: of the noise.
+    """
+    net = system.net
+    parts = [net.network.module, net.control] if isinstance(net, Controlled) else [net.module]
+    spec = {"nets": [weights_hash(part, "net") for part in parts], "steps": system.n_steps, "w": system.w}
+    spec |= {"sampler": system.sampler, "bf16": net.bf16, "prompts": prompts, "seed": seed}
+    spec |= {"decoder": getattr(net.decode, "name", ""), "text": weights_hash(system.told.pipe.text_encoder, "text")}
+    spec |= {"precision": current()}  # of the decoder, whatever the networks are told
+    spec |= {"seen": "" if seen is None else hashlib.sha256(seen.float().cpu().numpy().tobytes()).hexdigest()}
+
+    def make() -> dict[str, Tensor]:
+        how = system.n_steps, system.w, _told(system, prompts, seen), seed, system.sampler
+        return {"image": sample_pictures(net, *how)}
+
+    return cached("steered", spec, make, drawn)["image"]
+
+
+@dataclass(frozen=True)
+class Steered:
+    """Held-out scenes: true pictures uint8 (N, 3, R, R), distances and coverage of the named solids (N, R, R), and
+    attributes (N, 2, 4)."""
+
+    told: TextToImage
+    image: Tensor
+    depth: Tensor
+    mask: Tensor
+    asked: Tensor
+    readers: Readers
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    @classmethod
+    def of(cls, told: TextToImage, world: str, n: int, seed: int, readers: Readers) -> "Steered":
+        """n scenes that no training has seen, none with a pair of `worlds.captions.HELD_OUT`."""
+        spec, seed = WORLDS[world], held_out_seed("steered", seed)
+        scenes = draw_scenes(spec, seed, torch.arange(2 * n + 32))
+        asked = attributes(scenes, spec)
+        index = (~names_held_out(asked)).nonzero()[:n, 0]
+        some = Scenes(**{name: column[index] for name, column in vars(scenes).items()})
+
+        def make() -> dict[str, Tensor]:
+            return dict(zip(("image", "depth", "mask"), rendered(spec, some), strict=True))
+
+        found = cached("scenes-steered", {"world": spec, "n": n, "seed": seed}, make, rendered)
+        return cls(told, **found, asked=asked[index], readers=readers)
+
+    @property
+    def prompts(self) -> list[str]:
+        """What is asked for, in words."""
+        return say(self.asked)
+
+    def maps(self, kind: str) -> Tensor:
+        """The exact maps of a kind, (N, C, R, R)."""
+        return control_map(kind, self.image, self.depth)
+
+    def judged(self, image: Tensor) -> dict[str, float]:
+        """The metrics of this module but for diversity, of pictures uint8 (N, 3, R, R)."""
+        found = read_attributes(self.readers.attributes, image)
+        reader, error = self.readers.geometry, paired(image, self.image).double()
+        values = {
+            "edge_f1": edge_f1(edge_map(image)[:, 0] > 0, edge_map(self.image)[:, 0] > 0),
+            "depth_error": depth_error(reader, image, self.mask, self.depth),
+            "iou": mask_iou(reader, image, self.mask),
+            "prompt_accuracy": prompt_accuracy(found, self.asked),
+            "attribute_accuracy": attribute_accuracy(found, self.asked),
+        }
+        means = {metric: value.double().mean().item() for metric, value in values.items()}
+        if error.any():  # a picture has no finite ratio to itself
+            means["psnr"] = (10 * (4 / error.clamp(min=1e-6)).log10()).mean().item()
+        return means | {"sharpness": laplacian_variance(image)}
+
+    def rows(self, image: Tensor, about: Row) -> list[Row]:
+        """What `judged` finds, a row a metric; `about` holds the columns that they share."""
+        about = about | {"n": len(image)}
+        return [about | {"metric": metric, "value": value} for metric, value in self.judged(image).items()]
+
+    def bounds(self, decoders: dict[str, Decode], about: Row) -> list[Row]:
+        """What is found in true pictures ("real"), and in their latents through decoders, by name."""
+        z = [self.told.latents(part) for part in self.image.split(64)]
+        rows = self.rows(self.image, about | {"method": "real"})
+        for name, decode in decoders.items():
+            through = torch.cat([to_bytes(decode(part).detach()).cpu() for part in z])
+            rows += self.rows(through, about | {"method": name})
+        return rows
+
+    def asked_of(self, system: System, kind: str, about: Row, seed: int = 0) -> list[Row]:
+        """Rows of one picture a scene by a system, under its map of a kind; `kind` is empty without one."""
+        image = drawn(system, self.prompts, self.maps(kind) if kind else None, seed)
+        return self.rows(image, about | {"steps": system.n_steps, "w": system.w, "nfe": system.evaluations["U-Net"]})
+
+    def spread(self, system: System, kind: str, n: int, noises: int, about: Row, seed: int = 0) -> list[Row]:
+        """Rows of (1) and (2) for the first n scenes, `noises` pictures each; and whether other prompts are followed.
+
+        Args:
+            system: who draws, and how.
+            kind: of map; empty without one.
+            n, noises: scenes, and pictures of each.
+            about: columns that all rows share.
+            seed: of the noise.
+        """
+        seen = self.maps(kind)[:n] if kind else None
+        numbers = [1000 * (seed + 1) + k for k in range(noises)]
+        by_noise = [drawn(system, self.prompts[:n], seen, number) for number in numbers]
+        others = recoloured(self.asked[:n], noises)
+        by_prompt = [drawn(system, say(asked), seen, numbers[0]) for asked in others]
+        right = [
+            prompt_accuracy(read_attributes(self.readers.attributes, image), asked).mean()
+            for image, asked in zip(by_prompt, others, strict=True)
+        ]
+        values = {"diversity": diversity(by_noise), "diversity_prompt": diversity(by_prompt)}
+        values["prompt_accuracy_changed"] = torch.stack(right).mean().item()
+        about = about | {"n": n * noises}
+        return [about | {"metric": metric, "value": value} for metric, value in values.items()]
+
+    def seconds(self, system: System, kind: str, repeats: int, about: Row) -> list[Row]:
+        """A row: seconds for one picture, from reading the prompt to decoding."""
+        seen = self.maps(kind)[:1] if kind else None
+        net, n_steps, w, by = system.net, system.n_steps, system.w, system.sampler
+        work = lambda: sample_pictures(net, n_steps, w, _told(system, self.prompts[:1], seen), 0, by)  # noqa: E731
+        return [about | {"metric": "seconds", "value": median_seconds(work, repeats), "n": 1}]

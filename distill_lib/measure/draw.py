@@ -1,0 +1,125 @@
+"""Pictures for measurement: everybody starts from the same noise and the same classes."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from distill_lib.diffusion import noise
+from distill_lib.diffusion.pixels import to_bytes
+from distill_lib.diffusion.solvers import check_sampler, sample_by
+from distill_lib.engine.store import cached, weights_hash
+from distill_lib.networks.adapter import Network, denoiser
+from distill_lib.worlds.pictures import REAL, WORLDS, DatasetSpec, load, render_pictures
+from distill_lib.worlds.seeds import held_out_seed
+
+__all__ = [
+    "BATCH",
+    "check_steps",
+    "check_strengths",
+    "classes",
+    "held_out",
+    "in_batches",
+    "sample_pictures",
+    "samples_of",
+    "showcase",
+]
+
+BATCH = 64
+"""Samples in one call of a network while measuring (a guided pair holds twice as many rows)."""
+
+
+def classes(n: int, n_classes: int) -> Tensor:
+    """The classes of n samples, (n,): all of them in turn."""
+    return torch.arange(n) % n_classes
+
+
+def showcase(n_samples: int, n_classes: int, count: int) -> Tensor:
+    """Numbers of `count` samples to show, (count,): spread over the classes, the same once every class is sampled.
+
+    The stride has no factor in common with 96 = 4 shapes x 8 colours x 3 textures, so that it meets all of each.
+    """
+    return (5 + 37 * torch.arange(count)) % min(n_samples, n_classes)
+
+
+def held_out(world: str, n: int, part: int = 0) -> Tensor:
+    """Real pictures that no training has seen, uint8 (n, 3, R, R): of a world, or test pictures.
+
+    Raises:
+        ValueError: real data has fewer than (part + 1) n test pictures.
+    """
+    if world in REAL:
+        image = load(DatasetSpec(name=world, split="test")).image
+        if len(image) < (part + 1) * n:
+            raise ValueError(f"{world} has {len(image)} test pictures; {part + 1} sets of samples={n} need more")
+        mixed = torch.randperm(len(image), generator=torch.Generator().manual_seed(0))
+        return image[mixed[part * n : (part + 1) * n]]
+    seed = held_out_seed("measured", part)
+    spec = {"world": WORLDS[world], "n": n, "seed": seed}
+    make = lambda: {"image": render_pictures(WORLDS[world], seed, torch.arange(n))[0]}  # noqa: E731
+    return cached("held-out", spec, make, render_pictures)["image"]
+
+
+def check_strengths(ws: Iterable[float], w_max: float) -> None:
+    """Refuse a guidance strength outside the range that a student was trained for.
+
+    Raises:
+        ValueError: names the strength and the range.
+    """
+    for w in ws:
+        if not isinstance(w, int | float):
+            raise ValueError(f"w={w!r} is not a number")
+        if not 0 <= w <= w_max:
+            raise ValueError(f"w={w} lies outside [0, {w_max}], the range that the student was trained for")
+
+
+def check_steps(steps: Iterable[int], start: int) -> None:
+    """Refuse a step count for which no student is distilled.
+
+    Raises:
+        ValueError: names the step count and those that are allowed.
+    """
+    allowed = [start >> i for i in range(1, start.bit_length())]
+    for n_steps in steps:
+        if n_steps not in allowed:
+            raise ValueError(f"steps={n_steps}: students are distilled for {', '.join(map(str, allowed))} steps")
+
+
+@torch.no_grad()
+def in_batches(net: Network, n: int, draw: Callable[[Tensor], Tensor]) -> Tensor:
+    """Pictures uint8 (n, 3, R, R) on the CPU of the data x that draw(index) gives for sample numbers (BATCH,)."""
+    numbers = torch.arange(n, device=net.device).split(BATCH)
+    return torch.cat([to_bytes(net.decode(draw(index))).cpu() for index in numbers])
+
+
+def sample_pictures(
+    net: Network, n_steps: int, w: float, label: Tensor, seed: int = 0, sampler: str = "ddim"
+) -> Tensor:
+    """Pictures uint8 (N, 3, R, R) by a sampler of `solvers.SAMPLERS` for classes (N,) or text states (N, L, D).
+
+    A network that takes w is a student; any other is asked as a guided pair. Noise depends on nothing but the seed, a
+    sample's number and the number of the draw, and z_T is the same for every sampler.
+
+    Raises:
+        ValueError: there is no such sampler.
+    """
+    check_sampler(sampler)
+
+    def draw(index: Tensor) -> Tensor:
+        denoise = denoiser(net, label.to(index.device)[index], w)
+        z_T = noise.normal(seed, "z_T", 0, index, net.shape)
+        fresh = lambda i: noise.normal(seed, "fresh", i, index, net.shape)  # noqa: E731
+        return sample_by(sampler, denoise, z_T, n_steps, fresh, net.schedule)
+
+    return in_batches(net, len(label), draw)
+
+
+def samples_of(net: Network, n_steps: int, w: float, n: int, seed: int = 0, sampler: str = "ddim") -> Tensor:
+    """Pictures uint8 (n, 3, R, R) as `sample_pictures` draws them, kept by the weights that they came from."""
+    spec = {"net": weights_hash(net.module, "net"), "steps": n_steps, "w": w, "n": n, "seed": seed, "bf16": net.bf16}
+    spec |= {"sampler": sampler}
+
+    def make() -> dict[str, Tensor]:
+        return {"image": sample_pictures(net, n_steps, w, classes(n, net.null), seed, sampler)}
+
+    return cached("samples", spec, make, sample_pictures)["image"]

@@ -1,0 +1,253 @@
+"""Measuring text-to-image: the same prompts and the same noise for everybody, and judges that no method is trained by.
+
+attribute_accuracy, prompt_accuracy     what an attribute reader finds in the pictures (`attributes`)
+clip                                    mean cosine between picture and prompt in a mini CLIP of another training
+fid, kid, precision, recall             against pictures of the world, by an extractor for two objects
+fid_teacher, paired                     against the many-step teacher at the same strength, from the same noise
+sharpness                               variance of the Laplacian
+
+Of prompts that are no world's, only clip, fid_teacher, paired and sharpness can be told.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from transformers import CLIPModel, CLIPProcessor
+
+from distill_lib.diffusion.pixels import to_unit
+from distill_lib.diffusion.samplers import nfe
+from distill_lib.engine.precision import current, default_device
+from distill_lib.engine.store import cached, weights_hash
+from distill_lib.measure.draw import sample_pictures
+from distill_lib.measure.metrics import Reader, fid, laplacian_variance, paired, quality
+from distill_lib.measure.readers.attributes import attribute_accuracy, prompt_accuracy, read_attributes
+from distill_lib.networks.adapter import Network
+from distill_lib.networks.doors import check_loaded, check_tokenizer, load_part, one_line, quiet
+from distill_lib.networks.pipeline import TextToImage
+from distill_lib.teachers.clip import Clip
+from distill_lib.worlds.captions import attributes, drawn_attributes, names_held_out, say, tokenizer
+from distill_lib.worlds.pictures import WORLDS, render_pictures
+from distill_lib.worlds.scenes import draw_scenes
+from distill_lib.worlds.seeds import held_out_seed
+
+__all__ = ["Judges", "Prompted", "alignment", "clip_of", "real_pictures"]
+
+Row = dict[str, Any]
+_BATCH = 256
+_KEPT = 8 * 2**30  # bytes of pictures at hand, besides those in the cache
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The networks that measure: features, the cosine of picture and prompt, and what two objects show.
+
+    clip takes pictures uint8 (N, 3, R, R) and their prompts, as `alignment` and `clip_of` do once their model is told.
+    """
+
+    reader: Reader
+    clip: Callable[[Tensor, list[str]], Tensor]
+    attributes: Module | None = None
+
+
+def clip_of(source: str | Path) -> Callable[[Tensor, list[str]], Tensor]:
+    """A CLIP of other people, from a folder or hub id, as a judge: the cosine of pictures and prompts, (N,).
+
+    Raises:
+        ValueError: nothing usable is there.
+    """
+    folder = Path(source).expanduser()
+    try:
+        if folder.is_dir():
+            check_tokenizer(folder, folder)
+            model = load_part(CLIPModel, folder)
+            reads = CLIPProcessor.from_pretrained(folder, local_files_only=True)
+        else:
+            with quiet():
+                model, info = CLIPModel.from_pretrained(source, use_safetensors=True, output_loading_info=True)
+            check_loaded(info)
+            reads = CLIPProcessor.from_pretrained(source)
+    except Exception as error:
+        raise ValueError(f"clip={str(source)!r} is no usable CLIP: {one_line(error)}") from error
+    model.float().to(default_device()).eval().requires_grad_(False)
+    limit = min(reads.tokenizer.model_max_length, model.config.text_config.max_position_embeddings)
+
+    @torch.no_grad()
+    def judge(image: Tensor, prompts: list[str]) -> Tensor:
+        parts = []
+        for index in torch.arange(len(image)).split(_BATCH):
+            words = [prompts[i] for i in index.tolist()]
+            given = reads(text=words, images=list(image[index]), return_tensors="pt", padding=True)
+            if given.input_ids.shape[1] > limit:
+                raise ValueError(
+                    f"a prompt has {given.input_ids.shape[1]} tokens, and the CLIP that judges reads {limit}: shorten "
+                    f"it; it is among those that begin with {words[0][:60]!r}"
+                )
+            found = model(**given.to(model.device))
+            parts.append((found.image_embeds * found.text_embeds).sum(1).cpu())
+        return torch.cat(parts)
+
+    return judge
+
+
+@torch.no_grad()
+def alignment(clip: Clip, image: Tensor, prompts: list[str]) -> Tensor:
+    """Cosine between pictures uint8 (N, 3, R, R) and their prompts in the space of a mini CLIP, (N,)."""
+    ids = tokenizer()(prompts, padding="max_length", return_tensors="pt").input_ids
+    device = clip.log_scale.device
+    parts = [
+        (clip.of_image(to_unit(some.to(device))) * clip.of_text(words.to(device))).sum(1).cpu()
+        for some, words in zip(image.split(_BATCH), ids.split(_BATCH), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def real_pictures(
+    world: str, n: int, part: int = 0, unseen: bool = False, use: str = "measured"
+) -> tuple[Tensor, Tensor]:
+    """Pictures uint8 (n, 3, R, R) that no training has seen, and their attributes (n, 2, 4), of the content of prompts.
+
+    Those of seed `part` of a use of `worlds.seeds.HELD_OUT_SEEDS` that hold no pair of `worlds.captions.HELD_OUT`, or
+    with `unseen` those that do.
+    """
+    seed = held_out_seed(use, part)
+    scenes = draw_scenes(WORLDS[world], seed, torch.arange(8 * n + 64))
+    asked = attributes(scenes, WORLDS[world])
+    index = (names_held_out(asked) == unseen).nonzero()[:n, 0]
+    make = lambda: {"image": render_pictures(WORLDS[world], seed, index)[0]}  # noqa: E731
+    spec = {"world": WORLDS[world], "n": n, "seed": seed, "unseen": unseen}
+    return cached("real", spec, make, real_pictures)["image"], asked[index]
+
+
+class Prompted:
+    """Prompts of a world of two objects, and what their pictures are compared with.
+
+    Args:
+        told: the teacher.
+        judges: what measures.
+        world: a world of two objects.
+        n: prompts, and pictures behind each metric.
+        teacher_steps, w: steps of the teacher that stands for the truth, and the strength at which it is shown.
+        seed: of prompts and noise.
+        unseen: ask for the pairs of colour and shape that no text-to-image training has seen, and for no other.
+        prompts: n other prompts, of which nothing else is known; `world` is then empty.
+    """
+
+    def __init__(
+        self,
+        told: TextToImage,
+        judges: Judges,
+        world: str,
+        n: int,
+        teacher_steps: int,
+        w: float,
+        seed: int = 0,
+        unseen: bool = False,
+        prompts: list[str] | None = None,
+    ) -> None:
+        self.told, self.judges, self.world, self.n = told, judges, world, n
+        self.teacher_steps, self.w, self.seed = teacher_steps, w, seed
+        if prompts is None:
+            self.asked = drawn_attributes(n, seed, unseen)
+            self.real, self.shows = real_pictures(world, n, 0, unseen)  # what the world has of that kind
+        self.prompts = say(self.asked) if prompts is None else prompts
+        self._unseen = unseen
+        self._states: Tensor | None = None
+        self._kept: dict[tuple[Any, ...], Tensor] = {}
+
+    @property
+    def states(self) -> Tensor:
+        """What the networks are told, (n, L, D)."""
+        if self._states is None:
+            self._states = torch.cat(
+                [self.told.states(self.prompts[i : i + 256]) for i in range(0, len(self.prompts), 256)]
+            )
+        return self._states
+
+    def pictures(self, net: Network, n_steps: int, w: float, sampler: str = "ddim") -> Tensor:
+        """Pictures uint8 (n, 3, R, R) of the prompts by a sampler; kept by the weights that they came from.
+
+        Raises:
+            ValueError: `solvers.SAMPLERS` has no such sampler.
+        """
+        words = hashlib.sha256("\n".join(self.prompts).encode()).hexdigest()[:12]
+        spec = {"net": weights_hash(net.module, "net"), "steps": n_steps, "w": w, "prompts": words}
+        spec |= {"sampler": sampler, "seed": self.seed, "bf16": net.bf16, "predicts": net.predicts}
+        # a decoder of its own, as SDXS has one
+        spec |= {"told": self.told.fingerprint, "decoder": getattr(net.decode, "name", ""), "precision": current()}
+
+        def make() -> dict[str, Tensor]:
+            return {"image": sample_pictures(net, n_steps, w, self.states, self.seed, sampler)}
+
+        key = tuple(spec.values())
+        image = self._kept.pop(key, None)
+        if image is None:
+            image = cached("prompted", spec, make, Prompted)["image"]
+        self._kept[key] = image  # the very tensor again, so that a reader reads it once; the last asked for at the end
+        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > _KEPT:
+            del self._kept[next(iter(self._kept))]
+        return image
+
+    def truth(self, w: float | None = None) -> Tensor:
+        """The teacher's own pictures at its many steps, at its own strength unless another is named."""
+        return self.pictures(self.told.network, self.teacher_steps, self.w if w is None else w)
+
+    def judged(self, image: Tensor, asked: Tensor | None = None) -> dict[str, float]:
+        """What the judges find in pictures uint8 (n, 3, R, R) of the prompts, or of other attributes (n, 2, 4)."""
+        prompts = self.prompts if asked is None else say(asked)
+        values = {"clip": self.judges.clip(image, prompts).mean().item(), "sharpness": laplacian_variance(image)}
+        if self.world and self.judges.attributes is not None:
+            found, asked = read_attributes(self.judges.attributes, image), self.asked if asked is None else asked
+            values["attribute_accuracy"] = attribute_accuracy(found, asked).mean().item()
+            values["prompt_accuracy"] = prompt_accuracy(found, asked).mean().item()
+        return values
+
+    def compared(self, image: Tensor, truth: Tensor) -> dict[str, float]:
+        """What the judges find in pictures uint8 (n, 3, R, R), and their distances to true ones and to the world's."""
+        values = self.judged(image)
+        values |= {"fid_teacher": fid(self.judges.reader, image, truth), "paired": paired(image, truth).mean().item()}
+        if self.world:
+            values |= quality(self.judges.reader, image, self.real)
+            del values["is"]  # classes of one solid say nothing of two
+        return values
+
+    def rows(
+        self, method: str, net: Network, n_steps: int, w: float, truth_w: float | None = None, *, sampler: str = "ddim"
+    ) -> list[Row]:
+        """All metrics of a network's pictures, one row each; `method` is their label.
+
+        They are compared with the teacher at the same strength, or at truth_w: a network without w may hold guidance.
+        """
+        image, truth = self.pictures(net, n_steps, w, sampler), self.truth(w if truth_w is None else truth_w)
+        values = self.compared(image, truth)
+        about = {"method": method, "steps": n_steps, "w": w, "nfe": nfe(n_steps, w, not net.takes_w)}
+        return [about | {"metric": m, "value": value, "n": self.n, "seed": self.seed} for m, value in values.items()]
+
+    def floor_rows(self, many: int = 0) -> list[Row]:
+        """Real pictures against other real ones, at n and at `many`; what the judges find in them and in their latents.
+
+        A judge that misreads real pictures bounds what any model can reach, and so does the autoencoder. There are no
+        real pictures of prompts that are no world's, and no rows.
+        """
+        if not self.world:
+            return []
+        rows = []
+        for n in sorted({self.n, many} - {0}):
+            sets = [real_pictures(self.world, n, part, self._unseen)[0] for part in (0, 1)]
+            about = {"method": "real", "metric": "floor_fid", "n": n, "seed": self.seed}
+            rows.append(about | {"value": fid(self.judges.reader, *sets)})
+        back = torch.cat([self.told.pictures(self.told.latents(part)).cpu() for part in self.real.split(64)])
+        for method, image in (("real", self.real), ("autoencoder", back)):
+            about = {"method": method, "n": self.n, "seed": self.seed}
+            found = self.judged(image, self.shows)
+            rows += [about | {"metric": metric, "value": value} for metric, value in found.items()]
+        return rows
+
+    def measure(self, method: str, nets: dict[int, Network], ws: Iterable[float], sampler: str = "ddim") -> list[Row]:
+        """Rows labelled `method` for the network of each step count, at each strength."""
+        return [row for w in ws for n, net in nets.items() for row in self.rows(method, net, n, w, sampler=sampler)]

@@ -1,0 +1,86 @@
+"""Whether a picture shows what its prompt asks for: a network reads both solids, and its answers are counted.
+
+    attribute_accuracy   share of shapes and colours that are right, in the order of the solids that fits better   (1)
+    prompt_accuracy      share of pictures with shape, colour, texture and size right, of the left and the right    (2)
+
+Attributes (B, 2, 4) are those of `worlds.captions`: shape, colour, texture, small, of the left and of the right solid.
+The reader is trained on rendered pictures alone, with a seed and a form of its own; no loss of any method uses it.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from distill_lib.diffusion.pixels import to_unit
+from distill_lib.engine.loop import Loop, Progress, TrainSettings
+from distill_lib.engine.precision import autocast
+from distill_lib.engine.store import Run
+from distill_lib.engine.trainable import Trainable
+from distill_lib.measure.readers.extractor import degrade
+from distill_lib.worlds.captions import _KINDS, LOGITS
+
+__all__ = [
+    "AttributeReader",
+    "attribute_accuracy",
+    "attribute_loss",
+    "prompt_accuracy",
+    "read_attributes",
+    "train_reader",
+]
+
+
+class AttributeReader(nn.Module):
+    """Pictures (B, 3, R, R) in [-1, 1] -> logits of each attribute of the left and the right solid, (B, 2, 17)."""
+
+    def __init__(self, width: int = 32, side: int = 64) -> None:
+        super().__init__()
+        sizes = (width, 2 * width, 4 * width, 4 * width)
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.GroupNorm(8, width), nn.SiLU()]
+        for a, b in zip((width, *sizes), sizes, strict=False):
+            layers += [nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.GroupNorm(8, b), nn.SiLU()]
+            layers += [nn.Conv2d(b, b, 3, 1, 1, bias=False), nn.GroupNorm(8, b), nn.SiLU()]
+        self.body = nn.Sequential(*layers)
+        self.read = nn.Linear(sizes[-1] * (side // 16) ** 2, 2 * LOGITS)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.read(self.body(image).flatten(1)).unflatten(1, (2, -1))
+
+
+def attribute_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Mean cross-entropy of all attributes (B, 2, 17) of both solids against the truth (B, 2, 4), (B,)."""
+    parts = zip(logits.split(_KINDS, 2), truth.unbind(2), strict=True)
+    return torch.stack([cross_entropy(part.mT, right, reduction="none").mean(1) for part, right in parts]).mean(0)
+
+
+def train_reader(net: Trainable, image: Tensor, truth: Tensor, settings: TrainSettings, run: Run) -> Iterator[Progress]:
+    """Train net.module on pictures uint8 (N, 3, R, R) and their attributes, blurred or grainy by halves."""
+    loop = Loop(net, settings, run)
+    for _, draws in loop:
+        index = draws.integer("picture", len(image)).cpu()
+        x = to_unit(image[index].to(loop.device))
+        blur, grain = ((2 * draws.uniform(stream) - 1).clamp(min=0) for stream in ("blur", "grain"))
+        x = degrade(x, 1.2 * blur, 0.15 * grain, draws.normal("eps", x.shape[1:]))
+        with autocast(loop.device, settings.bf16):
+            logits = net.forward(x)
+        yield loop.update(attribute_loss(logits.float(), truth[index].to(loop.device)))
+
+
+@torch.no_grad()
+def read_attributes(net: nn.Module, image: Tensor) -> Tensor:
+    """The attributes that the reader finds in pictures uint8 (N, 3, R, R), (N, 2, 4)."""
+    device = next(net.parameters()).device
+    parts = [net(to_unit(part.to(device))).cpu() for part in image.split(256)]
+    return torch.stack([part.argmax(2) for part in torch.cat(parts).split(_KINDS, 2)], 2)
+
+
+def attribute_accuracy(found: Tensor, asked: Tensor) -> Tensor:
+    """(1) of each picture, (N,); attributes (N, 2, 4)."""
+    straight, crossed = ((one[..., :2] == asked[..., :2]).double().mean((1, 2)) for one in (found, found.flip(1)))
+    return torch.maximum(straight, crossed)
+
+
+def prompt_accuracy(found: Tensor, asked: Tensor) -> Tensor:
+    """(2) of each picture, 0 or 1, (N,); attributes (N, 2, 4)."""
+    return (found == asked).flatten(1).all(1).double()

@@ -1,0 +1,229 @@
+"""The network behind the metrics: 64 features from which every factor of a scene can be read.
+
+A metric network that knows only the class is blind to what distillation loses, so this one is trained to read class,
+position, size, rotation, texture frequency, light, floor, tiles, background, albedo and clutter, and how much a
+picture was blurred and overlaid with noise: what few steps lose first is sharpness. No loss of any method uses it. Its
+name holds a hash of its weights, because torch-fidelity caches features by name.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, cross_entropy, interpolate, pad
+
+from distill_lib.diffusion.pixels import to_unit
+from distill_lib.engine.loop import Loop, Progress, TrainSettings
+from distill_lib.engine.precision import autocast
+from distill_lib.engine.store import Run
+from distill_lib.engine.trainable import Trainable
+from distill_lib.worlds.pictures import Pictures, rendered_once
+from distill_lib.worlds.scenes import COLORS, LOOKS, TEXTURES, Scenes, SceneSpec
+
+__all__ = [
+    "FEATURES",
+    "Extractor",
+    "called_look",
+    "degrade",
+    "extractor_loss",
+    "factors",
+    "factors_of_two",
+    "joint_label",
+    "look_codes",
+    "picture_lessons",
+    "scene_lessons",
+    "train_extractor",
+]
+
+FEATURES = 64
+_CLUTTER = 2  # solids behind the main one whose factors are read
+
+
+class Extractor(nn.Module):
+    """Pictures (B, 3, R, R) in [-1, 1] -> features (B, 64), class logits (B, C), factor estimates (B, F)."""
+
+    def __init__(self, n_classes: int, n_factors: int, width: int = 32, side: int = 32) -> None:
+        super().__init__()
+        self.side = side
+
+        def block(a: int, b: int, stride: int) -> list[nn.Module]:
+            return [nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.GroupNorm(8, b), nn.ReLU()]
+
+        self.body = nn.Sequential(
+            *block(3, width, 1),
+            *(block(width, width, 2) if side == 64 else []),
+            *block(width, 2 * width, 2),
+            *block(2 * width, 2 * width, 1),
+            *block(2 * width, 4 * width, 2),
+            *block(4 * width, 4 * width, 1),
+            *block(4 * width, 4 * width, 2),
+            nn.Flatten(),
+            nn.Linear(4 * width * 16, 256),
+            nn.ReLU(),
+            nn.Linear(256, FEATURES),
+        )
+        self.classes = nn.Sequential(nn.ReLU(), nn.Linear(FEATURES, n_classes))
+        self.factors = nn.Linear(FEATURES, n_factors)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if image.shape[-1] != self.side:
+            image = interpolate(image, size=(self.side, self.side), mode="area")
+        features = self.body(image)
+        return features, self.classes(features), self.factors(features)
+
+
+def factors(scenes: Scenes, spec: SceneSpec) -> tuple[Tensor, Tensor]:
+    """What can be read off a scene: values (B, F), each of about unit spread, and weights (B, F), 0 where invisible.
+
+    Angles enter as sine and cosine of the multiple under which the picture repeats; a rotation shows only on cubes and
+    checks, a texture's frequency only where there is one, clutter only where it stands. Every world has the same
+    columns, so that one network reads them all.
+    """
+    one = torch.ones(len(scenes), 1)
+    kind = scenes.texture[:, :1] * bool(spec.texture)
+    turns = ((scenes.shape[:, :1] == 1) | (kind == 2)).float()
+    tiled = one * bool(spec.tiles)
+    columns = [
+        (2 * scenes.position[:, 0], one),
+        (8 * (scenes.size[:, :1] - 0.5), one),
+        ((4 * scenes.rotation[:, :1]).sin(), turns),
+        ((4 * scenes.rotation[:, :1]).cos(), turns),
+        (2 * (scenes.frequency[:, :1] - 2.75), (kind > 0).float()),
+        (4 * (scenes.albedo[:, 0] - 0.5), one),
+        (1.5 * scenes.light, one),
+        (8 * (scenes.floor - 0.62), one),
+        (6 * (scenes.background - 0.75), one * (spec.look == "photo")),  # a drawing leaves the paper white
+        ((2 * scenes.tile_rotation).sin(), tiled),
+        ((2 * scenes.tile_rotation).cos(), tiled),
+        (scenes.tile_scale - 4, tiled),
+    ]
+    for i in range(1, 1 + _CLUTTER):
+        if i < scenes.present.shape[1]:
+            there = scenes.present[:, i : i + 1].float()
+            columns += [(2 * there - 1, one), (scenes.position[:, i, :1], there), (4 * scenes.albedo[:, i] - 2, there)]
+        else:
+            columns += [(-one, one), (0 * one, 0 * one), (torch.zeros(len(one), 3), 0 * one)]
+    values = torch.cat([value for value, _ in columns], 1)
+    return values, torch.cat([weight.expand_as(value) for value, weight in columns], 1)
+
+
+_OWN = 9  # columns of `factors` that are the main object's own
+
+
+def factors_of_two(scenes: Scenes, spec: SceneSpec) -> tuple[Tensor, Tensor]:
+    """`factors` of a scene of two named objects: those of the left one with the scene's, then the right one's own."""
+    swapped = scenes.position[:, 0, 0] > scenes.position[:, 1, 0]
+    both = []
+    for swap in (swapped, ~swapped):
+        order = torch.arange(scenes.shape.shape[1]).repeat(len(scenes), 1)
+        order[swap, 0], order[swap, 1] = 1, 0
+        seen = {
+            name: column[torch.arange(len(scenes))[:, None], order] if column.shape[1:2] == order.shape[1:] else column
+            for name, column in vars(scenes).items()
+            if name not in ("light", "floor", "background", "tile_scale", "tile_rotation", "tile_phase")
+        }
+        both.append(factors(replace(scenes, **seen), spec))
+    (left, left_weight), (right, right_weight) = both
+    return torch.cat([left, right[:, :_OWN]], 1), torch.cat([left_weight, right_weight[:, :_OWN]], 1)
+
+
+def joint_label(scenes: Scenes) -> Tensor:
+    """Shape x colour x texture of the main object, (B,): the classes of the extractor in every world."""
+    label = scenes.shape[:, 0] * len(COLORS) + scenes.color[:, 0]
+    return label * len(TEXTURES) + scenes.texture[:, 0]
+
+
+def degrade(image: Tensor, blur: Tensor, grain: Tensor, eps: Tensor) -> Tensor:
+    """Pictures (B, 3, R, R) blurred by a Gaussian of `blur` pixels, then overlaid with `grain` times eps, clipped.
+
+    Args:
+        image: in [-1, 1].
+        blur: standard deviation in pixels, (B,); 0 leaves a picture as it is.
+        grain: standard deviation of the noise, (B,).
+        eps: unit noise, (B, 3, R, R).
+    """
+    b, c, r, _ = image.shape
+    offset = torch.arange(-3, 4, device=image.device)
+    kernel = (-offset.square() / (2 * blur.clamp(min=1e-3).square())[:, None]).exp()
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(c, 0)[:, None]
+    rows = pad(image.reshape(1, b * c, r, r), (3, 3, 3, 3), mode="replicate")
+    blurred = conv2d(conv2d(rows, kernel[:, :, None], groups=b * c), kernel[..., None], groups=b * c)
+    return (blurred.reshape(b, c, r, r) + grain[:, None, None, None] * eps).clamp(-1, 1)
+
+
+def extractor_loss(logits: Tensor, read: Tensor, label: Tensor, values: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy of the class plus the weighted square error of the factors read, (B,)."""
+    error = (weights * (read - values).square()).sum(1) / math.sqrt(values.shape[1])
+    return cross_entropy(logits, label, reduction="none") + 0.5 * error
+
+
+Lessons = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Pictures uint8 (N, 3, R, R), classes (N,), values to be read (N, F) and their weights (N, F)."""
+
+
+def scene_lessons(worlds: list[SceneSpec], count: int, seed: int) -> Lessons:
+    """`count` pictures of each world with the factors of their scenes; several looks add theirs (`look_codes`).
+
+    Without those factors photos and drawings of the same scenes share their features, and no distance tells them apart.
+    """
+    images, labels, values, weights = [], [], [], []
+    for world in worlds:
+        image, scenes = rendered_once(world, seed, count)
+        value, weight = (factors_of_two if world.objects == 2 else factors)(scenes, world)
+        plain = torch.zeros_like(scenes.texture) if not world.texture else scenes.texture
+        images.append(image)
+        labels.append(joint_label(replace(scenes, texture=plain)))
+        if len({one.look for one in worlds}) > 1:
+            look = look_codes([one.look for one in worlds])[world.look].expand(count, -1)
+            value, weight = torch.cat([value, look], 1), torch.cat([weight, torch.ones_like(look)], 1)
+        values.append(value)
+        weights.append(weight)
+    return torch.cat(images), torch.cat(labels), torch.cat(values), torch.cat(weights)
+
+
+def look_codes(looks: Iterable[str]) -> dict[str, Tensor]:
+    """How each of L looks is written as factors, (L - 1,): 3 in its own column, -3 in the others; the last has none."""
+    named = [look for look in LOOKS if look in set(looks)]
+    codes = 6 * torch.eye(len(named))[:, :-1] - 3
+    return dict(zip(named, codes, strict=True))
+
+
+@torch.no_grad()
+def called_look(net: nn.Module, image: Tensor, looks: Iterable[str]) -> Tensor:
+    """Which of the looks that the extractor was trained on each picture uint8 (N, 3, R, R) is read as, (N,).
+
+    The numbers are those of `LOOKS` without the ones that are not among `looks`.
+    """
+    codes = torch.stack([*look_codes(looks).values()])
+    columns = slice(-2 - codes.shape[1], -2)  # before blur and grain
+    device = next(net.parameters()).device
+    read = [net(to_unit(part.to(device)))[2][:, columns].cpu() for part in image.split(256)]
+    return torch.cdist(torch.cat(read), codes).argmin(1)
+
+
+def picture_lessons(pictures: Pictures) -> Lessons:
+    """Real pictures, of which no factors are known: what is read is the grey picture in 8 x 8 squares."""
+    grey = pictures.image.float().mean(1, keepdim=True) / 127.5 - 1
+    values = 2 * interpolate(grey, size=(8, 8), mode="area").flatten(1)
+    return pictures.image, pictures.label, values, torch.ones_like(values)
+
+
+def train_extractor(net: Trainable, lessons: Lessons, settings: TrainSettings, run: Run) -> Iterator[Progress]:
+    """Train net.module on lessons, mixed; half of the pictures blurred, half overlaid with noise.
+
+    The last two factors are the blur (up to 1.2 pixels) and the noise (up to 0.15).
+    """
+    image, label, value, weight = lessons
+    loop = Loop(net, settings, run)
+    for _, draws in loop:
+        index = draws.integer("picture", len(image)).cpu()
+        shown, named, values, weights = (part[index].to(loop.device) for part in (image, label, value, weight))
+        blur, grain = ((2 * draws.uniform(stream) - 1).clamp(min=0) for stream in ("blur", "grain"))
+        shown = degrade(to_unit(shown), 1.2 * blur, 0.15 * grain, draws.normal("eps", shown.shape[1:]))
+        values = torch.cat([values, 3 * blur[:, None] - 0.75, 3 * grain[:, None] - 0.75], 1)
+        weights = torch.cat([weights, torch.ones_like(values[:, -2:])], 1)
+        with autocast(loop.device, settings.bf16):
+            _, logits, read = net.forward(shown)
+        yield loop.update(extractor_loss(logits.float(), read.float(), named, values, weights))

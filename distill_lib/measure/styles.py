@@ -1,0 +1,144 @@
+"""Styles measured: the same scenes in several looks, so that what a styled picture should be is known.
+
+    style            share of pictures that a reader of looks calls pictures of the wanted one
+    fid_look         Frechet distance to the world's pictures of the same prompts, in that look
+    layout           overlap of both solids with those of the same picture before the style, same prompt and noise
+    prompt_accuracy  as everywhere; the reader knows photos alone, so that what it says of true pictures is its bound
+    sharpness        variance of the Laplacian
+
+Prompts are what the scenes show, in words; noise is the same for everybody. No network that reads is behind a loss.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from distill_lib.diffusion.pixels import to_bytes
+from distill_lib.measure.metrics import Reader, fid, laplacian_variance, psnr
+from distill_lib.measure.prompts import Judges, Prompted, real_pictures
+from distill_lib.measure.readers.attributes import prompt_accuracy, read_attributes
+from distill_lib.measure.readers.extractor import Extractor, called_look
+from distill_lib.measure.readers.layout import Layout, layout_iou, read_layout
+from distill_lib.networks.adapter import Network
+from distill_lib.networks.pipeline import TextToImage
+from distill_lib.worlds.captions import say
+from distill_lib.worlds.scenes import LOOKS
+
+__all__ = ["Looks", "Readers", "world_of"]
+
+Row = dict[str, Any]
+Decode = Callable[[Tensor], Tensor]
+"""Latents (B, C, H, W) -> pictures (B, 3, R, R) in [-1, 1]."""
+
+
+def world_of(look: str) -> str:
+    """The world of two objects in a look.
+
+    Raises:
+        ValueError: the world is not drawn so.
+    """
+    if look not in LOOKS:
+        raise ValueError(f"look={look!r}: the world is drawn as {', '.join(LOOKS)}")
+    return "captioned" if look == "photo" else f"captioned-{look}"
+
+
+@dataclass(frozen=True)
+class Readers:
+    """What measures: an extractor that knows all looks, a reader of layouts, one of attributes that knows photos."""
+
+    extractor: Extractor
+    layout: Layout
+    attributes: nn.Module
+
+
+class Looks:
+    """Scenes in all looks, their prompts, and what pictures of these prompts are compared with.
+
+    Args:
+        told: the plain teacher.
+        readers: what measures.
+        n: scenes, prompts and pictures behind each metric.
+        steps, w: of the teacher.
+        seed: of scenes and noise.
+    """
+
+    def __init__(self, told: TextToImage, readers: Readers, n: int, steps: int, w: float, seed: int = 0) -> None:
+        self.told, self.readers, self.n, self.steps, self.w, self.seed = told, readers, n, steps, w, seed
+        self.real = {look: real_pictures(world_of(look), n, seed, use="looks")[0] for look in LOOKS}
+        self.shows = real_pictures("captioned", n, seed, use="looks")[1]
+        self.reader = Reader(readers.extractor)
+        self._layouts = WeakTensorKeyDictionary()
+        self._asked = [self._prompted(seed), self._prompted(seed + 1000)]
+
+    def _prompted(self, seed: int) -> Prompted:
+        judges = Judges(self.reader, lambda image, prompts: torch.zeros(len(image)))
+        return Prompted(self.told, judges, "", self.n, self.steps, self.w, seed, prompts=say(self.shows))
+
+    @property
+    def prompts(self) -> list[str]:
+        """What is asked for, the same for all looks."""
+        return self._asked[0].prompts
+
+    def one_step(self, net: Network, fresh: bool = False) -> Tensor:
+        """Pictures uint8 (n, 3, R, R) of the prompts by a student of one step; `fresh`: from other noise."""
+        return self._asked[fresh].pictures(net, 1, 0.0)
+
+    def many_steps(self, net: Network) -> Tensor:
+        """The same by a teacher with guidance."""
+        return self._asked[0].pictures(net, self.steps, self.w, "unipc")
+
+    def layout(self, image: Tensor) -> Tensor:
+        """Masks bool (n, 2, R, R) of pictures, read once for as long as the tensor lives."""
+        if image not in self._layouts:
+            self._layouts[image] = read_layout(self.readers.layout, image)
+        return self._layouts[image]
+
+    def rows(self, method: str, image: Tensor, look: str, before: Tensor, **about: Any) -> list[Row]:
+        """All metrics of pictures uint8 (n, 3, R, R) that should be of a look; `before`: without the style."""
+        called = called_look(self.readers.extractor, image, LOOKS)
+        values = {
+            "style": (called == LOOKS.index(look)).double().mean().item(),
+            "fid_look": fid(self.reader, image, self.real[look]),
+            "layout": layout_iou(self.layout(image), self.layout(before)).mean().item(),
+            "prompt_accuracy": prompt_accuracy(read_attributes(self.readers.attributes, image), self.shows)
+            .mean()
+            .item(),
+            "sharpness": laplacian_variance(image),
+        }
+        about = {"method": method, "kind": look} | about | {"n": self.n, "seed": self.seed}
+        return [about | {"metric": metric, "value": value} for metric, value in values.items()]
+
+    def through(self, image: Tensor, decode: Decode) -> Tensor:
+        """Pictures uint8 after the pipeline's encoder and a decoder of its latents."""
+        with torch.no_grad():
+            return torch.cat([to_bytes(decode(self.told.latents(part))).cpu() for part in image.split(64)])
+
+    def decoder_rows(self, decoders: dict[str, Decode], looks: Sequence[str] = LOOKS) -> list[Row]:
+        """What decoders make of latents of true pictures in each look: PSNR in dB, and the share of the sharpness kept.
+
+        A look that is lost here can be reached by no student behind the decoder.
+        """
+        rows = []
+        for look in looks:
+            for method, decode in decoders.items():
+                image = self.through(self.real[look], decode)
+                kept = laplacian_variance(image) / laplacian_variance(self.real[look])
+                values = {"psnr": psnr(image, self.real[look]), "sharpness_kept": kept}
+                about = {"method": method, "kind": look, "n": self.n, "seed": self.seed}
+                rows += [about | {"metric": metric, "value": value} for metric, value in values.items()]
+        return rows
+
+    def bound_rows(self, look: str, decode: Decode) -> list[Row]:
+        """True pictures in a look, as they are and through a student's decoder, beside photos of the same scenes."""
+        photo = self.real["photo"]
+        rows = self.rows("true pictures", self.real[look], look, photo)
+        # what is left between two true sets
+        other = real_pictures(world_of(look), self.n, self.seed, use="looks again")[0]
+        for row in rows:
+            if row["metric"] == "fid_look":
+                row["value"] = fid(self.reader, other, self.real[look])
+        return rows + self.rows("true, tiny decoder", self.through(self.real[look], decode), look, photo)

@@ -1,0 +1,255 @@
+"""Systems that draw, as functions of a prompt: what a picture costs them in seconds at batch 1, and how good it is.
+
+Tables 1 and 3 and Fig. 1 of SDXS (Song et al. 2024, arXiv 2403.16627). Sums over modules, as the paper makes them, are
+those of `costs`. diffusers asks the U-Net for both answers of a guided step in one call, which takes less than twice as
+long where a batch of one does not fill the machine: a whole pipeline can be faster than its sum.
+
+    speedup = seconds of a whole picture before / after, by the same way of running both
+"""
+
+import copy
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import Tensor, nn
+
+from distill_lib.diffusion.noise import normal
+from distill_lib.diffusion.pixels import to_bytes
+from distill_lib.diffusion.samplers import Denoise, Fresh, nfe
+from distill_lib.diffusion.solvers import check_sampler, sample_by
+from distill_lib.measure.costs import MODULES, fast_dtype, in_turn, module_rows, operations, summed
+from distill_lib.measure.prompts import Prompted
+from distill_lib.networks.adapter import Network, denoiser
+from distill_lib.networks.pipeline import TextToImage
+
+__all__ = ["System", "Whole", "compiles", "cost_rows", "first_noise", "pictures", "quality_rows", "seconds_rows"]
+
+Row = dict[str, Any]
+_COMPILER = {"freezing": True, "cpp_wrapper": True}
+
+
+@dataclass(frozen=True)
+class System:
+    """A teacher or a student as it draws.
+
+    Args:
+        told: the teacher, whose text encoder and tokenizer all share.
+        net: U-Net and decoder behind the adapter.
+        n_steps, w: of the sampler; a network that takes no w is a guided pair unless w = 0.
+        sampler: one of `solvers.SAMPLERS`; what a row calls the system is no business of its own.
+
+    Raises:
+        ValueError: there is no such sampler.
+    """
+
+    told: TextToImage
+    net: Network
+    n_steps: int
+    w: float
+    sampler: str = "ddim"
+
+    def __post_init__(self) -> None:
+        check_sampler(self.sampler)
+
+    @property
+    def evaluations(self) -> dict[str, int]:
+        """How often each module is asked for a picture, as the paper counts."""
+        guided = self.w != 0 and not self.net.takes_w
+        return dict(zip(MODULES, (1 + guided, nfe(self.n_steps, self.w, not self.net.takes_w), 1), strict=True))
+
+    def modules(self, prompt: str) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+        """Each module, and what it is given at batch 1: ids (1, L); z_T (1, C, H, W), time, states; latents."""
+        device = self.net.device
+        ids, z = self.ids(prompt), torch.zeros(1, *self.net.shape, device=device)
+        time_T = torch.full((1,), self.net.schedule.T - 1, device=device)
+        given = (ids,), (z, time_T, self.told.states([prompt]).to(device)), (z,)
+        found = self.told.pipe.text_encoder, self.net.module, self.decoder
+        return dict(zip(MODULES, zip(found, given, strict=True), strict=True))
+
+    @property
+    def decoder(self) -> nn.Module:
+        """Scaled latents to pictures: a tiny decoder where the network has one of its own, or the teacher's."""
+        tiny = getattr(self.net.decode, "tiny", None)
+        vae = self.told.pipe.vae
+        return nn.Sequential(vae.post_quant_conv, vae.decoder) if tiny is None else tiny.decoder
+
+    @property
+    def scale(self) -> float:
+        """By which the decoder's latents differ from the U-Net's."""
+        return 1.0 if hasattr(self.net.decode, "tiny") else self.told.pipe.vae.config.scaling_factor
+
+    def ids(self, prompt: str) -> Tensor:
+        """Tokens of a prompt, (1, L)."""
+        words, length = self.told.pipe.tokenizer, self.told.pipe.tokenizer.model_max_length
+        found = words([prompt], padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        return found.input_ids.to(self.net.device)
+
+    def draw(self, denoise: Denoise, z_T: Tensor, fresh: Fresh) -> Tensor:
+        """Latents (B, C, H, W) from noise by the sampler; fresh(i) is the noise of its i-th draw on the way."""
+        return sample_by(self.sampler, denoise, z_T, self.n_steps, fresh, self.net.schedule)
+
+
+class _Run(nn.Module):
+    """A copy of a network that runs in a precision, and takes and gives float32."""
+
+    def __init__(self, net: nn.Module, dtype: torch.dtype, compiled: bool) -> None:
+        super().__init__()
+        self.net, self.dtype = copy.deepcopy(net).to(dtype).eval().requires_grad_(False), dtype
+        self.config = getattr(net, "config", None)
+        self.call = torch.compile(self.net, dynamic=False, options=_COMPILER) if compiled else self.net
+
+    def forward(self, *given: Any, **named: Any) -> tuple[Tensor]:
+        out = self.call(*map(self._cast, given), **{name: self._cast(one) for name, one in named.items()})
+        return ((out if isinstance(out, Tensor) else out[0]).float(),)
+
+    def _cast(self, one: Any) -> Any:
+        return one.to(self.dtype) if isinstance(one, Tensor) and one.is_floating_point() else one
+
+
+class Whole:
+    """A system as one function of prompt and noise, with nothing but the sampler's loop around its three networks.
+
+    The states of the empty prompt are kept, so that guidance asks the text encoder once.
+
+    Args:
+        system: what draws.
+        dtype: of its networks; what lies between them is float32.
+        compiled: torch.compile each of the three, which takes a minute or two a U-Net.
+    """
+
+    def __init__(self, system: System, dtype: torch.dtype = torch.float32, compiled: bool = False) -> None:
+        self.system = system
+        run = partial(_Run, dtype=dtype, compiled=compiled)
+        self.text, self.decoder = run(system.told.pipe.text_encoder), run(system.decoder)
+        self.net = system.net.like(run(system.net.module), bf16=False)
+
+    @torch.no_grad()
+    def __call__(self, prompt: str, z_T: Tensor, n_steps: int | None = None) -> Tensor:
+        """A picture uint8 (1, 3, R, R) of a prompt from noise (1, C, H, W); n_steps in place of the system's."""
+        system = replace(self.system, n_steps=n_steps or self.system.n_steps)
+        label = self.text(system.ids(prompt))[0]
+        first = torch.zeros(1, dtype=torch.long, device=z_T.device)
+        fresh = lambda i: normal(0, "fresh", i, first, z_T.shape[1:])  # noqa: E731
+        z = system.draw(denoiser(self.net, label, system.w), z_T, fresh)
+        return to_bytes(self.decoder(z / system.scale)[0])
+
+
+def compiles() -> bool:
+    """Whether torch.compile finds a C++ compiler here, without which it cannot be asked for."""
+    return any(map(shutil.which, ("g++", "c++", "clang++")))
+
+
+def first_noise(system: System, seed: int) -> Tensor:
+    """z_T of the first picture of a seed, (1, C, H, W)."""
+    index = torch.zeros(1, dtype=torch.long, device=system.net.device)
+    return normal(seed, "z_T", 0, index, system.net.shape)
+
+
+def _ways(
+    system: System, pipe: StableDiffusionPipeline, prompt: str, z_T: Tensor, compiled: bool
+) -> dict[str, Callable[[int], object]]:
+    """How a picture is drawn in n steps, by name: by diffusers, and by one function of ours, eager and compiled."""
+    how = {"guidance_scale": 1 + system.w, "latents": z_T, "output_type": "pt"}
+    ways: dict[str, Callable[[int], object]] = {"pipeline": lambda n: pipe(prompt, num_inference_steps=n, **how)}
+    fast = fast_dtype()
+    for name, by_compiler in (("function", False), ("compiled", True))[: 1 + compiled]:
+        whole = Whole(system, fast, by_compiler)
+        ways[name] = lambda n, whole=whole: whole(prompt, z_T, n)
+    return ways
+
+
+def _timed(works: dict[Any, Callable[[], object]], rounds: int) -> dict[Any, float]:
+    found = in_turn(works, rounds)
+    torch.compiler.reset()  # what was compiled for one network counts against the number that the next ones may have
+    return found
+
+
+def cost_rows(
+    systems: dict[str, System],
+    pipes: dict[str, StableDiffusionPipeline],
+    prompt: str,
+    rounds: int,
+    seed: int,
+    fewer: Iterable[int] = (),
+    compiled: bool = False,
+) -> list[Row]:
+    """All rows of Table 1: modules in float32, their sums, and whole pipelines, in one run.
+
+    Args:
+        systems: the one before and the one after, by method.
+        pipes: the same as plain pipelines of diffusers.
+        prompt: what is drawn.
+        rounds: of `in_turn`.
+        seed: of the noise, and of the rows.
+        fewer: other step counts of the first system's whole pipeline.
+        compiled: compile both systems too.
+    """
+    before, after = systems
+    works: dict[tuple[str, str, int], Callable[[], object]] = {}
+    parts = {method: system.modules(prompt) for method, system in systems.items()}
+    for method, system in systems.items():
+        for kind, (module, given) in parts[method].items():
+            works[method, kind, system.n_steps] = partial(module, *given)
+        counts = sorted({system.n_steps, *(fewer if method == before else ())})
+        for kind, draw in _ways(system, pipes[method], prompt, first_noise(system, seed), compiled).items():
+            works |= {(method, kind, n): partial(draw, n) for n in counts}
+    seconds = _timed(works, rounds)
+    rows: list[Row] = []
+    for method, system in systems.items():
+        for kind, (module, given) in parts[method].items():
+            counted = sum(p.numel() for p in module.parameters()), operations(module, *given)
+            one = seconds[method, kind, system.n_steps]
+            rows += module_rows(method, kind, *counted, one, system.evaluations[kind], seed)
+    rows += summed(rows, before, after)
+    whole = {key: value for key, value in seconds.items() if key[1] not in MODULES}
+    best = min(value for (method, *_), value in whole.items() if method == after)
+    for (method, kind, n), value in whole.items():
+        system = systems[method]
+        here = {"method": method, "kind": kind, "steps": n, "seed": seed}
+        asked = nfe(n, system.w, not system.net.takes_w)
+        rows += [here | {"nfe": asked, "metric": "seconds", "value": value}]
+        rows += [here | {"nfe": asked, "metric": "images_per_second", "value": 1 / value}]
+        if method == before:
+            times = {"speedup": value / whole[after, kind, systems[after].n_steps]}
+            times |= {"speedup_best": value / best} if kind == "pipeline" else {}
+            rows += [here | {"method": after, "metric": metric, "value": ratio} for metric, ratio in times.items()]
+    return rows
+
+
+def pictures(asked: Prompted, system: System) -> Tensor:
+    """Pictures uint8 (n, 3, R, R) of all prompts by a system, from the noise that everybody starts from."""
+    return asked.pictures(system.net, system.n_steps, system.w, system.sampler)
+
+
+def quality_rows(asked: Prompted, method: str, system: System) -> list[Row]:
+    """What judges and metrics say of a system's pictures; compared with the teacher at its own strength."""
+    values = asked.compared(pictures(asked, system), asked.truth())
+    values |= {"params": sum(p.numel() for p in system.net.module.parameters())}
+    about = {"method": method, "steps": system.n_steps, "w": system.w, "nfe": system.evaluations["U-Net"]}
+    about |= {"seed": asked.seed, "n": asked.n}
+    return [about | {"metric": metric, "value": value} for metric, value in values.items()]
+
+
+def seconds_rows(
+    rivals: Sequence[tuple[str, System]], prompt: str, rounds: int, seed: int, compiled: bool = False
+) -> list[Row]:
+    """Seconds of a picture by our function of each rival, all timed in turn, and pictures a second.
+
+    Args:
+        rivals: by method; their networks run in `costs.fast_dtype`.
+        prompt, rounds, seed, compiled: as in `cost_rows`.
+    """
+    run = partial(Whole, dtype=fast_dtype(), compiled=compiled)
+    works = {k: partial(run(one), prompt, first_noise(one, seed)) for k, (_, one) in enumerate(rivals)}
+    rows = []
+    for k, seconds in _timed(works, rounds).items():
+        method, one = rivals[k]
+        about = {"method": method, "steps": one.n_steps, "w": one.w, "nfe": one.evaluations["U-Net"], "seed": seed}
+        rows += [about | {"metric": "seconds", "value": seconds}]
+        rows += [about | {"metric": "images_per_second", "value": 1 / seconds}]
+    return rows

@@ -1,0 +1,153 @@
+"""Writing results: figures/<profile>/<artefact>.{json,csv,md,png,svg}, each moved into place whole.
+
+The JSON file holds tidy rows, one measured value a row, and where they came from; pictures and tables are drawn from it
+alone. Rows of another seed are kept, rows of the same seed replaced.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from distill_lib.engine.files import atomic
+from distill_lib.engine.origin import origin
+from distill_lib.measure.rows import Row
+from distill_lib.paths import COMMITTED, ROOT, figures_folder
+
+__all__ = ["Recorder", "curve_rows", "load_record", "load_rows", "own_folder"]
+
+
+def own_folder(**settings: Any) -> str:
+    """What the folder of a profile's artefacts ends in for settings of one's own, empty where none is given.
+
+    Other settings give another folder, so that no table holds the rows of two experiments.
+    """
+    given = {key: value for key, value in settings.items() if value}
+    digest = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()
+    return f"-own-{digest[:8]}" if given else ""
+
+
+def load_record(profile: str, artefact: str) -> dict[str, Any]:
+    """The file of an artefact: its rows and where they came from, last and by seed; empty if it has not been made."""
+    path = figures_folder(profile) / f"{artefact}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def load_rows(profile: str, artefact: str) -> list[Row]:
+    """The rows of an artefact; none if it has not been made."""
+    return load_record(profile, artefact).get("rows", [])
+
+
+def curve_rows(method: str, curves: dict[int, list[tuple[float, float]]], seed: int) -> list[Row]:
+    """Training curves (step, loss) by number of sampling steps as tidy rows, some fifty points each."""
+    about = {"method": method, "metric": "loss", "seed": seed}
+    return [
+        about | {"steps": n, "update": update, "value": loss}
+        for n, points in curves.items()
+        for update, loss in points[:: max(1, len(points) // 50)]
+    ]
+
+
+def _check(artefact: str, rows: list[Row]) -> None:
+    for row in rows:
+        bad = [key for key, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
+        if bad:
+            named = {key: value for key, value in row.items() if key not in (*bad, "metric")}
+            where = ", ".join(f"{key}={value}" for key, value in named.items())
+            raise ValueError(
+                f"{artefact}: {bad[0]} of {row.get('metric', 'a row')} is {row[bad[0]]} at {where}; nothing was "
+                "written: leave out what is undefined, or look for what is not finite"
+            )
+
+
+class Recorder:
+    """Writes the artefacts of one notebook run.
+
+    Args:
+        profile: name of the profile, and of the folder.
+        dataset: what the pictures are.
+        parents: keys of the runs and shipped folders that the results rest on.
+        suffix: what the names of all artefacts end in, for real data.
+
+    Raises:
+        ValueError: the folder cannot be written to. Said at once, before anything is computed.
+    """
+
+    def __init__(self, profile: str, dataset: str, parents: list[str], suffix: str = "") -> None:
+        self.profile, self.dataset, self.parents, self.suffix = profile, dataset, parents, suffix
+        self.start = time.perf_counter()
+        with atomic(figures_folder(profile) / ".writable"):
+            pass
+        (figures_folder(profile) / ".writable").unlink()
+
+    def committed(self, artefact: str) -> list[Row]:
+        """The rows that the repository holds of an artefact; none if it holds none."""
+        path = ROOT / "figures" / COMMITTED / f"{artefact}{self.suffix}.json"
+        return json.loads(path.read_text())["rows"] if path.exists() else []
+
+    def rows(self, artefact: str, rows: list[Row]) -> list[Row]:
+        """Write rows as JSON and CSV; returns them with the kept rows of other seeds, which keep their own origin.
+
+        Rows of other data are not kept. Nothing is written where there is nothing to add.
+
+        Raises:
+            ValueError: a number in a row is not finite.
+        """
+        artefact += self.suffix
+        if not rows:
+            return load_rows(self.profile, artefact)
+        seeds = {row.get("seed") for row in rows}
+        old = load_record(self.profile, artefact)
+        there = old["rows"] if old.get("dataset") == self.dataset else []
+        kept = [row for row in there if row.get("seed") not in seeds]
+        rows = sorted(kept + rows, key=lambda row: row.get("seed", 0))
+        _check(artefact, rows)
+        paper = {"g": "guided", "s": "sdxs"}[artefact[0]]
+        record = {"artefact": artefact, "paper": paper, "profile": self.profile, "dataset": self.dataset, "rows": rows}
+        made = origin() | {"seconds": round(time.perf_counter() - self.start, 1), "parents": self.parents}
+        before = old.get("made", {})
+        known = {str(row.get("seed")) for row in kept}
+        by_seed = {seed: one for seed, one in before.items() if seed in known} | {str(seed): made for seed in seeds}
+        record |= made | {"made": dict(sorted(by_seed.items()))}
+        self._write(artefact, "json", json.dumps(record, indent=1, allow_nan=False))
+        table = io.StringIO()
+        writer = csv.DictWriter(table, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self._write(artefact, "csv", table.getvalue())
+        return rows
+
+    def table(self, artefact: str, markdown: str) -> str:
+        """Write a table as Markdown; returns it."""
+        self._write(artefact + self.suffix, "md", markdown)
+        return markdown
+
+    def figure(self, artefact: str, figure: Figure) -> Figure:
+        """Write a figure as PNG and SVG; returns it."""
+        for suffix in ("png", "svg"):
+            path = figures_folder(self.profile) / f"{artefact}{self.suffix}.{suffix}"
+            with atomic(path) as part:
+                # no date inside: the same rows draw the same file
+                figure.savefig(part, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
+            _tell(path)
+        return figure
+
+    def _write(self, artefact: str, suffix: str, text: str) -> None:
+        path = figures_folder(self.profile) / f"{artefact}.{suffix}"
+        with atomic(path) as part:
+            part.write_text(text)
+        _tell(path)
+
+
+def _tell(path: Path) -> None:
+    """Name a written file to the command that runs this notebook, which so knows when one is missing."""
+    if listing := os.environ.get("DISTILL_WRITTEN"):
+        with Path(listing).open("a") as file:
+            file.write(f"{path}\n")

@@ -1,0 +1,127 @@
+"""Tables of rows in Markdown, and numbers in words."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from distill_lib.measure.metrics import interval
+from distill_lib.measure.rows import SEEDS, select
+from distill_lib.report.style import LABELS, Row
+
+__all__ = ["in_words", "markdown_table", "metric_table", "over_seeds", "spread_table", "table_1", "table_of_strength"]
+
+
+def metric_table(rows: list[Row], about: Sequence[str], metrics: Sequence[str]) -> tuple[list[str], list[list[object]]]:
+    """Header and lines of a table: one line for each combination of the columns `about`, one column a metric.
+
+    A column that a row lacks stays empty; more than one seed gives mean and standard deviation as in `over_seeds`.
+    """
+    lines = []
+    for values in dict.fromkeys(tuple(row.get(column) for column in about) for row in rows):
+        here = [row for row in rows if tuple(row.get(column) for column in about) == values]
+        cells = [over_seeds(select(here, metric=metric)) for metric in metrics]
+        lines.append([*("" if value is None else LABELS.get(value, value) for value in values), *cells])
+    return [LABELS.get(column, column) for column in (*about, *metrics)], lines
+
+
+def in_words(rows: list[Row], base: str, metric: str) -> list[str]:
+    """A sentence a choice: how many times the metric of the choice `base` it has at each w, and whether that is told.
+
+    The ratio is the geometric mean over seeds, each paired with itself; it is told apart from 1 where Student's t
+    interval of its logarithm (95 %) leaves 0 out, and by no fewer than SEEDS. Values that are not above 0 have no
+    ratio, and their seed is left out.
+    """
+    names = list(dict.fromkeys(row["method"] for row in rows))
+    values = {(row["method"], row["w"], row["seed"]): row["value"] for row in select(rows, metric=metric)}
+    said = []
+    for name in (name for name in names if name != base):
+        parts = []
+        for w in sorted({w for method, w, _ in values if method == name}):
+            pairs = [(value, values.get((base, w, key[2]), 0)) for key, value in values.items() if key[:2] == (name, w)]
+            logs = [math.log(value / other) for value, other in pairs if value > 0 and other > 0]
+            if not logs:
+                continue
+            told = f"{len(logs)} of {SEEDS} seeds"
+            if len(logs) >= SEEDS:
+                low, high = interval(logs)
+                told = "more" if low > 0 else "less" if high < 0 else "not told apart"
+                told = f"[{_digits(math.exp(low))}, {_digits(math.exp(high))}], {told}"
+            parts.append(f"{_digits(math.exp(sum(logs) / len(logs)))} times at w = {w:g} ({told})")
+        said.append(f"{LABELS.get(metric, metric)} of {name}, beside {base}: {'; '.join(parts)}")
+    return said
+
+
+def _digits(value: float) -> str:
+    """Three significant digits; below a millionth a number here is rounding: the teacher's distance to itself."""
+    return f"{value if abs(value) > 1e-6 else 0:.3g}"
+
+
+def markdown_table(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table; floats get three significant digits."""
+
+    def cell(value: Any) -> str:
+        return _digits(value) if isinstance(value, float) else str(value)
+
+    rows = [header, ["---"] * len(header), *lines]
+    return "\n".join("| " + " | ".join(cell(value) for value in row) + " |" for row in rows) + "\n"
+
+
+def over_seeds(rows: list[Row]) -> str:
+    """Mean of the rows' values, and the standard deviation over seeds where there is more than one."""
+    values = np.array([row["value"] for row in rows])
+    if not len(values):
+        return ""
+    return _digits(values.mean()) + (f" ± {values.std(ddof=1):.2g}" if len(values) > 1 else "")
+
+
+def _lines_of(rows: list[Row]) -> list[tuple[str, int]]:
+    return list(dict.fromkeys((row["method"], row["steps"]) for row in rows if row["method"] != "real"))
+
+
+def table_1(rows: list[Row], ws: Sequence[float]) -> tuple[list[str], list[list[Any]]]:
+    """Header and lines of Table 1: a line a method and step count, FID / IS / distance to teacher for each w.
+
+    Evaluations are those of guided sampling; at w = 0 a pair needs half of them.
+    """
+    header = ["method", "steps", "evaluations"] + [f"w={w:g}: FID / IS / to teacher" for w in ws]
+    lines = []
+    for method, n_steps in _lines_of(rows):
+        here = select(rows, method=method, steps=n_steps)
+        cells = [" / ".join(over_seeds(select(here, w=w, metric=m)) for m in ("fid", "is", "fid_teacher")) for w in ws]
+        if any(cell.strip(" /") for cell in cells):
+            lines.append([LABELS.get(method, method), n_steps, max(row["nfe"] for row in here), *cells])
+    return header, lines
+
+
+def table_of_strength(rows: list[Row], w: float) -> tuple[list[str], list[list[Any]]]:
+    """Header and lines of all metrics at one w; seconds are those of a batch, where they were measured."""
+    metrics = {"fid": "FID", "fid_teacher": "to teacher", "kid": "KID", "is": "IS", "accuracy": "accuracy"}
+    metrics |= {name: name for name in ("margin", "precision", "recall", "sharpness", "seconds")}
+    lines = []
+    for method, n_steps in _lines_of(select(rows, w=w)):
+        here = select(rows, method=method, steps=n_steps, w=w)
+        cells = [over_seeds(select(here, metric=metric)) for metric in metrics]
+        lines.append([LABELS.get(method, method), n_steps, here[0]["nfe"], *cells])
+    return ["method", "steps", "evaluations", *metrics.values()], lines
+
+
+def spread_table(rows: list[Row]) -> tuple[list[str], list[list[Any]]]:
+    """Header and lines of g-seeds: how far a metric moves over draws of noise, and over trainings with equal noise."""
+
+    def spread(groups: list[list[float]]) -> str:
+        """Root of the mean variance within the groups that hold more than one value."""
+        variances = [np.var(group, ddof=1) for group in groups if len(group) > 1]
+        return f"{np.sqrt(np.mean(variances)):.2g}" if variances else ""
+
+    lines = []
+    for method, n_steps, metric in dict.fromkeys((row["method"], row["steps"], row["metric"]) for row in rows):
+        here = select(rows, method=method, steps=n_steps, metric=metric)
+        seeds, draws = ({row[key] for row in here} for key in ("seed", "draw"))
+        noise = [[row["value"] for row in select(here, seed=seed)] for seed in seeds]
+        trained = [[row["value"] for row in select(here, draw=draw)] for draw in draws]
+        mean = float(np.mean([row["value"] for row in here]))
+        again = "" if method == "teacher" else spread(trained)  # the teacher is trained once
+        lines.append([LABELS[method], n_steps, LABELS.get(metric, metric), mean, spread(noise), again])
+    return ["method", "steps", "metric", "mean", "spread over noise", "spread over trainings"], lines

@@ -1,0 +1,74 @@
+"""Networks whose features pictures are matched by: a convolutional one and a transformer.
+
+SDXS (Song et al. 2024, arXiv 2403.16627), section 3.2, finds a CNN of the kind of VGG, a vision transformer, and the
+encoder of a diffusion U-Net equally fit for its feature-matching loss. These two are trained to read attributes from
+rendered pictures, as VGG is trained to name photographs; with other forms and seeds than any network that measures.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from distill_lib.worlds.captions import LOGITS
+
+__all__ = ["MATCHERS", "ConvMatcher", "TokenMatcher"]
+
+
+class ConvMatcher(nn.Module):
+    """Pictures (B, 3, R, R) in [-1, 1] -> logits (B, 2, 17); pairs of convolutions, four levels, as VGG has them."""
+
+    def __init__(self, width: int = 24, side: int = 64) -> None:
+        super().__init__()
+        sizes = (3, width, 2 * width, 3 * width, 4 * width)
+        self.levels = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(a, b, 3, 1, 1), nn.ReLU(), nn.Conv2d(b, b, 3, 1, 1), nn.GroupNorm(8, b), nn.ReLU())
+            for a, b in pairwise(sizes)
+        )
+        self.shrink = nn.AvgPool2d(2)
+        self.read = nn.Linear(sizes[-1] * (side // 16) ** 2, 2 * LOGITS)
+
+    def layers(self, image: Tensor) -> list[Tensor]:
+        """Features (B, C_l, R / 2^l, R / 2^l) of each level."""
+        found = []
+        for level in self.levels:
+            image = level(self.shrink(image) if found else image)
+            found.append(image)
+        return found
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.read(self.shrink(self.layers(image)[-1]).flatten(1)).unflatten(1, (2, LOGITS))
+
+
+class TokenMatcher(nn.Module):
+    """The same by a transformer on patches, whose features are its tokens after every second block, laid out again."""
+
+    def __init__(self, width: int = 96, side: int = 64, patch: int = 8, depth: int = 6, heads: int = 4) -> None:
+        super().__init__()
+        self.side = side // patch
+        self.embed = nn.Conv2d(3, width, patch, patch)
+        self.place = nn.Parameter(0.02 * torch.randn(1, self.side**2, width))
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+            for _ in range(depth)
+        )
+        self.read = nn.Sequential(nn.LayerNorm(width), nn.Flatten(), nn.Linear(self.side**2 * width, 2 * LOGITS))
+
+    def _tokens(self, image: Tensor) -> list[Tensor]:
+        token, found = self.embed(image).flatten(2).mT + self.place, []
+        for block in self.blocks:
+            token = block(token)
+            found.append(token)
+        return found
+
+    def layers(self, image: Tensor) -> list[Tensor]:
+        """Features (B, C, R / patch, R / patch)."""
+        return [token.mT.unflatten(2, (self.side, self.side)) for token in self._tokens(image)[1::2]]
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.read(self._tokens(image)[-1]).unflatten(1, (2, LOGITS))
+
+
+MATCHERS: dict[str, Callable[..., ConvMatcher | TokenMatcher]] = {"cnn": ConvMatcher, "vit": TokenMatcher}
+"""By name of the recipe."""

@@ -1,0 +1,76 @@
+"""One step by regression on pairs of noise and the teacher's answer to it.
+
+    x_hat = x_from_v(z_T, v_hat(z_T, T))         the whole way in one step of the deterministic sampler         (1)
+    pair  = |x_hat - x|^2                        against the end x of the teacher's own way from z_T            (2)
+
+(2) is knowledge distillation of Luhman and Luhman 2021 (arXiv 2101.02388). Where the teacher's ways cross, one z_T has
+to answer for several x, and the mean that (2) asks for is blurred: the premise of SDXS (Song et al. 2024, arXiv
+2403.16627, section 3.2).
+
+The reference that SDXS starts from: its blur is measured in
+`06_latent_teacher`.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill_lib.diffusion.errors import Predict, mean_square
+from distill_lib.diffusion.schedules import OURS, Schedule, x_from_v
+from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish
+from distill_lib.engine.store import Run
+from distill_lib.networks.adapter import Network, Trained
+from distill_lib.teachers.latents import Pairs
+
+__all__ = ["Matching", "one_step", "regressed", "square_loss", "train_on_pairs"]
+
+
+def one_step(net: Predict, z_T: Tensor, label: Tensor, schedule: Schedule = OURS) -> Tensor:
+    """(1): data x_hat (B, *D) of pure noise z_T (B, *D) and what is asked for."""
+    t = torch.full((len(z_T),), schedule.T, device=z_T.device)
+    return x_from_v(z_T, net(z_T, t, label), t, schedule)
+
+
+def square_loss(x_hat: Tensor, x: Tensor) -> Tensor:
+    """(2), one value a sample, (B,), of what was drawn in one step and the end of the teacher's way, (B, *D)."""
+    return mean_square(x_hat - x)
+
+
+def train_on_pairs(
+    net: Network,
+    pairs: Pairs,
+    settings: TrainSettings,
+    run: Run,
+    loss: Callable[[Tensor, Tensor], Tensor] = square_loss,
+) -> Iterator[Progress]:
+    """Train net.module, which starts as the teacher, to make in one step what the teacher made in many.
+
+    Args:
+        net: the student.
+        pairs: noise, the teacher's answer to it, and prompts.
+        settings, run: of the training.
+        loss: loss(x_hat, x) -> (B,), what a difference of latents costs.
+    """
+    loop = Loop(net, settings, run)
+    for _, draws in loop:
+        z_T, x, label = pairs.batch(draws.integer("pair", len(pairs)).cpu(), loop.device)
+        yield loop.update(loss(one_step(net, z_T, label, net.schedule), x))
+
+
+Matching = Callable[[Tensor, Tensor], Tensor]
+"""Latents x_hat and x (B, C, H, W) -> what their difference costs, (B,)."""
+
+
+def regressed(
+    student: Network, pairs: Pairs, cost: Matching, about: dict[str, Any], settings: TrainSettings
+) -> Trained:
+    """A student trained on pairs to one step by a loss, which the key holds as `specs.spec_of` says.
+
+    `about` names what the training rests on besides student, pairs, loss and settings.
+    """
+    config = {"settings": settings, "pairs": pairs, "student": student, "cost": cost} | about
+    run = Run("one-step", config, regressed)
+    title = f"one step, {about.get('loss', '')}"
+    return Trained(student, finish(student, train_on_pairs(student, pairs, settings, run, cost), run, title), run)

@@ -1,0 +1,108 @@
+"""A short adversarial fine-tuning of a one-step student through an adapter of very low rank.
+
+SDXS (Song et al. 2024, arXiv 2403.16627), section 3.3: score distillation leaves less texture than the teacher has,
+which a projected critic (Sauer et al. 2023, arXiv 2301.09515) brings back, while the adapter keeps the student near
+what it was:
+
+    x_hat = one step of the student;  the critic reads features of a frozen network of both pictures, layer by layer
+    critic: tell the teacher's picture from the student's                                     hinge loss
+    adapter: fool it                                                                          -D(features(x_hat))
+
+Data-free: what is held real is the teacher's own picture from the same noise. Differs from the paper: one critic head a
+layer, of two convolutions, is not told the prompt; no crops and no augmentation, since features are of small pictures.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish
+from distill_lib.engine.store import Run
+from distill_lib.engine.trainable import Together
+from distill_lib.networks.adapter import Network, Trained
+from distill_lib.networks.lora import add_low_rank, merge_low_rank
+from distill_lib.sdxs.feature_matching import View
+from distill_lib.sdxs.one_step import one_step
+from distill_lib.teachers.autoencoder import critic_loss, fooling_loss
+from distill_lib.teachers.latents import Pairs
+
+__all__ = ["ProjectedCritic", "Tuned", "textured", "tune_adversarially"]
+
+
+class ProjectedCritic(nn.Module):
+    """Features (B, C_l, H_l, W_l) of some layers -> answers of all places of all layers, (B, P)."""
+
+    def __init__(self, channels: Sequence[int], width: int = 32) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, width, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, 1, 3, 1, 1)) for c in channels
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        return torch.cat([head(f).flatten(1) for head, f in zip(self.heads, features, strict=True)], 1)
+
+
+class Tuned:
+    """A student with an adapter, and its critic, behind one module, which one loop trains and keeps."""
+
+    def __init__(self, student: Network, critic: ProjectedCritic) -> None:
+        self.student, self.critic = student, critic
+        self.module = self.forward = Together(student=student.module, critic=critic)
+
+
+def tune_adversarially(
+    tuned: Tuned,
+    features: Callable[[Tensor], Sequence[Tensor]],
+    pairs: Pairs,
+    settings: TrainSettings,
+    run: Run,
+    critic_rate: float = 3.0,
+) -> Iterator[Progress]:
+    """Train the adapter and the critic.
+
+    Args:
+        tuned: the student, after `add_low_rank`, and the critic.
+        features: layers of a frozen network for pictures (B, 3, R, R) in [-1, 1]; of none that measures.
+        pairs: prompts, noise, and the teacher's answers.
+        settings, run: of the training.
+        critic_rate: learning rate of the critic over that of the adapter.
+    """
+    loop = Loop(tuned, settings, run, {"critic.": critic_rate})
+    student, judge = tuned.student, partial(tuned.forward, "critic")
+    student.forward = partial(tuned.forward, "student")
+    for _, draws in loop:
+        z_T, x, label = pairs.batch(draws.integer("pair", len(pairs)).cpu(), loop.device)
+        seen = [f.float() for f in features(student.decode(one_step(student, z_T, label, student.schedule)))]
+        with torch.no_grad():
+            wanted = [f.float() for f in features(student.decode(x))]
+        fixed = {name: value.detach() for name, value in tuned.critic.named_parameters()}
+        fooled = functional_call(tuned.critic, fixed, (seen,))
+        told = critic_loss(judge(wanted), judge([f.detach() for f in seen]))
+        yield loop.update(fooling_loss(fooled) + told)
+
+
+def textured(
+    student: Network, pairs: Pairs, see: View, about: dict[str, Any], settings: TrainSettings, rank: int = 1
+) -> Trained:
+    """A student after adversarial tuning of an adapter of a rank, which is merged into its weights.
+
+    Args:
+        student: the same object is trained.
+        pairs, about, settings: as in `regressed`.
+        see: features of pictures (B, 3, R, R), which the critic reads.
+        rank: of the adapter.
+    """
+    with torch.no_grad():
+        channels = [layer.shape[1] for layer in see(student.decode(pairs.x[:1].float()))]
+    config = {"settings": settings, "pairs": pairs, "student": student, "see": see, "rank": rank} | about
+    torch.manual_seed(settings.seed)
+    add_low_rank(student, rank)
+    tuned = Tuned(student, ProjectedCritic(channels))
+    run = Run("textured", config, textured)
+    curve = finish(tuned, tune_adversarially(tuned, see, pairs, settings, run), run, "adversarial tuning")
+    merge_low_rank(student)
+    return Trained(student, curve, run)

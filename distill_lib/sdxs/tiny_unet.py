@@ -1,0 +1,132 @@
+"""A small U-Net learns a large one's predictions and features, at every noise level (eqs. 6 to 8).
+
+    OKD = |v_hat_student - v_hat_teacher|^2                                                                    (1)
+    FKD = sum_l |f_l_student - f_l_teacher|^2          features of the stages that both have                   (2)
+    KD  = OKD + lambda_F FKD                                                                                   (3)
+
+SDXS (Song et al. 2024, arXiv 2403.16627), eqs. 6 to 8, which leave the denoising loss out. (1) is taken in v, where all
+noise levels count alike; a difference of scores is one of v times alpha_t / sigma_t.
+
+The training:
+
+    x ~ data, t ~ U, z_t = alpha_t x + sigma_t eps
+    the student at (z_t, t, c) learns the teacher's output there, and its features stage by stage
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from distill_lib.diffusion.errors import mean_square
+from distill_lib.diffusion.guidance import without_condition
+from distill_lib.diffusion.schedules import add_noise, v_from
+from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish, place
+from distill_lib.engine.store import Run
+from distill_lib.networks.adapter import Network, Trained
+from distill_lib.networks.pipeline import Latents, TextToImage
+from distill_lib.networks.pruning import Cut, counterparts, prune, tapped
+from distill_lib.teachers.latents import Pairs
+from distill_lib.worlds.pictures import Pictures
+
+__all__ = ["CUT", "cut_network", "distill_unet", "feature_loss", "knowledge_loss", "output_loss", "small_unet"]
+
+
+def output_loss(v_student: Tensor, v_teacher: Tensor) -> Tensor:
+    """(1), one value a sample, (B,), of predictions (B, *D)."""
+    return mean_square(v_student - v_teacher)
+
+
+def feature_loss(features: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """(2), (B,); features (B, C_l, H_l, W_l) of both, stage by stage.
+
+    Raises:
+        ValueError: they are not of as many stages.
+    """
+    if len(features) != len(wanted):
+        raise ValueError(f"{len(features)} stages of the student stand beside {len(wanted)} of the teacher")
+    return torch.stack([mean_square(a - b) for a, b in zip(features, wanted, strict=True)]).sum(0)
+
+
+def knowledge_loss(
+    v_student: Tensor,
+    v_teacher: Tensor,
+    features: Sequence[Tensor],
+    wanted: Sequence[Tensor],
+    lambda_f: float = 1.0,
+) -> Tensor:
+    """(3), (B,); lambda_f as the paper does not give it, and BK-SDM has 1."""
+    return output_loss(v_student, v_teacher) + lambda_f * feature_loss(features, wanted)
+
+
+def distill_unet(
+    student: Network,
+    teacher: Network,
+    pictures: Pictures,
+    settings: TrainSettings,
+    run: Run,
+    lambda_f: float = 1.0,
+    denoising: float = 0.0,
+    drop: float = 0.2,
+) -> Iterator[Progress]:
+    """Train student.module, a `pruning.prune` of teacher.module.
+
+    Args:
+        student, teacher: networks that take no w.
+        pictures: data; of a data-free training, the teacher's own.
+        settings, run: of the training.
+        lambda_f: weight of the features; 0 leaves them out.
+        denoising: weight of the denoising loss, which the paper leaves out.
+        drop: share of samples whose prompt is left out, so that the student can be guided.
+    """
+    loop = Loop(student, settings, run)
+    place(teacher, loop.device)
+    mine, theirs = counterparts(student.module, teacher.module)
+    schedule = teacher.schedule
+    for _, draws in loop:
+        x, label = pictures.batch(draws.integer("picture", len(pictures)).cpu(), loop.device)
+        dropped = (draws.uniform("drop") < drop).reshape(-1, *[1] * (label.ndim - 1))
+        label = torch.where(dropped, without_condition(label, teacher.null), label)
+        t = 1 + draws.integer("t", schedule.T)
+        eps = draws.normal("eps", x.shape[1:])
+        z_t = add_noise(x, eps, t, schedule)
+        with torch.no_grad(), tapped(theirs) as wanted:
+            v_teacher = teacher(z_t, t, label)
+        with tapped(mine) as features:
+            v_student = student(z_t, t, label)
+        seen, shown = ([f.float() for f in found] for found in (features, wanted))
+        loss = knowledge_loss(v_student, v_teacher, seen, shown, lambda_f)
+        if denoising:
+            loss = loss + denoising * mean_square(v_student - v_from(x, eps, t, schedule))
+        yield loop.update(loss)
+
+
+CUT = Cut(middle="removed", innermost=True, finest=True)
+"""What SDXS removes of Stable Diffusion, but for units: ours has one a stage already."""
+
+
+def cut_network(told: TextToImage, inherit: bool = True, seed: int = 0) -> Network:
+    """The U-Net of a pipeline after `CUT`, ready to be trained, with the teacher's weights or with random ones."""
+    torch.manual_seed(seed)
+    small = prune(told.network.module, CUT, inherit).requires_grad_(True)
+    return told.network.like(small)
+
+
+def small_unet(
+    pairs: Pairs,
+    parents: dict[str, str],
+    settings: TrainSettings,
+    *,
+    inherit: bool = True,
+    lambda_f: float = 1.0,
+    denoising: float = 0.0,
+) -> Trained:
+    """A cut U-Net taught by the whole one on the teacher's own latents, eqs. 6 to 8; arguments as in `distill_unet`."""
+    told = pairs.told
+    student = cut_network(told, inherit, settings.seed)
+    how = {"inherit": inherit, "lambda_f": lambda_f, "denoising": denoising, "cut": CUT}
+    config = {"settings": settings, "pairs": pairs, "student": student} | how | parents
+    run = Run("small-unet", config, small_unet)
+    data = Latents(pairs.x, pairs.prompts, told)
+    training = distill_unet(student, told.network, data, settings, run, lambda_f, denoising)
+    return Trained(student, finish(student, training, run, "small U-Net"), run)

@@ -1,0 +1,127 @@
+"""What ControlNets of SDXS are trained on: noise, the teacher's picture, and a map taken from it."""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import torch
+from diffusers import ControlNetModel
+from torch import Tensor
+
+from distill_lib.diffusion.noise import normal, uniform
+from distill_lib.engine.store import cached
+from distill_lib.measure.readers.geometry import Geometry, read_depth
+from distill_lib.networks.adapter import showing
+from distill_lib.networks.controlnet import Controlled
+from distill_lib.networks.pipeline import TextToImage
+from distill_lib.teachers.inpainting import Masked
+from distill_lib.teachers.latents import Pairs, decoded, encoded, phrased
+from distill_lib.worlds.captions import attributes, names_held_out
+from distill_lib.worlds.maps import control_map
+from distill_lib.worlds.pictures import WORLDS
+from distill_lib.worlds.scenes import draw_scenes, rendered
+
+__all__ = ["Triplets", "mapped_pictures", "maps_of", "renewed"]
+
+
+def renewed(z_T: Tensor, fresh: Tensor, u: Tensor, share: float) -> Tensor:
+    """Noise z_T (B, C, H, W) with that of `fresh` at a share of its places, those where u (B, H W) < share.
+
+    Still white noise. SDXS, section 3.3, initialises part of the noise again, so that it tells less of the layout and
+    the control has to tell more. It does not say which part, nor how often: here it is places, once for each triplet.
+
+    Raises:
+        ValueError: share lies outside [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share={share} of the noise should lie in [0, 1]")
+    anew = (u < share).unflatten(1, z_T.shape[-2:])[:, None]
+    return torch.where(anew, fresh, z_T)
+
+
+@dataclass(frozen=True)
+class Triplets:
+    """Noise, the teacher's picture from it, and a control map taken from that picture.
+
+    Args:
+        pairs: noise and picture; `told.network` is the controlled teacher, whose U-Net is what learns of its copies.
+        seen: the maps, (N, C, R, R) in [0, 1].
+        share: of the noise that is drawn anew, once a triplet.
+    """
+
+    pairs: Pairs
+    seen: Tensor
+    share: float = 0.0
+
+    @property
+    def told(self) -> TextToImage:
+        """The controlled teacher."""
+        return self.pairs.told
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+        """z_T, x, and text states with the map behind them (B, L + K, D) of the triplets `index` (B,)."""
+        z_T, x, states = self.pairs.batch(index, device)
+        number = self.pairs.first + index.to(device)
+        fresh = normal(self.pairs.seed, "anew", 0, number, z_T.shape[1:])
+        u = uniform(self.pairs.seed, "places", 0, number, z_T[0, 0].numel())
+        return renewed(z_T, fresh, u, self.share), x, showing(states, self.seen[index].float().to(device))
+
+    def as_data(self) -> Masked:
+        """The same pictures and maps without their noise, for trainings at every noise level."""
+        return Masked(self.pairs.x, self.seen, self.pairs.prompts, self.told.states)
+
+    @classmethod
+    def of(cls, pairs: Pairs, kind: str, reader: Geometry, control: ControlNetModel, share: float = 0.0) -> "Triplets":
+        """Triplets of a kind of map from a teacher's pairs.
+
+        Args:
+            pairs: of the teacher without control, as they are for the student of one step.
+            kind: of `worlds.maps.KINDS`.
+            reader: reads distances off pictures, for "depth".
+            control: the teacher's ControlNet.
+            share: of the noise that is drawn anew.
+        """
+        teacher = Controlled(pairs.told.network, control, "unet")
+        return cls(replace(pairs, told=replace(pairs.told, network=teacher)), maps_of(pairs, kind, reader), share)
+
+
+def maps_of(pairs: Pairs, kind: str, reader: Geometry) -> Tensor:
+    """Control maps (N, C, R, R), in half precision, of a teacher's own pictures; kept in a cache."""
+    image = decoded(pairs)
+    read = [p.detach().flatten() for p in reader.parameters()]
+    spec = {"image": hashlib.sha256(image.numpy().tobytes()).hexdigest(), "kind": kind}
+    spec |= {"reader": hashlib.sha256(torch.cat(read).cpu().numpy().tobytes()).hexdigest()}
+
+    def make() -> dict[str, Tensor]:
+        depth = read_depth(reader, image) if kind == "depth" else image[:, 0]
+        return {"seen": control_map(kind, image, depth).half()}
+
+    return cached("maps", spec, make, control_map)["seen"]
+
+
+def mapped_pictures(told: TextToImage, name: str, kind: str, world: str, count: int, seed: int) -> Masked:
+    """Captioned pictures of a world in the latents of a pipeline, each with its exact map; kept in a cache.
+
+    Args:
+        told: the pipeline.
+        name: which one it is, for the cache.
+        kind: of map, of `worlds.maps.KINDS`.
+        world, count, seed: the pictures; those of the pairs held out are left out.
+    """
+    spec = WORLDS[world]
+    scenes = draw_scenes(spec, seed, torch.arange(count))
+    asked = attributes(scenes, spec)
+    known = ~names_held_out(asked)
+
+    def make() -> dict[str, Tensor]:
+        image, depth, _ = rendered(spec, scenes)
+        return {"image": image[known], "depth": depth[known]}
+
+    drawn = {"world": spec, "count": count, "seed": seed}
+    found = cached("mapped", drawn, make, rendered)
+    make_z = lambda: {"z": encoded(told, found["image"])}  # noqa: E731
+    z = cached("mapped-latents", drawn | {"pipeline": name}, make_z, encoded)["z"]
+    seen = control_map(kind, found["image"], found["depth"]).half()
+    return Masked(z, seen, phrased(asked[known], seed), told.states)

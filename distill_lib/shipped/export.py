@@ -1,0 +1,204 @@
+"""Students leave as diffusers folders: `unet/`, `scheduler/` and a README with the loop that runs them, or a whole
+pipeline where the student is one of text to image.
+
+`run_readme_loop` executes that loop as a reader would, without this library.
+"""
+
+import contextlib
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
+
+from distill_lib.diffusion.schedules import OURS
+
+__all__ = ["assembled", "export_one_step", "export_pipeline", "export_student", "run_readme_loop"]
+
+_README = '''# {title}
+
+{about}
+
+Guidance strengths w in [0, {w_max:g}] (diffusers' guidance_scale is 1 + w); {n_steps} step(s); classes 0 to {last}.
+
+```python
+import math
+
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from torch.nn.functional import pixel_shuffle
+
+
+def generate(folder, label, w, z, n_steps={n_steps}):
+    """Pictures (B, 3, {side}, {side}) in [-1, 1] for classes (B,), strength w and noise z (B, 12, {half}, {half})."""
+    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet").float()
+    scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+    scheduler.set_timesteps(n_steps)
+    f = torch.exp(torch.arange({features}) * -(math.log(10000) / {last_feature}))
+    features = torch.cat([(1000 * w * f).sin(), (1000 * w * f).cos()]).expand(len(z), -1)
+    tokens = torch.zeros(len(z), 1, {tokens})
+    for t in scheduler.timesteps:
+        with torch.no_grad():
+            v = unet(z, t, tokens, class_labels=label, timestep_cond=features).sample
+        z = scheduler.step(v, t, z).prev_sample
+    return pixel_shuffle(z, 2).clamp(-1, 1)
+```
+'''
+_NUMBERS = re.compile(r"\d+|\{\w+\}")  # of a README, or the places for them in the template
+_CARD = """# Text to image in {n_steps} step(s)
+
+{about}
+
+A plain `StableDiffusionPipeline`. It takes the guidance strength w as an input: `guidance_scale` is 1 + w, for w in
+[0, {w_max:g}], at one evaluation a step.
+
+```python
+from diffusers import StableDiffusionPipeline
+
+pipe = StableDiffusionPipeline.from_pretrained("{folder}")
+pipe({prompt!r}, num_inference_steps={n_steps}, guidance_scale=3.0).images[0]
+```
+"""
+_CARD_ONE = """# Text to image in one step
+
+{about}
+
+A plain `StableDiffusionPipeline` with a tiny decoder. It holds the guidance of its teacher and takes no strength of its
+own, so that `guidance_scale` stays 1. Image-to-image is not possible: the encoder of its autoencoder was not trained.
+
+```python
+from diffusers import StableDiffusionPipeline
+
+pipe = StableDiffusionPipeline.from_pretrained("{folder}")
+pipe("{prompt}", num_inference_steps=1, guidance_scale=1.0).images[0]
+```
+"""
+
+
+def export_pipeline(
+    folder: Path,
+    pipe: StableDiffusionPipeline,
+    unet: UNet2DConditionModel,
+    n_steps: int,
+    about: str,
+    w_max: float,
+    prompt: str,
+) -> Path:
+    """Write a text-to-image student to `folder` as diffusers' own pipeline, with the other parts of its teacher's.
+
+    Args:
+        folder: an older one there stays whole until the new one is.
+        pipe: the teacher's pipeline.
+        unet: the student's, which takes w and predicts v.
+        n_steps, about, w_max, prompt: told in the folder's README.
+    """
+    card = {"n_steps": n_steps, "about": about, "w_max": w_max, "prompt": prompt, "folder": folder.name}
+    return _write(folder, assembled(pipe, unet, pipe.vae), _CARD.format(**card))
+
+
+def assembled(
+    pipe: StableDiffusionPipeline, unet: UNet2DConditionModel, vae: AutoencoderKL | AutoencoderTiny
+) -> StableDiffusionPipeline:
+    """A pipeline of a student's U-Net, which predicts v, and a decoder; all else is that of its teacher's, `pipe`."""
+    scheduler = DDIMScheduler.from_config(
+        pipe.scheduler.config,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,  # Stable Diffusion's own says False, and would leave a last trace of noise
+    )
+    parts = {"vae": vae, "text_encoder": pipe.text_encoder, "tokenizer": pipe.tokenizer}
+    return StableDiffusionPipeline(
+        **parts, unet=unet, scheduler=scheduler, safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+
+
+def _write(folder: Path, student: StableDiffusionPipeline, card: str, shards: str = "10GB") -> Path:
+    with _replaced(folder) as part:
+        student.save_pretrained(part, safe_serialization=True, max_shard_size=shards)
+        (part / "README.md").write_text(card)
+    return folder
+
+
+def export_one_step(
+    folder: Path,
+    pipe: StableDiffusionPipeline,
+    unet: UNet2DConditionModel,
+    tiny: AutoencoderTiny,
+    about: str,
+    prompt: str,
+    shards: str = "10GB",
+) -> Path:
+    """Write a student of one step to `folder` as diffusers' own pipeline, with its tiny decoder.
+
+    Args:
+        folder, pipe, about, prompt: as in `export_pipeline`.
+        unet: the student's, which takes no w and predicts v.
+        tiny: the decoder.
+        shards: size of a file of weights at most.
+    """
+    card = _CARD_ONE.format(about=about, prompt=prompt, folder=folder.name)
+    return _write(folder, assembled(pipe, unet, tiny), card, shards)
+
+
+@contextlib.contextmanager
+def _replaced(folder: Path) -> Iterator[Path]:
+    """A folder to write to, which takes the place of an older one when all is written."""
+    part, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("part", "old"))
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    part.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def export_student(
+    folder: Path, unet: UNet2DConditionModel, n_steps: int, title: str, about: str, w_max: float
+) -> Path:
+    """Write a student to `folder`; an older one there stays whole until the new one is."""
+    half = unet.config.sample_size
+    text = _README.format(
+        title=title,
+        about=about,
+        w_max=w_max,
+        n_steps=n_steps,
+        half=half,
+        side=2 * half,
+        last=unet.config.num_class_embeds - 2,
+        features=unet.config.time_cond_proj_dim // 2,
+        last_feature=unet.config.time_cond_proj_dim // 2 - 1,
+        tokens=unet.config.cross_attention_dim,
+    )
+    with _replaced(folder) as part:
+        unet.save_pretrained(part / "unet", safe_serialization=True)
+        OURS.to_scheduler().save_pretrained(part / "scheduler")
+        (part / "README.md").write_text(text)
+    return folder
+
+
+def _code(readme: str) -> str:
+    """The first block of Python in a README, empty where there is none."""
+    found = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
+    return found[1] if found else ""
+
+
+def run_readme_loop(folder: Path, label: Tensor, w: float, z_T: Tensor) -> Tensor:
+    """Execute the code block of the folder's README on classes (B,), w and noise; pictures (B, 3, R, R).
+
+    Raises:
+        ValueError: the code is not what `export_student` writes, numbers apart. Code of other people is never run.
+    """
+    code = _code((folder / "README.md").read_text())
+    if _NUMBERS.sub("#", code) != _NUMBERS.sub("#", _code(_README)):
+        raise ValueError(
+            f"the code in {folder / 'README.md'} is not what this library writes; export the student again"
+        )
+    space: dict = {}
+    exec(compile(code, str(folder / "README.md"), "exec"), space)
+    return space["generate"](folder, label, w, z_T)

@@ -1,0 +1,286 @@
+"""The shipped weights: where they lie, how they are loaded, and how each was made.
+
+A folder of `pretrained/` holds a diffusers network or pipeline (fp16 safetensors, config.json), or a network of our
+own, and `made.json` with settings, seed, data, commit, training curve and the command. `shipped.make` trains them, by
+`shipped/recipes.yaml`.
+"""
+
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from diffusers import AutoencoderTiny, ControlNetModel, UNet2DConditionModel
+
+from distill_lib.engine.files import all_finite, load_tensors
+from distill_lib.engine.messages import place
+from distill_lib.engine.precision import default_device
+from distill_lib.measure.readers.attributes import AttributeReader
+from distill_lib.measure.readers.extractor import Extractor
+from distill_lib.measure.readers.geometry import Geometry
+from distill_lib.measure.readers.layout import Layout
+from distill_lib.networks.adapter import Network
+from distill_lib.networks.autoencoders import TinyDecode
+from distill_lib.networks.controlnet import load_control
+from distill_lib.networks.doors import load_part, one_line
+from distill_lib.networks.lora_files import load_lora
+from distill_lib.networks.pipeline import TextToImage, open_pipeline
+from distill_lib.networks.unet import load_unet
+from distill_lib.paths import ROOT
+from distill_lib.sdxs.matchers import MATCHERS, ConvMatcher, TokenMatcher
+from distill_lib.teachers.clip import Clip
+from distill_lib.teachers.inpainting import inpainter
+from distill_lib.teachers.latents import Pairs, phrased
+from distill_lib.teachers.small_diffusion import build_clip
+from distill_lib.worlds.captions import drawn_attributes
+from distill_lib.worlds.pictures import REAL, WORLDS, fingerprint
+
+__all__ = [
+    "PRETRAINED",
+    "RECIPES",
+    "attribute_reader",
+    "check_networks",
+    "clip",
+    "controlnet",
+    "extractor",
+    "geometry",
+    "inpaint_network",
+    "key",
+    "layout",
+    "lora",
+    "made",
+    "matcher",
+    "missing_for",
+    "one_control",
+    "one_step",
+    "pair_prompts",
+    "pairs",
+    "pipeline",
+    "student",
+    "teacher",
+    "text_student",
+    "tiny_decoder",
+    "tiny_unet",
+]
+
+PRETRAINED = ROOT / "pretrained"
+RECIPES: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load((Path(__file__).parent / "recipes.yaml").read_text())
+
+
+def teacher(name: str) -> UNet2DConditionModel:
+    """The shipped teacher of a world, on the device where networks live; raises as `extractor`."""
+    _check_data(f"teacher-{name}", name)
+    return load_unet(PRETRAINED / f"teacher-{name}").to(default_device())
+
+
+def student(name: str) -> UNet2DConditionModel:
+    """The shipped student of stage one: one network for the guided pair of a world's teacher; raises as `extractor`."""
+    _check_data(f"student-{name}", name)
+    return load_unet(PRETRAINED / f"student-{name}").to(default_device())
+
+
+def made(name: str) -> dict[str, Any]:
+    """How a shipped folder was made; `weights` is the checksum of its weights, under which others name it as parent.
+
+    Raises:
+        ValueError: nothing of this name is shipped.
+    """
+    path = PRETRAINED / name / "made.json"
+    if not path.exists():
+        raise ValueError(f"{name} is not shipped; train it with `make teachers NAMES={name}` if it has a recipe")
+    return json.loads(path.read_text())
+
+
+def key(name: str) -> str:
+    """A shipped folder with the start of its checksum, as results name their parents."""
+    return f"{name}-{made(name)['weights'][:12]}"
+
+
+def missing_for(dataset: str) -> list[str]:
+    """Networks that the notebooks need for real data and that are not there, in the order to train them in."""
+    return [name for name in _networks_of(dataset) if not (PRETRAINED / name / "made.json").exists()]
+
+
+def check_networks(dataset: str, folder: str = "") -> None:
+    """Refuse real data that no networks were trained on; the folder is DISTILL_FOLDER unless it is named.
+
+    Raises:
+        ValueError: networks are missing, or were trained on other pictures; says which command trains them.
+    """
+    if missing := missing_for(dataset):
+        verb = "is" if len(missing) == 1 else "are"
+        command = _command(missing, folder or os.environ.get("DISTILL_FOLDER", ""))
+        raise ValueError(f"DATASET={dataset}: {', '.join(missing)} {verb} not trained yet; first run: {command}")
+    for name in _networks_of(dataset):
+        _check_data(name, dataset, folder)
+
+
+def _networks_of(dataset: str) -> list[str]:
+    return [f"{kind}-{dataset}" for kind in ("extractor", "teacher", "student")]
+
+
+def _command(names: list[str], folder: str) -> str:
+    return f"make teachers NAMES={shlex.quote(' '.join(names))} FOLDER={place(shlex.quote(folder))}"
+
+
+def _check_data(name: str, dataset: str, folder: str = "") -> None:
+    """Refuse a network that was trained on other real data; one whose made.json names no data is taken as it is."""
+    folder = folder or os.environ.get("DISTILL_FOLDER", "")
+    there = dataset in REAL and folder and (PRETRAINED / name / "made.json").exists()
+    data = made(name)["config"].get("data") if there else None
+    if data and data != (found := fingerprint(dataset, folder)):
+        raise ValueError(
+            f"{name} was trained on other pictures (data {data}) than {place(folder)} holds (data {found}); name their "
+            f"folder, or train for these: {_command(_networks_of(dataset), folder)}"
+        )
+
+
+def _read_reader(name: str) -> dict[str, torch.Tensor]:
+    try:
+        path = PRETRAINED / name / "weights.safetensors"
+        weights = all_finite(load_tensors(path), path)
+    except ValueError as error:
+        raise ValueError(f"{error}; or train it: make teachers NAMES={name}") from error
+    return {k: v.float() for k, v in weights.items()}
+
+
+def extractor(name: str = "scenes") -> Extractor:
+    """The shipped network behind the metrics.
+
+    Raises:
+        ValueError: its file is missing or broken, or it was trained on other real data than DISTILL_FOLDER holds.
+    """
+    _check_data(f"extractor-{name}", name)
+    weights = _read_reader(f"extractor-{name}")
+    worlds = made(f"extractor-{name}")["config"].get("worlds")  # none of real data, which is 32 pixels wide
+    side = WORLDS[worlds[0]].resolution if worlds else 32
+    net = Extractor(len(weights["classes.1.bias"]), len(weights["factors.bias"]), side=side)
+    net.load_state_dict(weights)
+    return net.eval().requires_grad_(False)
+
+
+def geometry(name: str = "scenes") -> Geometry:
+    """The shipped network that reads masks and depth; raises as `extractor`."""
+    net = Geometry()
+    net.load_state_dict(_read_reader(f"geometry-{name}"))
+    return net.eval().requires_grad_(False)
+
+
+def layout(name: str = "looks") -> Layout:
+    """The shipped network that reads where two solids stand, in several looks; raises as `extractor`."""
+    net = Layout()
+    net.load_state_dict(_read_reader(f"layout-{name}"))
+    return net.eval().requires_grad_(False)
+
+
+def attribute_reader(name: str = "scenes") -> AttributeReader:
+    """The shipped network that reads what a picture of two objects shows; raises as `extractor`."""
+    recipe = made(f"attributes-{name}")["config"]
+    net = AttributeReader(recipe["width"], WORLDS[recipe["world"]].resolution)
+    net.load_state_dict(_read_reader(f"attributes-{name}"))
+    return net.eval().requires_grad_(False)
+
+
+def matcher(name: str) -> ConvMatcher | TokenMatcher:
+    """A shipped network whose features pictures are matched by, one of `matchers.MATCHERS`; raises as `extractor`."""
+    recipe = made(f"matcher-{name}")["config"]
+    net = MATCHERS[name](recipe["width"], WORLDS[recipe["world"]].resolution)
+    net.load_state_dict(_read_reader(f"matcher-{name}"))
+    return net.eval().requires_grad_(False)
+
+
+def clip(name: str = "judge") -> Clip:
+    """The shipped mini CLIP that measures; raises as `extractor`."""
+    recipe = made(f"clip-{name}")["config"]
+    net = build_clip(recipe, WORLDS[recipe["world"]].resolution)
+    net.load_state_dict(_read_reader(f"clip-{name}"))
+    return net.eval().requires_grad_(False)
+
+
+def pipeline(name: str = "scenes") -> TextToImage:
+    """The shipped small Stable Diffusion; raises as `pipeline.open_pipeline`."""
+    return open_pipeline(PRETRAINED / f"pipeline-{name}")
+
+
+def pair_prompts(recipe: dict[str, Any]) -> list[str]:
+    """The prompts behind the pairs of a recipe: drawn evenly, in all phrasings, none of a pair held out."""
+    return phrased(drawn_attributes(recipe["count"], recipe["seed"]), recipe["seed"])
+
+
+def pairs(name: str, told: TextToImage) -> Pairs:
+    """The shipped answers of a pipeline to prompts and noise, in half precision; raises as `extractor`."""
+    recipe = made(f"pairs-{name}")["config"]
+    parts = sorted((PRETRAINED / f"pairs-{name}").glob("*.safetensors"))
+    x = torch.cat([load_tensors(path)["x"] for path in parts])
+    if len(x) != recipe["count"]:
+        raise ValueError(f"pairs-{name} holds {len(x)} of {recipe['count']}; run make teachers NAMES=pairs-{name}")
+    return Pairs(x, pair_prompts(recipe), told, recipe["seed"])
+
+
+def tiny_decoder(name: str = "scenes") -> AutoencoderTiny:
+    """The shipped tiny decoder of a pipeline's latents, on the device where networks live.
+
+    Its encoder was not trained.
+
+    Raises:
+        ValueError: the folder is missing or broken.
+    """
+    return _tiny(PRETRAINED / f"tinydecoder-{name}", f"tinydecoder-{name}")
+
+
+def _tiny(folder: Path, name: str) -> AutoencoderTiny:
+    try:
+        tiny = load_part(AutoencoderTiny, folder)
+    except Exception as error:
+        raise ValueError(
+            f"no usable decoder in {folder}: {one_line(error)}; train it: make teachers NAMES={name}"
+        ) from error
+    return tiny.to(default_device()).eval().requires_grad_(False)
+
+
+def tiny_unet(name: str, told: TextToImage) -> Network:
+    """The shipped small U-Net of a pipeline, for many steps, behind its teacher's adapter; raises as `load_unet`."""
+    return told.network.like(load_unet(PRETRAINED / f"tinyunet-{name}").to(default_device()).requires_grad_(False))
+
+
+def one_step(name: str, told: TextToImage) -> Network:
+    """The shipped student of one step with its tiny decoder; raises as `load_unet` and `tiny_decoder`."""
+    folder = PRETRAINED / f"onestep-{name}"
+    unet = load_unet(folder / "unet").to(default_device()).requires_grad_(False)
+    return told.network.like(unet, decode=TinyDecode(_tiny(folder / "vae", f"onestep-{name}")))
+
+
+def lora(name: str) -> dict[str, torch.Tensor]:
+    """The shipped LoRA of a style, for the pipeline's U-Net.
+
+    Raises:
+        ValueError: the folder is missing or broken.
+    """
+    try:
+        return load_lora(PRETRAINED / f"lora-{name}")
+    except ValueError as error:
+        raise ValueError(f"{error}; or train it: make teachers NAMES=lora-{name}") from error
+
+
+def text_student(name: str, told: TextToImage) -> Network:
+    """The shipped student of stage one of a pipeline, behind the adapter of its teacher; raises as `load_unet`."""
+    unet = load_unet(PRETRAINED / f"textstudent-{name}").to(default_device()).requires_grad_(False)
+    return told.network.like(unet, predicts="v_prediction")
+
+
+def inpaint_network(kind: str, name: str, told: TextToImage) -> Network:
+    """The shipped network for inpainting, `inpainter` or `inpaintstudent`, of a pipeline; raises as `load_unet`."""
+    return inpainter(told, load_unet(PRETRAINED / f"{kind}-{name}").to(default_device()).requires_grad_(False))
+
+
+def controlnet(kind: str) -> ControlNetModel:
+    """The shipped ControlNet of the pipeline for a kind of map, frozen; raises as `controlnet.load_control`."""
+    return load_control(PRETRAINED / f"controlnet-{kind}").to(default_device()).requires_grad_(False)
+
+
+def one_control(kind: str) -> ControlNetModel:
+    """The shipped ControlNet of the student of one step, frozen; raises as `controlnet.load_control`."""
+    return load_control(PRETRAINED / f"onecontrol-{kind}").to(default_device()).requires_grad_(False)

@@ -1,0 +1,162 @@
+"""What students of a pipeline learn from: captioned pictures as latents, and the teacher's own pairs."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill_lib.diffusion.noise import normal, uniform
+from distill_lib.diffusion.pixels import to_unit
+from distill_lib.diffusion.solvers import check_sampler, sample_by
+from distill_lib.engine import store
+from distill_lib.engine.store import cached
+from distill_lib.networks.adapter import denoiser
+from distill_lib.networks.pipeline import Latents, TextToImage
+from distill_lib.worlds.captions import PHRASINGS, attributes, names_held_out, say
+from distill_lib.worlds.pictures import WORLDS, rendered_once
+
+__all__ = ["Pairs", "Remembered", "captioned", "decoded", "encoded", "latent_pictures", "phrased", "teacher_pairs"]
+
+_BATCH = 64
+
+
+def captioned(world: str, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Pictures uint8 (N, 3, R, R) of a world of two objects, and their attributes (N, 2, 4); rendered once."""
+    image, scenes = rendered_once(WORLDS[world], seed, count)
+    return image, attributes(scenes, WORLDS[world])
+
+
+def phrased(asked: Tensor, seed: int) -> list[str]:
+    """A caption of each of the attributes (B, 2, 4), in a phrasing drawn once."""
+    drawn = uniform(seed, "phrasing", 0, torch.arange(len(asked)), 1)[:, 0]
+    return say(asked, (drawn * len(PHRASINGS)).long())
+
+
+def encoded(told: TextToImage, image: Tensor) -> Tensor:
+    """Latents of pictures uint8 (N, 3, R, R), (N, C, R/f, R/f), in half precision."""
+    return torch.cat([told.latents(part).half().cpu() for part in image.split(_BATCH)])
+
+
+def latent_pictures(told: TextToImage, name: str, world: str, count: int, seed: int) -> Latents:
+    """Captioned pictures of a world in the latents of a pipeline, without the pairs held out; kept in a cache.
+
+    Args:
+        told: the pipeline.
+        name: which one it is, for the cache.
+        world, count, seed: the pictures.
+    """
+
+    def make() -> dict[str, Tensor]:
+        image, asked = captioned(world, count, seed)
+        known = ~names_held_out(asked)
+        return {"z": encoded(told, image[known]), "asked": asked[known]}
+
+    spec = {"pipeline": name, "world": WORLDS[world], "count": count, "seed": seed}
+    found = store.cached("latents", spec, make, latent_pictures)
+    return Latents(found["z"], phrased(found["asked"], seed), told)
+
+
+_PART = 1024
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The teacher's latents x (N, C, H, W), the prompts that it was told, and the seed of the noise behind them.
+
+    The noise of each is found again by its number, which counts from `first`.
+    """
+
+    x: Tensor
+    prompts: list[str]
+    told: TextToImage
+    seed: int
+    first: int = 0
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What tells them from other pairs, for keys."""
+        return {"told": self.told, "x": self.x, "prompts": self.prompts, "seed": self.seed, "first": self.first}
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def part(self, start: int, stop: int) -> "Pairs":
+        """Those from `start` up to `stop`."""
+        prompts = self.prompts[start:stop]
+        return replace(self, x=self.x[start:stop], prompts=prompts, first=self.first + start)
+
+    def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+        """z_T, x and text states (B, L, D) of the pairs `index` (B,)."""
+        states = self.told.states([self.prompts[i] for i in index.tolist()])
+        z_T = normal(self.seed, "pairs", 0, self.first + index.to(device), self.x.shape[1:])
+        return z_T, self.x[index].float().to(device), states.to(device)
+
+
+@torch.no_grad()
+def teacher_pairs(
+    told: TextToImage, prompts: list[str], n_steps: int, w: float, seed: int, name: str, sampler: str = "ddim"
+) -> Pairs:
+    """The teacher's own samples; kept in a cache under `name`, which says which teacher.
+
+    Data-free: nothing but prompts and noise goes in. Kept in parts, so that a run that was cut off goes on. A faster
+    solver in place of "ddim" comes nearer to the end of the teacher's way with as many steps.
+
+    Raises:
+        ValueError: `solvers.SAMPLERS` has no such sampler.
+    """
+    check_sampler(sampler)
+    net, found = told.network, []
+    for numbers in torch.arange(len(prompts), device=net.device).split(_PART):
+
+        def make(numbers: Tensor = numbers) -> dict[str, Tensor]:
+            parts = []
+            for index in numbers.split(_BATCH):
+                label = told.states([prompts[i] for i in index.tolist()]).to(net.device)
+                z_T = normal(seed, "pairs", 0, index, net.shape)
+                fresh = lambda i, index=index: normal(seed, "pairs", 1 + i, index, net.shape)  # noqa: E731
+                x = sample_by(sampler, denoiser(net, label, w), z_T, n_steps, fresh, net.schedule)
+                parts.append(x.cpu())
+            return {"x": torch.cat(parts)}
+
+        spec = {"teacher": name, "prompts": [prompts[i] for i in numbers.tolist()], "first": numbers[0].item()}
+        spec |= {"steps": n_steps, "w": w, "seed": seed, "bf16": net.bf16, "sampler": sampler}
+        found.append(cached("pairs", spec, make, teacher_pairs)["x"])
+    return Pairs(torch.cat(found), prompts, told, seed)
+
+
+def decoded(pairs: Pairs) -> Tensor:
+    """What the teacher's decoder makes of pairs, uint8 (N, 3, R, R); kept in a cache."""
+    told = pairs.told
+    spec = {
+        "told": told.fingerprint,
+        "bf16": told.network.bf16,
+        "x": hashlib.sha256(pairs.x.contiguous().numpy().tobytes()).hexdigest(),
+    }
+    make = lambda: {"image": torch.cat([told.pictures(z.float()).cpu() for z in pairs.x.split(64)])}  # noqa: E731
+    return cached("decoded", spec, make, TextToImage)["image"]
+
+
+class Remembered:
+    """The teacher's decoder for the latents of pairs, which it has decoded once; others it is asked for anew.
+
+    Students that differ in one choice all meet the same pairs, and the large decoder takes longer than a student.
+    Pictures (B, 3, R, R) are in [-1, 1] as everywhere, but of whole bytes.
+    """
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.decode = pairs.told.network.decode
+        self._image = decoded(pairs)
+        self.spec = {"told": pairs.told, "x": pairs.x}
+        self._where = {key: number for number, key in enumerate(map(_bytes_of, pairs.x))}
+
+    def __call__(self, z: Tensor) -> Tensor:
+        found = [self._where.get(_bytes_of(one)) for one in z]
+        if None in found:
+            return self.decode(z)
+        return to_unit(self._image[found].to(z.device))
+
+
+def _bytes_of(z: Tensor) -> bytes:
+    return z.cpu().half().numpy().tobytes()  # pairs are kept in half precision
