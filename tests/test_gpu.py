@@ -10,7 +10,7 @@ from closed_forms import tiny_unet
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError
 
-from distill_lib.diffusion import noise
+from distill_lib.diffusion import noise, pixels
 from distill_lib.diffusion.errors import truncated_snr, v_loss
 from distill_lib.diffusion.guidance import combine, guidance_embedding, guided_pair
 from distill_lib.diffusion.noise import Draws
@@ -42,8 +42,9 @@ def networks():
 
 
 @pytest.fixture
-def cuda():
+def cuda(monkeypatch):
     """A world in which tensors are fake. What was made before it counts as lying on the CPU: constants and networks."""
+    monkeypatch.setattr(pixels, "finite", lambda found, what: found)  # a fake tensor has no numbers to look at
     nets = networks()
     image = torch.zeros(8, 3, 8, 8, dtype=torch.uint8)
     pictures = Pictures(image, torch.arange(8) % 3, ("a", "b", "c"))
@@ -162,7 +163,7 @@ def test_the_extractor_and_its_loss_run(cuda):
 class OneStep:
     """Stands for `loop.Loop` on a machine with a GPU: it moves what `Loop` moves, and takes one loss."""
 
-    device, share = torch.device("cuda"), B
+    device, share, precision = torch.device("cuda"), B, "fp32"
 
     def __init__(self, net, settings, run):
         net.module.to(self.device)
