@@ -199,6 +199,19 @@ def _conclusion(ours: bool, theirs: bool) -> str:
     return _AS_HERE if ours == theirs else f"**otherwise**: {words[ours]} here, {words[theirs]} there"
 
 
+_REST = {
+    "pretrained/": "shipped weights, safetensors, each with its recipe and training curve",
+    "figures/laptop/": "the committed results",
+    "tests/": "a file a subject; notebooks under nbval, with planted faults",
+    "Snakefile Makefile": "one rule a notebook; the commands",
+    "LOG.md CHANGELOG.md": "experiments with their negatives; what changed",
+}
+
+
+def _first_line(path: Path) -> str:
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+
+
 def tree(figures: Path) -> str:
     """The files of the library in the order of its map, each with the first line of its docstring.
 
@@ -207,8 +220,9 @@ def tree(figures: Path) -> str:
     """
     del figures
     library = Path(__file__).resolve().parent.parent
+    notebooks = sorted((library.parent / "notebooks").glob("*.ipynb"))
     lines = [
-        ("notebooks/", "00_start_here to 16_rulers: read these"),
+        ("notebooks/", f"{notebooks[0].stem} to {notebooks[-1].stem}: read these"),
         ("distill_lib/", _first_line(library / "__init__.py")),
     ]
     lines += [("  paths.py", _first_line(library / "paths.py"))]
@@ -262,17 +276,3 @@ def main(arguments: list[str] | None = None) -> None:
     if new != old:
         with atomic(path) as part:
             part.write_text(new)
-
-
-# --- code
-_REST = {
-    "pretrained/": "shipped weights, safetensors, each with its recipe and training curve",
-    "figures/laptop/": "the committed results",
-    "tests/": "a file a subject; notebooks under nbval, with planted faults",
-    "Snakefile Makefile": "one rule a notebook; the commands",
-    "LOG.md CHANGELOG.md": "experiments with their negatives; what changed",
-}
-
-
-def _first_line(path: Path) -> str:
-    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
