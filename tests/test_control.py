@@ -1,13 +1,14 @@
 """ControlNets on a small pipeline: triplets, shrinking, one step, and a plain pipeline of diffusers at the end."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from diffusers import StableDiffusionControlNetPipeline
 
 from distill_lib.engine.loop import TrainSettings
-from distill_lib.measure.readers.geometry import Geometry
+from distill_lib.measure.readers.geometry import Geometry, read_depth
 from distill_lib.networks.autoencoders import TinyDecode, build_tiny
 from distill_lib.networks.controlnet import Controlled, build_control, cut_control
 from distill_lib.networks.pipeline import open_pipeline
@@ -46,7 +47,7 @@ def pairs(small_pipeline, runs):
 @pytest.fixture
 def reader():
     torch.manual_seed(4)
-    return Geometry(8).requires_grad_(False)
+    return partial(read_depth, Geometry(8).requires_grad_(False))
 
 
 @pytest.fixture

@@ -10,8 +10,6 @@ ROOT = Path(__file__).resolve().parent.parent / "distill_lib"
 MAP = ast.get_docstring(ast.parse((ROOT / "__init__.py").read_text()))
 LEVELS = {"paths": 0} | {name: int(level) for level, name in re.findall(r"^ *(\d+) (\w+)/", MAP, re.MULTILINE)}
 TRAINING = ("diffusion", "engine", "networks", "teachers", "guided", "sdxs")
-KNOWN = {("sdxs.triplets", "measure.readers.geometry")}
-"""Arrows that break the rules and are to go: depth for a ControlNet's maps is read by the network that measures it."""
 CODE_IN_INIT = {"profiles"}
 """`profiles.load(..)` is what notebooks say, and any other name of the file would clash with their variables."""
 
@@ -50,9 +48,8 @@ def reached(name):
     while queue:
         here = queue.pop()
         for other in ARROWS[here] - found:
-            if (here, other) not in KNOWN:
-                found.add(other)
-                queue.append(other)
+            found.add(other)
+            queue.append(other)
     return found
 
 
@@ -82,7 +79,7 @@ def test_a_module_imports_only_from_chapters_above_its_own(name):
         for other in ARROWS[name]
         if chapter(other) != chapter(name) and LEVELS[chapter(other)] >= LEVELS[chapter(name)]
     }
-    assert {(name, other) for other in wrong} <= KNOWN
+    assert wrong == set()
 
 
 @pytest.mark.parametrize("name", FILES)

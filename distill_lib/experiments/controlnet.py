@@ -7,11 +7,12 @@ shipped student of one step under them.
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from diffusers import ControlNetModel
 
+from distill_lib.measure.readers.geometry import read_depth
 from distill_lib.measure.systems import System
 from distill_lib.networks.adapter import Network, Trained
 from distill_lib.networks.controlnet import Controlled, cut_control
@@ -70,7 +71,7 @@ class ControlTrials:
     def triplets(self, kind: str, share: float = 0.0) -> Triplets:
         """Noise, target and map of the pairs, with a share of the noise drawn anew."""
         reader = self._once("reader", lambda: pretrained.geometry("captioned"))
-        return Triplets.of(self.pairs, kind, reader, self.control(kind), share)
+        return Triplets.of(self.pairs, kind, partial(read_depth, reader), self.control(kind), share)
 
     def shrunk(self, kind: str, way: str = "decoder", inherit: bool = True) -> Trained:
         """A ControlNet for the small U-Net; `way` and `inherit` as in `controlnet.shrunk`."""

@@ -1,6 +1,6 @@
 """What ControlNets of SDXS are trained on: noise, the teacher's picture, and a map taken from it."""
 
-import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,7 +9,6 @@ from torch import Tensor
 
 from distill_lib.diffusion.noise import normal, uniform
 from distill_lib.engine.store import cached
-from distill_lib.measure.readers.geometry import Geometry, read_depth
 from distill_lib.networks.adapter import showing
 from distill_lib.networks.controlnet import Controlled
 from distill_lib.networks.pipeline import TextToImage
@@ -20,7 +19,10 @@ from distill_lib.worlds.maps import control_map
 from distill_lib.worlds.pictures import WORLDS
 from distill_lib.worlds.scenes import draw_scenes, rendered
 
-__all__ = ["Triplets", "mapped_pictures", "maps_of", "renewed"]
+__all__ = ["Depth", "Triplets", "mapped_pictures", "maps_of", "renewed"]
+
+Depth = Callable[[Tensor], Tensor]
+"""Pictures uint8 (N, 3, R, R) -> distances, as a reader of geometry gives them; a function or a partial of one."""
 
 
 def renewed(z_T: Tensor, fresh: Tensor, u: Tensor, share: float) -> Tensor:
@@ -73,29 +75,27 @@ class Triplets:
         return Masked(self.pairs.x, self.seen, self.pairs.prompts, self.told.states)
 
     @classmethod
-    def of(cls, pairs: Pairs, kind: str, reader: Geometry, control: ControlNetModel, share: float = 0.0) -> "Triplets":
+    def of(cls, pairs: Pairs, kind: str, depth_of: Depth, control: ControlNetModel, share: float = 0.0) -> "Triplets":
         """Triplets of a kind of map from a teacher's pairs.
 
         Args:
             pairs: of the teacher without control, as they are for the student of one step.
             kind: of `worlds.maps.KINDS`.
-            reader: reads distances off pictures, for "depth".
+            depth_of: reads distances off pictures, for "depth".
             control: the teacher's ControlNet.
             share: of the noise that is drawn anew.
         """
         teacher = Controlled(pairs.told.network, control, "unet")
-        return cls(replace(pairs, told=replace(pairs.told, network=teacher)), maps_of(pairs, kind, reader), share)
+        return cls(replace(pairs, told=replace(pairs.told, network=teacher)), maps_of(pairs, kind, depth_of), share)
 
 
-def maps_of(pairs: Pairs, kind: str, reader: Geometry) -> Tensor:
+def maps_of(pairs: Pairs, kind: str, depth_of: Depth) -> Tensor:
     """Control maps (N, C, R, R), in half precision, of a teacher's own pictures; kept in a cache."""
     image = decoded(pairs)
-    read = [p.detach().flatten() for p in reader.parameters()]
-    spec = {"image": hashlib.sha256(image.numpy().tobytes()).hexdigest(), "kind": kind}
-    spec |= {"reader": hashlib.sha256(torch.cat(read).cpu().numpy().tobytes()).hexdigest()}
+    spec = {"image": image, "kind": kind, "reader": depth_of}
 
     def make() -> dict[str, Tensor]:
-        depth = read_depth(reader, image) if kind == "depth" else image[:, 0]
+        depth = depth_of(image) if kind == "depth" else image[:, 0]
         return {"seen": control_map(kind, image, depth).half()}
 
     return cached("maps", spec, make, control_map)["seen"]

@@ -1,8 +1,11 @@
 """Making the shipped ControlNets: the teacher's, on the world's exact maps, and those of the student of one step."""
 
+from functools import partial
+
 import torch
 
 from distill_lib.engine.loop import TrainSettings
+from distill_lib.measure.readers.geometry import read_depth
 from distill_lib.networks.controlnet import Controlled, build_control
 from distill_lib.networks.pipeline import TextToImage
 from distill_lib.sdxs.controlnet import one_step_control, shrunk, taught
@@ -58,7 +61,8 @@ def make_one_control(kind: str) -> None:
     given |= {"controlnet": "controlnet"}
     parents = {what: made(f"{name}-{recipe[what]}")["weights"] for what, name in given.items()}
     control, pairs = pretrained.controlnet(recipe["controlnet"]), pretrained.pairs(recipe["pairs"], told)
-    triplets = Triplets.of(pairs, kind, pretrained.geometry(recipe["reader"]), control, recipe["share"])
+    depth_of = partial(read_depth, pretrained.geometry(recipe["reader"]))
+    triplets = Triplets.of(pairs, kind, depth_of, control, recipe["share"])
     small = pretrained.tiny_unet(recipe["unet"], told)
     first = shrunk(small, triplets, control, parents | {"kind": kind}, TrainSettings(**recipe["shrinking"]))
     plain, matcher = pretrained.one_step(recipe["student"], told), pretrained.matcher(recipe["matcher"])
