@@ -16,6 +16,7 @@ from distill_lib.experiments.ablations import (
     Choice,
     FoldedPair,
     Trials,
+    fresh_start,
     head_pictures,
     head_teachers,
     one_at_a_time,
@@ -23,8 +24,8 @@ from distill_lib.experiments.ablations import (
     stage_one,
     steps_of,
 )
-from distill_lib.guided.halving import halve_down
-from distill_lib.networks.adapter import Network
+from distill_lib.guided.halving import Halving, copy_of, halve_down
+from distill_lib.networks.adapter import Keyed, Network
 from distill_lib.networks.unet import student_of
 from distill_lib.profiles import Ablations
 from distill_lib.worlds.pictures import Pictures
@@ -125,23 +126,27 @@ def test_a_folded_pair_answers_as_the_pair_guided_with_each_samples_own_w(pair):
 
 def test_a_chain_of_an_ablation_is_that_of_the_method(pair, pictures):
     first = Network(student_of(pair.module), bf16=False)
-    ours = steps_of(first, "parent", 16, 4, pictures, SHORT, 4.0).net.module.state_dict()
-    theirs = halve_down(first, "parent", 16, pictures, SHORT.with_seed)[4].net.module.state_dict()
+    first = Keyed(first, "parent")
+    ours = steps_of(first, (16, 4), pictures, Halving(4, SHORT)).net.module.state_dict()
+    plan = [Halving(n, SHORT.with_seed(n)) for n in (8, 4)]
+    theirs = halve_down(first, pictures, plan)[4].net.module.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_the_pair_itself_is_halved_for_a_range_of_w(pair, pictures):
-    student = steps_of(FoldedPair(pair), "parent", 8, 2, pictures, SHORT, 4.0)
-    assert student.net.takes_w and student.run.config["steps"] == 2
+    folded = Keyed(FoldedPair(pair), "parent")
+    student = steps_of(folded, (8, 2), pictures, Halving(2, SHORT))
+    assert student.net.takes_w and student.run.config["n_steps"] == 2
     with pytest.raises(ValueError, match="until=8 leaves no halving from start=8"):
-        steps_of(FoldedPair(pair), "parent", 8, 8, pictures, SHORT, 4.0)
+        steps_of(folded, (8, 8), pictures, Halving(8, SHORT))
 
 
 def test_fresh_students_do_not_start_from_their_teacher(pair, pictures):
     still = TrainSettings(steps=0, batch_size=8, lr=1e-3, bf16=False)
     first = Network(student_of(pair.module), bf16=False)
     before = first.module.conv_in.weight
-    copied, fresh = (steps_of(first, "parent", 4, 2, pictures, still, 4.0, fresh=how).net for how in (False, True))
+    first, halving = Keyed(first, "parent"), Halving(2, still)
+    copied, fresh = (steps_of(first, (4, 2), pictures, halving, start).net for start in (copy_of, fresh_start))
     assert torch.equal(copied.module.conv_in.weight, before)
     assert not torch.equal(fresh.module.conv_in.weight, before)
 
@@ -165,7 +170,7 @@ def test_the_range_of_a_choice_is_that_of_the_strengths_that_its_student_is_told
         "distill_lib.networks.adapter.guidance_embedding", lambda w, dim: told.append(w) or guidance_embedding(w, dim)
     )
     first = stage_one(pair, "parent", Choice(w_max=0.5), pictures, SHORT)
-    steps_of(first.net, first.key, 8, 4, pictures, SHORT, 0.5)
+    steps_of(first, (8, 4), pictures, Halving(4, SHORT, (0.0, 0.5)))
     assert 0 < torch.cat(told).max() < 0.5
 
 
@@ -179,7 +184,7 @@ def test_trials_share_seed_and_lengths_and_without_stage_one_the_first_halving_h
     trials = Trials(pair, "parent", pictures, None, plan(), seed=5, reuse=1)
     first = trials.first(Choice(w_max=1.0))
     assert first.run.config["settings"].seed == 5 and first.run.config["choice"].w_max == 1.0
-    last = trials.halved(first.net, first.key, 1.0)
+    last = trials.halved(first, 1.0)
     assert last.run.config["settings"].steps == 3 and last.run.config["settings"].seed == 5004
     alone = trials.without_stage_one(1.0)
     assert alone.run.config["settings"].steps == 3

@@ -15,7 +15,7 @@ from distill_lib.engine import store
 from distill_lib.engine.loop import TrainSettings, finish
 from distill_lib.guided.encoder import encoding_loss, encoding_target, halve_encoder, halve_encoder_down
 from distill_lib.guided.halving import halving_loss, halving_target
-from distill_lib.networks.adapter import Network
+from distill_lib.networks.adapter import Keyed, Network
 from distill_lib.networks.unet import student_of
 from distill_lib.worlds.pictures import Pictures
 
@@ -135,7 +135,7 @@ def test_a_distilled_encoder_lands_where_its_teacher_does_with_twice_the_steps(r
     teacher, data = Mixture(centre, 0.5), MixtureData(centre, 0.5)
     torch.manual_seed(0)
     net, run = ToyNetwork(1, width=96), run_named("encoder")
-    finish(net, halve_encoder(net, teacher, 2, data, settings(), run), run, "encoder")
+    finish(net, halve_encoder(net, teacher, (4, 2), data, settings(), run), run, "encoder")
     x, label, w = data.x[:1000], torch.zeros(1000, dtype=torch.long), torch.zeros(1000)
     ours, exact = (lambda z, t, one=one: one(z, t, label, w) for one in (net, teacher))
     four, two = encode(exact, x, 4), encode(exact, x, 2)
@@ -165,7 +165,7 @@ def test_encoders_train_on_the_times_that_they_will_visit_and_without_guidance(r
     student.module.register_forward_pre_hook(
         lambda _, __, kwargs: told["features"].append(kwargs["timestep_cond"]), with_kwargs=True
     )
-    list(halve_encoder(student, pair, 4, pictures, SHORT, run_named("times")))
+    list(halve_encoder(student, pair, (8, 4), pictures, SHORT, run_named("times")))
     assert asked["student"] == {1, 256, 512, 768}
     assert asked["pair"] == {1, 128, 256, 384, 512, 640, 768, 896}
     assert told["classes"] <= {0, 1, 2}  # never the null class: no second answer to guide with
@@ -174,11 +174,11 @@ def test_encoders_train_on_the_times_that_they_will_visit_and_without_guidance(r
 
 def test_a_chain_of_encoders_halves_down_to_where_it_is_told_and_is_found_again(runs, pictures):
     pair = Network(tiny_unet().requires_grad_(False), bf16=False)
-    chain = halve_encoder_down(pair, "parent", 64, 8, 2, pictures, SHORT.with_seed)
+    chain = halve_encoder_down(Keyed(pair, "parent"), 64, 8, 2, pictures, SHORT.with_seed)
     assert list(chain) == [8, 4, 2]
-    assert [one.run.config["inner"] for one in chain.values()] == [8, 2, 2]
+    assert [one.run.config["counts"] for one in chain.values()] == [(64, 8), (8, 4), (4, 2)]
     assert [one.run.config["parent"] for one in chain.values()] == ["parent", chain[8].key, chain[4].key]
-    again = halve_encoder_down(pair, "parent", 64, 8, 2, pictures, SHORT.with_seed)
+    again = halve_encoder_down(Keyed(pair, "parent"), 64, 8, 2, pictures, SHORT.with_seed)
     assert {n: one.key for n, one in again.items()} == {n: one.key for n, one in chain.items()}
     z = add_noise(torch.zeros(2, 12, 4, 4), torch.ones(2, 12, 4, 4), torch.tensor([512, 512]))
     told = torch.tensor([512, 512]), torch.tensor([0, 1]), torch.zeros(2)
@@ -188,4 +188,4 @@ def test_a_chain_of_encoders_halves_down_to_where_it_is_told_and_is_found_again(
 def test_steps_that_fall_between_grid_points_are_refused(runs, pictures):
     pair = Network(tiny_unet().requires_grad_(False), bf16=False)
     with pytest.raises(ValueError, match="divisors of T=1024"):
-        next(halve_encoder(Network(student_of(pair.module)), pair, 3, pictures, SHORT, run_named("off")))
+        next(halve_encoder(Network(student_of(pair.module)), pair, (6, 3), pictures, SHORT, run_named("off")))

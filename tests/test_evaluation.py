@@ -13,7 +13,7 @@ from distill_lib.diffusion.schedules import v_from
 from distill_lib.diffusion.solvers import SAMPLERS
 from distill_lib.engine.loop import TrainSettings, finish
 from distill_lib.engine.store import Run
-from distill_lib.guided.halving import halve_down
+from distill_lib.guided.halving import Halving, halve_down
 from distill_lib.guided.stage_one import distill_guidance
 from distill_lib.measure import classes as evaluation
 from distill_lib.measure import draw
@@ -21,7 +21,7 @@ from distill_lib.measure.classes import Measured, stage_one_errors, timed_rows
 from distill_lib.measure.draw import BATCH, classes, held_out, sample_pictures, showcase
 from distill_lib.measure.metrics import Reader
 from distill_lib.measure.readers.extractor import Extractor
-from distill_lib.networks.adapter import Network
+from distill_lib.networks.adapter import Keyed, Network
 from distill_lib.networks.unet import build_unet, student_of
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.denoising import train_teacher
@@ -155,7 +155,7 @@ def test_a_teacher_and_a_student_of_cifar10_go_through_the_same_code(tmp_path, r
     student = Network(student_of(teacher.module))
     run = Run("test", {"name": "stage one"}, normal)
     finish(student, distill_guidance(student, teacher, pictures, how, run), run, "stage one")
-    chain = halve_down(student, run.key, 4, pictures, how.with_seed)
+    chain = halve_down(Keyed(student, run.key), pictures, [Halving(n, how.with_seed(n)) for n in (2, 1)])
     reader = Reader(Extractor(10, 4).eval())
     rows = Measured(reader, teacher, "cifar10", 20, 4).rows("ours-D", chain[2].net, 2, 1.0)
     assert {row["metric"] for row in rows} > {"fid", "fid_teacher", "accuracy"}

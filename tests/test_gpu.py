@@ -186,10 +186,10 @@ def test_methods_run_whatever_device_the_teacher_was_loaded_on(name, cuda, monke
     elif name == "stage one":
         training = stage_one.distill_guidance(student, guide, pictures, settings, None)
     elif name == "encoder":
-        training = encoder.halve_encoder(student, guide, 4, pictures, settings, None)
+        training = encoder.halve_encoder(student, guide, (8, 4), pictures, settings, None)
     elif name == "heads":
         training = heads.train_head(guide, "eps", "SNR", pictures, settings, None)
     else:
-        training = halving.halve_steps(student, student_of_more_steps, 4, pictures, settings, None)
+        training = halving.halve_steps(student, student_of_more_steps, pictures, halving.Halving(4, settings), None)
     (loss,) = training
     assert on_cuda(loss, shape=(B,))

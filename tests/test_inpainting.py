@@ -8,9 +8,9 @@ from distill_lib.diffusion.guidance import guided_pair, without_condition
 from distill_lib.diffusion.samplers import sample
 from distill_lib.engine.loop import TrainSettings, finish
 from distill_lib.engine.store import Run
-from distill_lib.guided.halving import halve_down
+from distill_lib.guided.halving import Halving, halve_once
 from distill_lib.guided.stage_one import distill_guidance
-from distill_lib.networks.adapter import denoiser, showing, shown
+from distill_lib.networks.adapter import Keyed, denoiser, showing, shown
 from distill_lib.networks.pipeline import open_pipeline
 from distill_lib.teachers.denoising import train_teacher
 from distill_lib.teachers.inpainting import Masked, drawn_masks, inpainter, inpainting_of, shown_latents
@@ -85,7 +85,7 @@ def test_all_of_distillation_runs_and_diffusers_alone_paints_our_picture(told, r
     net, data = inpainter(told, inpainting_of(told.network.module)), masked(told)
     student, run = net.student(), Run("one", {}, distill_guidance)
     finish(student, distill_guidance(student, net, data, SHORT, run), run, "stage one")
-    last = halve_down(student, run.key, 8, data, SHORT.with_seed)[4].net
+    last = halve_once(Keyed(student, run.key), data, Halving(4, SHORT.with_seed(4))).net
     image, _ = render_pictures(WORLDS["captioned"], 5, torch.arange(1))
     mask, prompt = drawn_masks(torch.arange(1), 5, 64), data.prompts[:1]
     label = showing(told.states(prompt), shown_latents(told, image, mask))

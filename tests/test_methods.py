@@ -14,12 +14,11 @@ from distill_lib.diffusion.mixture import Mixture, MixtureData, ToyNetwork, ring
 from distill_lib.diffusion.noise import Draws, normal
 from distill_lib.diffusion.samplers import ddim_step, sample
 from distill_lib.diffusion.schedules import add_noise
-from distill_lib.engine import store
+from distill_lib.engine import replay, store
 from distill_lib.engine.loop import TrainSettings, finish
-from distill_lib.guided import halving
-from distill_lib.guided.halving import halve_down, halve_steps, stochastic_students
+from distill_lib.guided.halving import Halving, halve_down, halve_steps, halve_stochastic, stochastic_students
 from distill_lib.guided.stage_one import distill_guidance, guidance_size, relative_error
-from distill_lib.networks.adapter import Network, denoise_student
+from distill_lib.networks.adapter import Keyed, Network, denoise_student
 from distill_lib.networks.unet import student_of
 from distill_lib.teachers.denoising import train_teacher
 from distill_lib.worlds.pictures import Pictures
@@ -151,7 +150,7 @@ def test_halving_a_gaussian_teacher_reaches_its_two_steps_in_one(runs):
     centre = torch.tensor([[0.4, -0.2]])
     teacher, data = Mixture(centre, 0.5), MixtureData(centre, 0.5)
     net, run = toy(n_classes=1), run_named("gauss")
-    finish(net, halve_steps(net, teacher, 1, data, settings(lr=3e-3), run), run, "halving")
+    finish(net, halve_steps(net, teacher, data, Halving(1, settings(lr=3e-3)), run), run, "halving")
     z_T, label, w = torch.randn(1000, 2), torch.zeros(1000, dtype=torch.long), torch.zeros(1000)
     ours = sample(denoise_student(net, label, w), z_T, 1)
     two, one = (sample(denoise_student(teacher, label, w), z_T, n) for n in (2, 1))
@@ -171,7 +170,7 @@ def test_halving_keeps_guidance_that_the_teacher_has_folded_in(runs):
             return combine(*guided_pair(TEACHER, z_t, t, label, TEACHER.null), w)
 
     net, run = toy(), run_named("folded")
-    finish(net, halve_steps(net, Folded(), 1, DATA, settings(steps=800), run), run, "halving")
+    finish(net, halve_steps(net, Folded(), DATA, Halving(1, settings(steps=800)), run), run, "halving")
     z_T, label = torch.randn(1000, 2), torch.arange(1000) % 5
     found = {}
     for w in (0.0, 2.0, 4.0):
@@ -195,7 +194,7 @@ def picture_method(name, student, teacher, pictures, run):
         return train_teacher(student, pictures, how, run)
     if name == "stage one":
         return distill_guidance(student, teacher, pictures, how, run)
-    return halve_steps(student, teacher, 4, pictures, how, run)
+    return halve_steps(student, teacher, pictures, Halving(4, how), run)
 
 
 @pytest.mark.parametrize("name", ["teacher", "stage one", "halving"])
@@ -238,7 +237,7 @@ def test_the_stochastic_student_learns_two_steps_of_the_fine_grid_in_one(runs):
     centre = torch.tensor([[0.4, -0.2]])
     teacher, data = Mixture(centre, 0.5), MixtureData(centre, 0.5)
     net, run = toy(n_classes=1), run_named("stochastic")
-    training = halve_steps(net, teacher, 2, data, settings(lr=3e-3, steps=500), run, stochastic=True)
+    training = halve_stochastic(net, teacher, data, Halving(2, settings(lr=3e-3, steps=500)), run)
     finish(net, training, run, "stochastic")
     z, label, w = torch.randn(1000, 2), torch.zeros(1000, dtype=torch.long), torch.zeros(1000)
     ours, exact = (denoise_student(one, label, w) for one in (net, teacher))
@@ -251,9 +250,9 @@ def test_the_stochastic_student_learns_two_steps_of_the_fine_grid_in_one(runs):
     assert (ddim_step(ours, z_t, middle, nothing) - one).square().mean() < 0.03 * (nowhere - one).square().mean()
 
 
-@pytest.mark.parametrize("n_steps, stochastic", [(3, False), (1024, False), (3, True)])
-def test_steps_that_fall_between_grid_points_are_refused(runs, n_steps, stochastic):
-    training = halve_steps(toy(), toy(), n_steps, DATA, settings(), run_named("off"), stochastic=stochastic)
+@pytest.mark.parametrize("n_steps, train", [(3, halve_steps), (1024, halve_steps), (3, halve_stochastic)])
+def test_steps_that_fall_between_grid_points_are_refused(runs, n_steps, train):
+    training = train(toy(), toy(), DATA, Halving(n_steps, settings()), run_named("off"))
     with pytest.raises(ValueError, match="divisors of T=1024"):
         next(training)
 
@@ -262,7 +261,7 @@ def test_a_range_of_one_strength_trains_for_that_strength_alone(runs):
     told = []
     student = toy()
     student.module.register_forward_pre_hook(lambda _, inputs: told.append(inputs[3]))
-    next(halve_steps(student, toy(seed=1), 4, DATA, settings(steps=1), run_named("single"), w_range=(1.5, 1.5)))
+    next(halve_steps(student, toy(seed=1), DATA, Halving(4, settings(steps=1), (1.5, 1.5)), run_named("single")))
     assert (told[0] == 1.5).all()
 
 
@@ -277,7 +276,7 @@ def test_halving_trains_only_on_the_times_that_the_student_will_visit(runs, pict
     watch(student, "student")
     watch(teacher, "teacher")
     how = settings(steps=6, batch_size=8, warmup=1, bf16=False)
-    list(halve_steps(student, teacher, 4, pictures, how, run_named("times")))
+    list(halve_steps(student, teacher, pictures, Halving(4, how), run_named("times")))
     assert asked["student"] == {256, 512, 768, 1024}
     assert asked["teacher"] == {128, 256, 384, 512, 640, 768, 896, 1024}  # t and the middle of the step below it
 
@@ -288,19 +287,19 @@ def test_the_stochastic_student_asks_its_teacher_on_the_same_grid(runs, pictures
     asked = set()
     teacher.module.register_forward_pre_hook(lambda _, inputs: asked.update((inputs[1] + 1).tolist()))
     how = settings(steps=6, batch_size=8, warmup=1, bf16=False)
-    list(halve_steps(student, teacher, 4, pictures, how, run_named("S times"), stochastic=True))
+    list(halve_stochastic(student, teacher, pictures, Halving(4, how), run_named("S times")))
     assert asked - {1} == {256, 512, 768, 1024}  # 1: its answer is not used
 
 
 def test_a_reused_batch_asks_the_teacher_once_and_serves_as_many_updates_as_it_says(runs, pictures, monkeypatch):
-    monkeypatch.setattr(halving, "BANK", 3)
+    monkeypatch.setattr(replay, "BANK", 3)
     student = Network(student_of(tiny_unet()), bf16=False)
     teacher = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
     seen, asked = [], []
     student.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     teacher.module.register_forward_pre_hook(lambda _, inputs: asked.append(inputs[0]))
     how = settings(steps=8, batch_size=4, warmup=1, bf16=False)
-    list(halve_steps(student, teacher, 4, pictures, how, run_named("reuse"), reuse=2))
+    list(halve_steps(student, teacher, pictures, Halving(4, how, reuse=2), run_named("reuse")))
     assert len(seen) == 8 and len(asked) == 2 * (3 + 2)  # batches 0 1 2, again 0 1 2, then 6 7
     for first, again in ((0, 3), (1, 4), (2, 5)):
         assert torch.equal(seen[first], seen[again])
@@ -308,12 +307,13 @@ def test_a_reused_batch_asks_the_teacher_once_and_serves_as_many_updates_as_it_s
 
 
 def test_a_run_killed_while_it_reuses_batches_resumes_bit_for_bit(runs, pictures, monkeypatch):
-    monkeypatch.setattr(halving, "BANK", 2)
+    monkeypatch.setattr(replay, "BANK", 2)
     teacher = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
     how = settings(steps=4, batch_size=4, warmup=1, bf16=False, checkpoint_seconds=0)
 
     def training(run):
-        return halve_steps(Network(student_of(tiny_unet()), bf16=False), teacher, 4, pictures, how, run, reuse=2)
+        student = Network(student_of(tiny_unet()), bf16=False)
+        return halve_steps(student, teacher, pictures, Halving(4, how, reuse=2), run)
 
     straight, broken = run_named("straight"), run_named("broken")
     list(training(straight))
@@ -325,29 +325,35 @@ def test_a_run_killed_while_it_reuses_batches_resumes_bit_for_bit(runs, pictures
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+def plan(how, *counts):
+    """Halvings of a chain, each with the seed of its steps."""
+    return [Halving(n, how.with_seed(n)) for n in counts]
+
+
 def test_a_chain_halves_to_one_step_and_hands_each_student_on_as_the_next_teacher(runs, pictures):
     first = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
     how = settings(steps=2, batch_size=8, warmup=1, bf16=False)
-    chain = halve_down(first, "parent", 8, pictures, how.with_seed)
+    chain = halve_down(Keyed(first, "parent"), pictures, plan(how, 4, 2, 1))
     assert list(chain) == [4, 2, 1]
     alone = Network(student_of(first.module), bf16=False)
     run = run_named("alone")
-    finish(alone, halve_steps(alone, first, 4, pictures, how.with_seed(4), run), run, "alone")
+    finish(alone, halve_steps(alone, first, pictures, Halving(4, how.with_seed(4)), run), run, "alone")
     for ours, theirs in zip(chain[4].net.module.parameters(), alone.module.parameters(), strict=True):
         assert torch.equal(ours, theirs)
-    other = halve_down(chain[4].net, chain[4].key, 4, pictures, how.with_seed)
+    other = halve_down(chain[4], pictures, plan(how, 2, 1))
     assert {n: student.key for n, student in other.items()} == {n: chain[n].key for n in (2, 1)}
-    assert halve_down(first, "another", 8, pictures, how.with_seed)[1].key != chain[1].key  # through two parents
+    other = halve_down(Keyed(first, "another"), pictures, plan(how, 4, 2, 1))
+    assert other[1].key != chain[1].key  # through two parents
 
 
 def test_stochastic_students_start_from_the_deterministic_ones_and_share_the_last(runs, pictures):
     first = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
     how = settings(steps=2, batch_size=8, warmup=1, bf16=False)
-    chain = halve_down(first, "parent", 8, pictures, how.with_seed)
-    found = stochastic_students(chain, pictures, how.with_seed)
+    chain = halve_down(Keyed(first, "parent"), pictures, plan(how, 4, 2, 1))
+    found = stochastic_students(chain, pictures, plan(how, 4, 2, 1))
     assert list(found) == [4, 2, 1] and found[1] is chain[1]
     alone, run = Network(student_of(chain[4].net.module), bf16=False), run_named("alone S")
-    training = halve_steps(alone, chain[4].net, 4, pictures, how.with_seed(4), run, stochastic=True)
+    training = halve_stochastic(alone, chain[4].net, pictures, Halving(4, how.with_seed(4)), run)
     finish(alone, training, run, "alone")
     for ours, theirs in zip(found[4].net.module.parameters(), alone.module.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -360,7 +366,7 @@ def test_a_guided_pair_is_halved_for_one_strength_and_refused_for_a_range(runs, 
     asked = []
     pair.module.register_forward_pre_hook(lambda _, __, kwargs: asked.append(kwargs["class_labels"]), with_kwargs=True)
     how = settings(steps=1, batch_size=8, warmup=1, bf16=False)
-    next(halve_steps(student, pair, 4, pictures, how, run_named("pair"), w_range=(1.5, 1.5)))
+    next(halve_steps(student, pair, pictures, Halving(4, how, (1.5, 1.5)), run_named("pair")))
     assert len(asked) == 2 and all((label[8:] == pair.null).all() and len(label) == 16 for label in asked)
     with pytest.raises(ValueError, match=r"for a single w, not for w_range=\(0.0, 4.0\)"):
-        next(halve_steps(student, pair, 4, pictures, how, run_named("range")))
+        next(halve_steps(student, pair, pictures, Halving(4, how), run_named("range")))

@@ -14,10 +14,10 @@ from distill_lib.diffusion.schedules import Schedule, step_grid
 from distill_lib.engine import store
 from distill_lib.engine.loop import TrainSettings, finish
 from distill_lib.engine.store import Run
-from distill_lib.guided.halving import halve_down, halving_target
+from distill_lib.guided.halving import Halving, halve_once, halving_target
 from distill_lib.guided.stage_one import distill_guidance
 from distill_lib.networks import pipeline
-from distill_lib.networks.adapter import denoise_pair, denoise_student
+from distill_lib.networks.adapter import Keyed, denoise_pair, denoise_student
 from distill_lib.networks.pipeline import Latents, TextToImage, open_pipeline
 from distill_lib.teachers.denoising import train_teacher
 from distill_lib.worlds.captions import LENGTH, drawn_attributes, say
@@ -112,7 +112,7 @@ def test_all_of_distillation_runs_and_the_student_is_a_plain_pipeline(saved, run
     data = Latents(noise(8, 3), say(drawn_attributes(8, 0)), told)
     student, run = told.network.student(), Run("one", {"folder": str(folder)}, TextToImage)
     finish(student, distill_guidance(student, told.network, data, SHORT, run), run, "stage one")
-    last = halve_down(student, run.key, 8, data, SHORT.with_seed)[4].net
+    last = halve_once(Keyed(student, run.key), data, Halving(4, SHORT.with_seed(4))).net
     w, z_T = 2.0, noise(2, 5)
     ours = sample(denoise_student(last, told.states(PROMPTS), torch.full((2,), w)), z_T, 4, last.schedule)
     plain = StableDiffusionPipeline(

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from distill_lib.engine import store
-from distill_lib.guided.halving import halve_steps
+from distill_lib.guided.halving import Halving, halve_steps
 from distill_lib.diffusion.mixture import MixtureData, ToyNetwork, ring
 from distill_lib.engine.loop import TrainSettings, finish
 
@@ -29,7 +29,7 @@ torch.manual_seed(0)
 data, student, teacher = MixtureData(ring(5), 0.2), ToyNetwork(5, 32), ToyNetwork(5, 32)
 settings = TrainSettings(steps=6, batch_size=32, lr=1e-2, warmup=1, ema=0.5)
 run = store.Run("shared", {}, halve_steps)
-finish(student, halve_steps(student, teacher, 4, data, settings, run), run, "shared")
+finish(student, halve_steps(student, teacher, data, Halving(4, settings), run), run, "shared")
 print(run.folder)
 """
 BROKEN = """

@@ -12,9 +12,9 @@ from real_folders import cifar_folder, fashion_folder, picture_folder
 
 from distill_lib.engine.loop import TrainSettings
 from distill_lib.experiments import halvings, hardness
-from distill_lib.guided.halving import halve_once
+from distill_lib.guided.halving import Halving, halve_once
 from distill_lib.measure.metrics import Reader
-from distill_lib.networks.adapter import Network
+from distill_lib.networks.adapter import Keyed, Network
 from distill_lib.paths import ROOT
 from distill_lib.profiles import load
 from distill_lib.shipped import make, pretrained
@@ -69,9 +69,9 @@ def test_networks_and_runs_of_one_folder_are_not_those_of_another(tmp_path, smal
     for kind in KINDS:
         make.make(f"{kind}-folder")
     made = {kind: pretrained.made(f"{kind}-folder") for kind in KINDS}
-    net = Network(pretrained.student("folder").requires_grad_(False))
+    net = Keyed(Network(pretrained.student("folder").requires_grad_(False)), "parent")
     settings = TrainSettings(steps=1, batch_size=4, lr=1e-3)
-    keys = [halve_once(net, "parent", 4, load_pictures(DatasetSpec(name="folder", count=20)), settings).key]
+    keys = [halve_once(net, load_pictures(DatasetSpec(name="folder", count=20)), Halving(4, settings)).key]
     assert made["teacher"]["config"]["data"] == fingerprint("folder")
 
     monkeypatch.setenv("DISTILL_FOLDER", str(b))
@@ -79,7 +79,7 @@ def test_networks_and_runs_of_one_folder_are_not_those_of_another(tmp_path, smal
         with pytest.raises(ValueError, match=f"-folder was trained on other pictures .*{b} holds .*NAMES=") as error:
             read("folder")
         assert "\n" not in str(error.value) and len(str(error.value)) < 450
-    keys.append(halve_once(net, "parent", 4, load_pictures(DatasetSpec(name="folder", count=20)), settings).key)
+    keys.append(halve_once(net, load_pictures(DatasetSpec(name="folder", count=20)), Halving(4, settings)).key)
     assert len(set(keys)) == 2
     with pytest.raises(ValueError, match="teacher-folder was trained on other pictures"):
         make.make("student-folder")

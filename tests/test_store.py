@@ -115,7 +115,7 @@ def test_an_unknown_module_is_refused(library):
 def test_a_maker_is_known_by_the_module_that_it_is_written_in():
     assert reach.module_of(halve_steps) == "distill_lib.guided.halving"
     assert reach.module_of(Trained) == "distill_lib.networks.adapter"
-    assert reach.module_of(partial(partial(halve_steps, reuse=2), clamp=1.0)) == "distill_lib.guided.halving"
+    assert reach.module_of(partial(partial(halve_steps, run=None), halving=None)) == "distill_lib.guided.halving"
     assert reach.module_of(sample) == "distill_lib.diffusion.samplers"  # behind torch.no_grad
     assert reach.module_of(partial(sample, n_steps=2)) == "distill_lib.diffusion.samplers"
 

@@ -5,9 +5,10 @@ import torch
 from closed_forms import tiny_unet
 
 from distill_lib import profiles
+from distill_lib.diffusion.schedules import step_counts
 from distill_lib.experiments import halvings
-from distill_lib.guided.halving import halve_down
-from distill_lib.networks.adapter import Network
+from distill_lib.guided.halving import Halving, halve_down
+from distill_lib.networks.adapter import Keyed, Network
 from distill_lib.networks.unet import student_of
 from distill_lib.shipped import pretrained
 from distill_lib.worlds.pictures import Pictures
@@ -27,15 +28,11 @@ PICTURES = Pictures(
 
 def test_a_chain_starts_from_the_shipped_student_with_the_settings_of_the_profile(settings):
     name = f"student-{settings.world}"
-    theirs = halve_down(
-        Network(student_of(tiny_unet()).requires_grad_(False)),
-        pretrained.made(name)["weights"],
-        settings.halving_start,
-        pictures=PICTURES,
-        settings_of=lambda n: settings.halving_settings(n, 2),
-        w_range=(0.0, pretrained.made(name)["config"]["w_max"]),
-        reuse=settings.reuse,
-    )
+    first = Keyed(Network(student_of(tiny_unet()).requires_grad_(False)), pretrained.made(name)["weights"])
+    w_range = 0.0, pretrained.made(name)["config"]["w_max"]
+    counts = step_counts(settings.halving_start)
+    plan = [Halving(n, settings.halving_settings(n, 2), w_range, reuse=settings.reuse) for n in counts]
+    theirs = halve_down(first, PICTURES, plan)
     ours = halvings.deterministic(settings, PICTURES, 2)
     assert {n: one.key for n, one in ours.items()} == {n: one.key for n, one in theirs.items()}
     assert {one.key for one in halvings.deterministic(settings, PICTURES, 3).values()}.isdisjoint(

@@ -138,7 +138,7 @@ def stochastic_path(n_steps: int, T: int = 1024) -> list[int]:
 def sample_stochastic(denoise: Denoise, z_T: Tensor, n_steps: int, fresh: Fresh, schedule: Schedule = OURS) -> Tensor:
     """The stochastic n-step sampler S: walks `stochastic_path`, by `ddim_step` down and by `noise_again` up.
 
-    Made for a student whose step is 2/N long (`guided.halving` with stochastic=True). n calls of `denoise`.
+    Made for a student whose step is 2/N long (`guided.halving.halve_stochastic`). n calls of `denoise`.
 
     Args:
         denoise: network with condition and w bound, returns v_hat.

@@ -18,7 +18,18 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-__all__ = ["OURS", "Schedule", "add_noise", "eps_from_v", "log_snr", "step_grid", "v_from", "v_from_x", "x_from_v"]
+__all__ = [
+    "OURS",
+    "Schedule",
+    "add_noise",
+    "eps_from_v",
+    "log_snr",
+    "step_counts",
+    "step_grid",
+    "v_from",
+    "v_from_x",
+    "x_from_v",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +105,11 @@ def step_grid(n_steps: int, T: int = 1024) -> list[int]:
         divisors = [n for n in range(1, T + 1) if T % n == 0]
         raise ValueError(f"steps={n_steps}: allowed are the divisors of T={T}: {', '.join(map(str, divisors))}")
     return [round(T * i / n_steps) for i in range(n_steps, -1, -1)]
+
+
+def step_counts(start: int, until: int = 1) -> list[int]:
+    """start/2, start/4, .., until: steps of the students of a chain of halvings, for powers of two."""
+    return [start >> k for k in range(1, start.bit_length()) if start >> k >= until]
 
 
 def add_noise(x: Tensor, eps: Tensor, t: Tensor, schedule: Schedule = OURS) -> Tensor:

@@ -12,13 +12,14 @@ from torch import Tensor
 from distill_lib.diffusion.guidance import combine, guided_pair
 from distill_lib.diffusion.noise import normal
 from distill_lib.diffusion.samplers import sample
+from distill_lib.diffusion.schedules import step_counts
 from distill_lib.engine.loop import TrainSettings, finish
 from distill_lib.engine.store import Run
-from distill_lib.guided.halving import halve_steps
+from distill_lib.guided.halving import Halving, Start, copy_of, halve_down
 from distill_lib.guided.stage_one import distill_guidance
 from distill_lib.measure.classes import Measured, measure
 from distill_lib.measure.draw import classes, in_batches
-from distill_lib.networks.adapter import Network, Trained
+from distill_lib.networks.adapter import Keyed, Network, Parent, Trained
 from distill_lib.networks.unet import W_FEATURES, build_unet, config_of, student_of
 from distill_lib.profiles import Ablations
 from distill_lib.teachers.heads import HEADS, WEIGHTINGS, denoise_by_head, train_head
@@ -29,6 +30,7 @@ __all__ = [
     "Choice",
     "FoldedPair",
     "Trials",
+    "fresh_start",
     "head_pictures",
     "head_teachers",
     "one_at_a_time",
@@ -120,40 +122,35 @@ class FoldedPair:
     def __call__(self, z_t: Tensor, t: Tensor, label: Tensor, w: Tensor) -> Tensor:
         return combine(*guided_pair(self.pair, z_t, t, label, self.null), w)
 
+    def student(self) -> Network:
+        """As `Network.student`."""
+        return self.pair.student()
+
+
+def fresh_start(teacher: Network | FoldedPair, halving: Halving) -> Network:
+    """A student of random weights, for `guided.halving`: it has nothing of its teacher."""
+    student = teacher.student()
+    return student.like(_fresh(student.module, halving.settings.seed))
+
 
 def steps_of(
-    first: Network | FoldedPair,
-    parent: str,
-    start: int,
-    until: int,
-    pictures: Pictures,
-    settings: TrainSettings,
-    w_max: float,
-    fresh: bool = False,
-    reuse: int = 1,
+    first: Parent, span: tuple[int, int], pictures: Pictures, halving: Halving, start: Start = copy_of
 ) -> Trained:
-    """The student of `until` steps at the end of a chain of halvings from `start` steps.
+    """The student at the end of a chain of halvings from span[0] steps to span[1] steps, powers of two.
 
     Args:
-        first, parent: what is halved first, and its key.
-        start, until: steps of `first` and of the result, powers of two.
-        pictures, settings, reuse: as in `guided.halving`; all halvings of a chain share their settings.
-        w_max: end of the range of strengths.
-        fresh: start every student from random weights instead of its teacher's.
+        first: what is halved first: a student of stage one, or a folded pair, with its key.
+        pictures, start: as in `guided.halving`.
+        halving: what all halvings of the chain share but for their steps and seeds.
+
+    Raises:
+        ValueError: the span leaves no halving.
     """
-    last, key, n_steps, student = first, parent, start // 2, None
-    while n_steps >= until:
-        seeded = settings.with_seed(settings.seed * 1000 + n_steps)
-        unet = student_of(last.module)
-        net = Network(_fresh(unet, seeded.seed) if fresh else unet, bf16=last.told_bf16)
-        config = {"steps": n_steps, "settings": seeded, "pictures": identity(pictures), "parent": key, "w_max": w_max}
-        run = Run(f"ablation-{n_steps}", config | {"fresh": fresh, "reuse": reuse}, steps_of)
-        training = halve_steps(net, last, n_steps, pictures, seeded, run, (0.0, w_max), reuse=reuse)
-        student = Trained(net, finish(net, training, run, f"ablation: {n_steps} steps"), run)
-        last, key, n_steps = net, run.key, n_steps // 2
-    if student is None:
-        raise ValueError(f"until={until} leaves no halving from start={start}")
-    return student
+    if not (counts := step_counts(*span)):
+        raise ValueError(f"until={span[1]} leaves no halving from start={span[0]}")
+    settings = {n: halving.settings.with_seed(halving.settings.seed * 1000 + n) for n in counts}
+    plan = [replace(halving, n_steps=n, settings=settings[n]) for n in counts]
+    return halve_down(first, pictures, plan, "ablation", start)[counts[-1]]
 
 
 @dataclass(frozen=True)
@@ -181,19 +178,28 @@ class Trials:
         """The student of stage one under a choice."""
         return stage_one(self.teacher, self.parent, choice, self.pictures, self.plan.stage_one.with_seed(self.seed))
 
-    def halved(self, first: Network | FoldedPair, parent: str, w_max: float, fresh: bool = False) -> Trained:
-        """The student of plan.until steps, from one of plan.start steps; raises as `steps_of`."""
-        how = self.plan.halving.with_seed(self.seed)
-        span = self.plan.start, self.plan.until
-        return steps_of(first, parent, *span, self.pictures, how, w_max, fresh, self.reuse)
+    def halved(self, first: Parent, w_max: float, fresh: bool = False) -> Trained:
+        """The student of plan.until steps, from one of plan.start steps; raises as `steps_of`.
+
+        Args:
+            first: the student of plan.start steps, or a folded pair, with its key.
+            w_max: end of the range of strengths.
+            fresh: start every student from random weights instead of its teacher's.
+        """
+        span, start = (self.plan.start, self.plan.until), fresh_start if fresh else copy_of
+        return steps_of(first, span, self.pictures, self._halving(w_max), start)
+
+    def _halving(self, w_max: float, more: int = 0) -> Halving:
+        settings = self.plan.halving.with_seed(self.seed)
+        settings = replace(settings, steps=settings.steps + more)
+        return Halving(self.plan.until, settings, (0.0, w_max), reuse=self.reuse)
 
     def without_stage_one(self, w_max: float) -> Trained:
         """As `halved` from the pair itself, with the updates of stage one added to the first halving."""
-        how, plan = self.plan.halving.with_seed(self.seed), self.plan
-        long, half = replace(how, steps=how.steps + plan.stage_one.steps), plan.start // 2
-        pair = FoldedPair(self.teacher)
-        first = steps_of(pair, self.parent, plan.start, half, self.pictures, long, w_max, reuse=self.reuse)
-        return steps_of(first.net, first.key, half, plan.until, self.pictures, how, w_max, reuse=self.reuse)
+        plan, pair = self.plan, Keyed(FoldedPair(self.teacher), self.parent)
+        half, long = plan.start // 2, self._halving(w_max, plan.stage_one.steps)
+        first = steps_of(pair, (plan.start, half), self.pictures, long)
+        return steps_of(first, (half, plan.until), self.pictures, self._halving(w_max))
 
     def rows(self, students: dict[str, Trained], n_steps: int, ws: Iterable[float]) -> list[dict[str, Any]]:
         """All metrics of students by the names of their choices."""

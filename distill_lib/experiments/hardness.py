@@ -7,12 +7,13 @@ evaluations. Distances are read in units of the real-against-real floor, since e
 
 from typing import Any
 
-from distill_lib.guided.halving import halve_down
+from distill_lib.diffusion.schedules import step_counts
+from distill_lib.guided.halving import Halving, halve_down
 from distill_lib.measure.classes import Measured, measure
 from distill_lib.measure.draw import held_out
 from distill_lib.measure.metrics import Reader, fid
 from distill_lib.measure.rows import select
-from distill_lib.networks.adapter import Network
+from distill_lib.networks.adapter import Keyed, Network
 from distill_lib.profiles import Hardness, Profile
 from distill_lib.shipped import pretrained
 from distill_lib.worlds.pictures import REAL, DatasetSpec, load
@@ -46,11 +47,10 @@ def halving_rows(measured: Measured, profile: Profile) -> list[Row]:
     """
     settings, world = profile.hardness, measured.world
     pictures = load(DatasetSpec(name=world, count=profile.sizes.pictures))
-    parent = pretrained.made(f"teacher-{world}")["weights"]
-    settings_of = lambda n_steps: settings.training.with_seed(1000 * measured.seed + n_steps)  # noqa: E731
-    chain = halve_down(
-        measured.teacher, parent, settings.start, pictures, settings_of, f"hardness-{world}", w_range=(0.0, 0.0)
-    )
+    first = Keyed(measured.teacher, pretrained.made(f"teacher-{world}")["weights"])
+    seeded = {n: settings.training.with_seed(1000 * measured.seed + n) for n in step_counts(settings.start)}
+    plan = [Halving(n, training, w_range=(0.0, 0.0)) for n, training in seeded.items()]
+    chain = halve_down(first, pictures, plan, f"hardness-{world}")
     rows = measure(measured, "ours-D", {n: student.net for n, student in chain.items()}, [0.0])
     rows += measure(measured, "ddim", dict.fromkeys(chain, measured.teacher), [0.0])
     return _of_world(world, rows)

@@ -27,7 +27,7 @@ Differs from the paper: the first student learns from all of N0/N1 steps at once
 downward: from clean pictures DDIM with 32 steps ends in noise that is visibly too small, so that N0 has to be large.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -35,12 +35,11 @@ from torch import Tensor
 
 from distill_lib.diffusion.errors import mean_square
 from distill_lib.diffusion.samplers import Denoise, above_zero, ddim_step
-from distill_lib.diffusion.schedules import OURS, Schedule, add_noise, step_grid
-from distill_lib.engine.loop import Loop, Progress, TrainSettings, place
+from distill_lib.diffusion.schedules import OURS, Schedule, add_noise, step_counts, step_grid
+from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish, place
 from distill_lib.engine.store import Run
-from distill_lib.guided.halving import SettingsOf, halve_once
-from distill_lib.networks.adapter import Network, Trained, denoise_pair, denoise_student
-from distill_lib.worlds.pictures import Pictures
+from distill_lib.networks.adapter import Network, Parent, Trained, denoise_pair, denoise_student
+from distill_lib.worlds.pictures import Pictures, identity
 
 __all__ = ["encoding_loss", "encoding_target", "halve_encoder", "halve_encoder_down"]
 
@@ -70,29 +69,23 @@ def encoding_loss(student: Denoise, v_target: Tensor, z_t: Tensor, t: Tensor, sc
 
 
 def halve_encoder(
-    student: Network,
-    teacher: Network,
-    n_steps: int,
-    pictures: Pictures,
-    settings: TrainSettings,
-    run: Run,
-    inner: int = 2,
+    student: Network, teacher: Network, counts: tuple[int, int], pictures: Pictures, settings: TrainSettings, run: Run
 ) -> Iterator[Progress]:
-    """Train student.module to make `n_steps` steps up of the inner * n_steps of `teacher`.
+    """Train student.module to make its N steps up where `teacher` makes several times as many.
 
     Args:
         student: a network that takes w; starts as a copy of the teacher, and is told w = 0.
         teacher: a network that takes w, told w = 0; or a guided pair, asked for its conditional network.
-        n_steps: N, a divisor of the grid.
+        counts: steps of teacher and student, the first a multiple of the second; (2N, N) is a halving.
         pictures: data.
         settings: of the training.
         run: where it is kept.
-        inner: the teacher's steps within one of the student's; 2 is a halving.
 
     Raises:
         ValueError: the steps of student or teacher fall between grid points.
     """
-    schedule = teacher.schedule
+    schedule, n_steps = teacher.schedule, counts[1]
+    inner = counts[0] // n_steps  # the teacher's steps within one of the student's
     grid = torch.tensor(step_grid(inner * n_steps, schedule.T)[::-1])
     loop = Loop(student, settings, run)
     place(teacher, loop.device)
@@ -110,23 +103,25 @@ def halve_encoder(
 
 
 def halve_encoder_down(
-    first: Network, parent: str, start: int, most: int, until: int, pictures: Pictures, settings_of: SettingsOf
+    first: Parent, start: int, most: int, until: int, pictures: Pictures, settings_of: Callable[[int], TrainSettings]
 ) -> dict[int, Trained]:
     """The encoders of `most`, most/2, .., `until` steps, each trained from the one before; by their steps.
 
     Args:
-        first: the network whose steps up are distilled first; a guided pair is asked for its conditional network.
-        parent: key or checksum of its weights.
+        first: the network that the first encoder is made of: a guided pair, or a student.
         start: its steps, a multiple of `most`.
         most: steps of the first encoder, a power of two.
         until: steps of the last encoder.
         pictures: data.
-        settings_of: settings of each training.
+        settings_of: settings of the training of the encoder of so many steps.
     """
     chain: dict[int, Trained] = {}
-    last, key, n_steps, inner = first, parent, most, start // most
-    while n_steps >= until:
-        settings = settings_of(n_steps)
-        chain[n_steps] = halve_once(last, key, n_steps, pictures, settings, "encoder", halve_encoder, inner=inner)
-        last, key, n_steps, inner = chain[n_steps].net, chain[n_steps].key, n_steps // 2, 2
+    for n_steps in step_counts(2 * most, until):
+        student, counts, settings = first.net.student(), (start, n_steps), settings_of(n_steps)
+        config = {"counts": counts, "settings": settings, "pictures": identity(pictures), "parent": first.key}
+        run = Run(f"encoder-{n_steps}", config, halve_encoder)
+        training = halve_encoder(student, first.net, counts, pictures, settings, run)
+        curve = finish(student, training, run, f"encoder: {n_steps} steps")
+        first = chain[n_steps] = Trained(student, curve, run)
+        start = n_steps
     return chain

@@ -9,24 +9,12 @@ lands on z_s exactly when its x prediction is
 Salimans and Ho 2022 (arXiv 2202.00512), Algorithm 2; Meng et al. 2023 (arXiv 2210.03142), Algorithm 2. At s = 0, (1)
 is the teacher's last x prediction itself. Nothing is clipped inside the target, which would break (1).
 
-Algorithm 2:
-
-    for N in N0/2, N0/4, ..., 1:       the student of N steps starts as a copy of its teacher of 2N steps
-        x ~ data, i ~ {1..N}, w ~ U[0, w_max], t = i/N, z_t = alpha_t x + sigma_t eps
-        the student's step t -> t - 1/N learns to land where two steps of its teacher land
-
-and for the stochastic sampler (Algorithm 3) a student of N steps learns from the deterministic one of N steps:
-
-        i ~ {1..N}, t = i/N: the step t -> t - 2/N learns to land where two steps of its teacher land; from t = 1/N,
-        where there is no room for two, the step t -> 0 learns to land where one lands (our reading: the sources at hand
-        name the edge case and not its target)
-
-Differs from the paper: a batch and its target may serve several updates (`reuse`), so that the teacher is asked less.
+The boxes stand at the two loops, `halve_steps` for Algorithm 2 and `halve_stochastic` for Algorithm 3.
+Differs from the paper: a batch and its target may serve several updates (`engine.replay`): the teacher is asked less.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -36,11 +24,21 @@ from distill_lib.diffusion.noise import Draws
 from distill_lib.diffusion.samplers import Denoise, ddim_step
 from distill_lib.diffusion.schedules import OURS, Schedule, add_noise, step_grid, x_from_v
 from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish, place
+from distill_lib.engine.replay import replay
 from distill_lib.engine.store import Run
-from distill_lib.networks.adapter import Network, Trained, denoise_pair, denoise_student
+from distill_lib.networks.adapter import Network, Parent, Trained, denoise_pair, denoise_student
 from distill_lib.worlds.pictures import Pictures, identity
 
-__all__ = ["halve_down", "halve_once", "halve_steps", "halving_loss", "halving_target", "stochastic_students"]
+__all__ = [
+    "Halving",
+    "halve_down",
+    "halve_once",
+    "halve_steps",
+    "halve_stochastic",
+    "halving_loss",
+    "halving_target",
+    "stochastic_students",
+]
 
 
 @torch.no_grad()
@@ -70,132 +68,158 @@ def halving_loss(
     return truncated_snr(t, schedule, clamp) * mean_square(x_target - x_hat)
 
 
-BANK = 20
-"""Batches that are gone through before any of them is used again."""
-SettingsOf = Callable[[int], TrainSettings]
-"""Settings of the training of the student of so many steps."""
+@dataclass(frozen=True)
+class Halving:
+    """What one training of stage two depends on besides its networks and its data.
+
+    n_steps is N, the student's steps; w is drawn evenly from w_range, and a range of one point makes a student for a
+    single w; clamp bounds the weight of (2); reuse is how many updates a batch and its target serve (`engine.replay`).
+    """
+
+    n_steps: int
+    settings: TrainSettings
+    w_range: tuple[float, float] = (0.0, 4.0)
+    clamp: float = 100.0
+    reuse: int = 1
+
+
+def _begin(student: Network, teacher: Network, n_points: int, halving: Halving, run: Run) -> tuple[Loop, Tensor]:
+    """The loop of a training, and the grid {0, 1/n_points, .., 1} as indices, (n_points + 1,)."""
+    grid = torch.tensor(step_grid(n_points, teacher.schedule.T)[::-1])
+    w_range = halving.w_range
+    if not teacher.takes_w and w_range[0] != w_range[1]:
+        raise ValueError(f"a guided pair is halved for a single w, not for w_range={w_range}; stage one covers a range")
+    loop = Loop(student, halving.settings, run)
+    place(teacher, loop.device)
+    return loop, grid.to(loop.device)
+
+
+def _batch(
+    teacher: Network, pictures: Pictures, w_range: tuple[float, float], draws: Draws, times: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """z_t (B, *D), t (B,), label, w (B,) and x_target (B, *D) at times t, m, s, (B,) each."""
+    t, m, s = times
+    x, label = pictures.batch(draws.integer("picture", len(pictures)).cpu(), t.device)
+    w = w_range[0] + (w_range[1] - w_range[0]) * draws.uniform("w")
+    z_t = add_noise(x, draws.normal("eps", x.shape[1:]), t, teacher.schedule)
+    known = denoise_student(teacher, label, w) if teacher.takes_w else denoise_pair(teacher, label, w_range[0])
+    return z_t, t, label, w, halving_target(known, z_t, t, m, s, teacher.schedule)
 
 
 def halve_steps(
-    student: Network,
-    teacher: Network,
-    n_steps: int,
-    pictures: Pictures,
-    settings: TrainSettings,
-    run: Run,
-    w_range: tuple[float, float] = (0.0, 4.0),
-    stochastic: bool = False,
-    clamp: float = 100.0,
-    reuse: int = 1,
+    student: Network, teacher: Network, pictures: Pictures, halving: Halving, run: Run
 ) -> Iterator[Progress]:
-    """Train student.module to make `n_steps` steps of the 2 n_steps of `teacher`. One halving.
+    """Algorithm 2 of Meng et al. 2023 for one N: the student's N steps learn to land where 2N of its teacher land.
+
+        x ~ data, i ~ {1..N}, w ~ U[w_min, w_max], eps ~ N(0, 1)
+        t = i/N, m = t - 1/(2N), s = t - 1/N
+        x_target by (1), z_t = alpha_t x + sigma_t eps: the teacher walks z_t -> z_m -> z_s
+        the student takes a gradient step on (2)
 
     Args:
-        student: a network that takes w; starts as a copy of the teacher.
+        student: a network that takes w; starts as a copy of the teacher; its module is trained.
         teacher: a network that takes w; or, for a single w, one that takes none, asked as a guided pair.
-        n_steps: N, a divisor of the grid.
         pictures: data.
-        settings: of the training.
+        halving: N and the settings; 2N is a divisor of the grid.
         run: where it is kept.
-        w_range: strengths are drawn evenly from it; a range of one point makes a student for a single w.
-        stochastic: train for the stochastic sampler of N steps instead, from the deterministic student of N steps.
-        clamp: upper bound of the weight on the loss.
-        reuse: updates that a batch and its target serve; of more than one, `BANK` batches are gone through in turn.
 
     Raises:
         ValueError: the steps of student or teacher fall between grid points, or a guided pair is given a range of w.
     """
-    schedule = teacher.schedule
-    grid = torch.tensor(step_grid(n_steps if stochastic else 2 * n_steps, schedule.T)[::-1])
-    if not teacher.takes_w and w_range[0] != w_range[1]:
-        raise ValueError(f"a guided pair is halved for a single w, not for w_range={w_range}; stage one covers a range")
-    loop = Loop(student, settings, run)
-    place(teacher, loop.device)
-    grid = grid.to(loop.device)
+    n_steps, schedule = halving.n_steps, teacher.schedule
+    loop, grid = _begin(student, teacher, 2 * n_steps, halving, run)
 
-    def lesson(draws: Draws) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        x, label = pictures.batch(draws.integer("picture", len(pictures)).cpu(), loop.device)
-        i = (1 if stochastic else 2) * (1 + draws.integer("t", n_steps))  # z_t stands at the i-th point of the grid
-        t, m, s = grid[i], grid[i - 1], grid[(i - 2).clamp(min=0)]
-        w = w_range[0] + (w_range[1] - w_range[0]) * draws.uniform("w")
-        z_t = add_noise(x, draws.normal("eps", x.shape[1:]), t, schedule)
-        known = denoise_student(teacher, label, w) if teacher.takes_w else denoise_pair(teacher, label, w_range[0])
-        return z_t, t, label, w, halving_target(known, z_t, t, m, s, schedule)
+    def batch_of(draws: Draws) -> tuple[Tensor, ...]:
+        i = 1 + draws.integer("t", n_steps)
+        return _batch(teacher, pictures, halving.w_range, draws, (grid[2 * i], grid[2 * i - 1], grid[2 * i - 2]))
 
-    bank = BANK if reuse > 1 else 1
-    kept: dict[int, tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = {}
-    for step, draws in loop:
-        start = step - step % (bank * reuse)
-        first = start + step % bank  # the step that this batch was drawn for
-        if first not in kept:
-            kept = {drawn: batch for drawn, batch in kept.items() if drawn >= start}
-            kept[first] = lesson(replace(draws, step=first))
-        z_t, t, label, w, x_target = kept[first]
-        yield loop.update(halving_loss(denoise_student(student, label, w), x_target, z_t, t, schedule, clamp))
+    for _, batch in replay(loop, batch_of, halving.reuse):
+        z_t, t, label, w, x_target = batch
+        yield loop.update(halving_loss(denoise_student(student, label, w), x_target, z_t, t, schedule, halving.clamp))
+
+
+def halve_stochastic(
+    student: Network, teacher: Network, pictures: Pictures, halving: Halving, run: Run
+) -> Iterator[Progress]:
+    """Algorithm 3 of Meng et al. 2023 for one N: the student of the stochastic sampler jumps over two of N steps.
+
+        x ~ data, i ~ {1..N}, w ~ U[w_min, w_max], eps ~ N(0, 1)
+        t = i/N, m = t - 1/N, s = t - 2/N; from i = 1, where there is no room for two steps, m = s = 0
+        x_target by (1), z_t = alpha_t x + sigma_t eps: the teacher walks z_t -> z_m -> z_s, or to z_m where m = s
+        the student takes a gradient step on (2)
+
+    The target of the edge case i = 1 is our reading: the sources at hand name the case alone. Arguments and `Raises`
+    are those of `halve_steps`, but that `teacher` is the deterministic student of N steps.
+    """
+    n_steps, schedule = halving.n_steps, teacher.schedule
+    loop, grid = _begin(student, teacher, n_steps, halving, run)
+
+    def batch_of(draws: Draws) -> tuple[Tensor, ...]:
+        i = 1 + draws.integer("t", n_steps)
+        return _batch(teacher, pictures, halving.w_range, draws, (grid[i], grid[i - 1], grid[(i - 2).clamp(min=0)]))
+
+    for _, batch in replay(loop, batch_of, halving.reuse):
+        z_t, t, label, w, x_target = batch
+        yield loop.update(halving_loss(denoise_student(student, label, w), x_target, z_t, t, schedule, halving.clamp))
+
+
+def copy_of(teacher: Network, halving: Halving) -> Network:
+    """How a student starts in the paper: from its teacher's weights."""
+    return teacher.student()
+
+
+Start = Callable[[Network, Halving], Network]
+"""Makes the network that a training starts with, of its teacher."""
 
 
 def halve_once(
-    teacher: Network,
-    parent: str,
-    n_steps: int,
+    teacher: Parent,
     pictures: Pictures,
-    settings: TrainSettings,
+    halving: Halving,
     name: str = "halving",
     train: Callable[..., Iterator[Progress]] = halve_steps,
-    **how: Any,
+    start: Start = copy_of,
 ) -> Trained:
-    """The finished student of n_steps, started from its teacher's weights; loaded if its run is done.
+    """The finished student of halving.n_steps; loaded if its run is done.
 
     Args:
-        teacher, n_steps, pictures, settings: as in `halve_steps`.
-        parent: key or checksum of the teacher's weights.
+        teacher: the network that is halved, and the key or checksum of its weights.
+        pictures, halving: as in `halve_steps`.
         name: of the run folder, followed by the steps.
-        train: the training, called as `halve_steps` is.
-        how: what it takes besides: w_range, stochastic, clamp or reuse for `halve_steps`.
+        train: `halve_steps` or `halve_stochastic`.
+        start: makes the network that the training starts with.
     """
-    student = teacher.student()
-    config = {"steps": n_steps, "settings": settings, "pictures": identity(pictures), "parent": parent} | how
-    run = Run(f"{name}-{n_steps}", config, train)
-    training = train(student, teacher, n_steps, pictures, settings, run, **how)
-    curve = finish(student, training, run, f"{name}: {n_steps} steps")
-    return Trained(student, curve, run)
+    student = start(teacher.net, halving)
+    config = vars(halving) | {"pictures": identity(pictures), "parent": teacher.key, "train": train, "start": start}
+    run = Run(f"{name}-{halving.n_steps}", config, train, start)
+    training = train(student, teacher.net, pictures, halving, run)
+    return Trained(student, finish(student, training, run, f"{name}: {halving.n_steps} steps"), run)
 
 
 def halve_down(
-    first: Network,
-    parent: str,
-    start: int,
-    pictures: Pictures,
-    settings_of: SettingsOf,
-    name: str = "halving",
-    **how: Any,
+    first: Parent, pictures: Pictures, halvings: Sequence[Halving], name: str = "halving", start: Start = copy_of
 ) -> dict[int, Trained]:
-    """All of Algorithm 2: the students of start/2, .., 2, 1 steps, each trained from the one before; by their steps.
+    """All of Algorithm 2: each student is the teacher of the next; by their steps.
 
     Args:
         first: the network that is halved first; one that takes no w is asked as a guided pair, for a single w.
-        parent: key or checksum of its weights.
-        start: its steps, a power of two.
-        pictures, name, how: as in `halve_once`.
-        settings_of: settings of each training.
+        pictures, name, start: as in `halve_once`.
+        halvings: for N = N0/2, N0/4, .., 1 (`schedules.step_counts`).
     """
     chain: dict[int, Trained] = {}
-    last, key, n_steps = first, parent, start // 2
-    while n_steps >= 1:
-        chain[n_steps] = halve_once(last, key, n_steps, pictures, settings_of(n_steps), name, **how)
-        last, key, n_steps = chain[n_steps].net, chain[n_steps].key, n_steps // 2
+    for halving in halvings:
+        first = chain[halving.n_steps] = halve_once(first, pictures, halving, name, start=start)
     return chain
 
 
 def stochastic_students(
-    chain: dict[int, Trained], pictures: Pictures, settings_of: SettingsOf, **how: Any
+    chain: dict[int, Trained], pictures: Pictures, halvings: Sequence[Halving]
 ) -> dict[int, Trained]:
     """All of Algorithm 3: for each deterministic student the stochastic one of as many steps, trained from it.
 
     With one step the two samplers are the same, and so are their students.
     """
-    how |= {"name": "stochastic", "stochastic": True}
     return {
-        n: halve_once(parent.net, parent.key, n, pictures, settings_of(n), **how) if n > 1 else parent
-        for n, parent in chain.items()
+        n: halve_once(chain[n], pictures, halving, "stochastic", halve_stochastic) if n > 1 else chain[n]
+        for n, halving in ((halving.n_steps, halving) for halving in halvings)
     }

@@ -21,7 +21,7 @@ from distill_lib.engine.precision import autocast, default_device, resolved
 from distill_lib.engine.store import Run
 from distill_lib.networks.unet import student_of
 
-__all__ = ["Network", "Trained", "denoise_pair", "denoise_student", "denoiser", "showing", "shown"]
+__all__ = ["Keyed", "Network", "Parent", "Trained", "denoise_pair", "denoise_student", "denoiser", "showing", "shown"]
 
 _LEAST = 1e-3  # of alpha_T where epsilon is predicted; Stable Diffusion's is 0.068
 
@@ -181,6 +181,14 @@ def denoiser(net: Network, label: Tensor, w: float) -> Denoise:
 
 
 @dataclass(frozen=True)
+class Keyed:
+    """A network, and the key or checksum of its weights, which what is trained from it names as its parent."""
+
+    net: Network
+    key: str
+
+
+@dataclass(frozen=True)
 class Trained:
     """A finished student: its network, its training curve as (step, loss), its run."""
 
@@ -192,3 +200,7 @@ class Trained:
     def key(self) -> str:
         """Of the run: what results name as their parent."""
         return self.run.key
+
+
+Parent = Keyed | Trained
+"""What a student can be trained from."""

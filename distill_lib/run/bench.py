@@ -29,8 +29,9 @@ from distill_lib.diffusion.schedules import OURS, add_noise, v_from
 from distill_lib.engine.files import atomic
 from distill_lib.engine.loop import Progress, TrainSettings
 from distill_lib.engine.origin import origin
+from distill_lib.engine.replay import BANK
 from distill_lib.engine.store import Run
-from distill_lib.guided.halving import BANK, halve_steps
+from distill_lib.guided.halving import Halving, halve_steps
 from distill_lib.guided.stage_one import distill_guidance
 from distill_lib.measure.draw import BATCH, classes, sample_pictures
 from distill_lib.measure.metrics import median_seconds
@@ -205,7 +206,7 @@ def main() -> None:
     frozen = Network(student_of(teacher()).requires_grad_(False), compiled=compiled)
     student = Network(student_of(frozen.module), compiled=compiled)
     reuse = profiles.load(COMMITTED).reuse
-    training = halve_steps(student, frozen, 8, pictures, settings, run("halving"), reuse=reuse)
+    training = halve_steps(student, frozen, pictures, Halving(8, settings, reuse=reuse), run("halving"))
     ours = _rate_of_loop(training, BANK * reuse)  # as many steps with new targets as in any such span
     plain = _rate_of_step(_plain_step(student_of(teacher()), pictures, _halving_loss(student_of(teacher()))))
     add("halving", ours, plain, _flops_a_picture(student.module, 2 / reuse, True))
