@@ -86,8 +86,8 @@ def _content(path: Path) -> str | None:
 def read_settings(items: Iterable[str], notebooks: Iterable[str]) -> dict[str, Any]:
     """Parameters from NAME=VALUE, each VALUE read by the type that the notebooks give NAME.
 
-    A text stays as it is written; a number or a list of numbers is JSON, where 010 is no number and not 8. A path counts
-    from the folder that the command is given in.
+    A text stays as it is written; a number or a list of numbers is JSON, where 010 is no number and not 8. A path
+    counts from the folder that the command is given in.
 
     Raises:
         ValueError: no NAME=VALUE, a name given twice with two values, or a value that cannot be read.
