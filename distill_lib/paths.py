@@ -10,17 +10,41 @@ absolute path back into the environment, so that a notebook, which runs in anoth
 import os
 from pathlib import Path
 
-__all__ = ["COMMITTED", "ROOT", "figures_folder", "runs_folder", "settle"]
+__all__ = ["COMMITTED", "PRECISIONS", "ROOT", "asked_precision", "figures_folder", "runs_folder", "settle"]
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMITTED = "laptop"
 """The profile whose figures the repository holds."""
+PRECISIONS = ("bf16", "fp32")
+"""The numbers that networks compute in: bfloat16 autocast, or float32."""
 _DEFAULTS = {"DISTILL_RUNS": ROOT / "runs", "DISTILL_FIGURES": ROOT / "figures"}
 
 
 def _place(variable: str) -> Path:
     given = os.environ.get(variable, "")
-    return Path(given).expanduser().absolute() if given else _DEFAULTS[variable]
+    return _absolute(variable, given) if given else _DEFAULTS[variable]
+
+
+def _absolute(variable: str, given: str) -> Path:
+    try:
+        return Path(given).expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(f"{variable}={given!r} names a home folder that is not there; write the whole path") from error
+
+
+def asked_precision() -> str:
+    """What PRECISION asks for, one of PRECISIONS; "auto" unless it is set, which leaves it to `engine.precision`.
+
+    Raises:
+        ValueError: PRECISION is set to something else.
+    """
+    asked = os.environ.get("PRECISION", "") or "auto"
+    if asked not in ("auto", *PRECISIONS):
+        raise ValueError(
+            f"PRECISION={asked} is unknown; choose one of {', '.join(PRECISIONS)}, or leave it unset to take "
+            "what is faster here"
+        )
+    return asked
 
 
 def runs_folder() -> Path:
@@ -39,4 +63,4 @@ def settle() -> None:
         os.environ[variable] = str(_place(variable))
     for variable in ("DISTILL_FOLDER", "DISTILL_JUDGES"):
         if os.environ.get(variable):
-            os.environ[variable] = str(Path(os.environ[variable]).expanduser().absolute())
+            os.environ[variable] = str(_absolute(variable, os.environ[variable]))

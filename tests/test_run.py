@@ -12,6 +12,7 @@ import nbformat
 import psutil
 import pytest
 
+from distill_lib.engine.reach import notebook_files
 from distill_lib.measure.rows import select
 from distill_lib.paths import ROOT, figures_folder, settle
 from distill_lib.report.record import Recorder, load_rows, own_folder
@@ -69,8 +70,11 @@ def command(tmp_path, *arguments):
         (["--id", "g-start", "--set", "width=3"], "00_start_here has no parameter 'width'; it has profile, seed"),
         (["--id", "g-tab1", "--set", "ws"], "--set 'ws' should be NAME=VALUE"),
         (["--id", "g-tab1", "--set", "ws=[0.5"], "--set ws='[0.5' cannot be read as a value"),
+        (["--id", "g-tab1", "--set", "ws=[true]"], "--set ws='[true]' should be a list of numbers"),
+        (["--id", "g-tab1", "--set", "seed=010"], "--set seed='010' cannot be read as a value"),  # 8 in YAML
+        (["--id", "g-tab1", "--seed", "2", "--set", "seed=1"], "seed is given twice, as 2 and 1"),
         (["--id", "g-tab1", "--set", "ws=0.5"], "parameter ws=0.5 should be of type list, like []"),
-        (["--id", "g-tab1", "--set", "seed=two"], "--set seed=two should be of type int"),
+        (["--id", "g-tab1", "--set", "seed=two"], "--set seed='two' cannot be read as a value"),
         (["--id", "g-tab1", "--set", "steps=[2]", "--set", "steps=[4]"], "--set steps is given twice"),
         (["--seed", "-1"], "SEED=-1 should be a whole number from 0"),
         (["--dataset", "mnist"], "DATASET='mnist' is unknown; choose one of fashion_mnist"),
@@ -145,12 +149,12 @@ def stamped(places, seed=0):
     out.write_text("{}")
     rows = places / "g-x.json"
     rows.write_text(json.dumps({"rows": [{"seed": seed, "value": 1.0}]}))
-    (places / "g-x.png").touch()
-    write_stamp(out, "code", [rows, places / "g-x.png"])
+    (places / "g-x.png").write_bytes(b"picture")
+    write_stamp(out, "code", seed, [rows, places / "g-x.png"])
     return out, rows
 
 
-def test_a_notebook_is_stale_by_content_and_not_by_time(places):
+def test_a_notebook_is_stale_by_content_and_not_by_time(places, monkeypatch):
     out, rows = stamped(places)
     future = time.time() + 10_800
     for path in (out, rows, ROOT / "requirements.lock"):
@@ -161,12 +165,31 @@ def test_a_notebook_is_stale_by_content_and_not_by_time(places):
     assert is_stale(out, "other code", 0)
     rows.write_text(json.dumps({"rows": [{"seed": 0, "value": 1.0}, {"seed": 1, "value": 2.0}]}))
     assert is_stale(out, "code", 0)  # the published notebook shows the rows of all seeds
+    monkeypatch.setenv("DISTILL_FIGURES", str(places / "elsewhere"))
+    assert is_stale(out, "code", 0)
+
+
+@pytest.mark.parametrize("garbage", ["", "[]", '{"rows": 3}', '{"rows": [1]}', '{"rows": null}', "{"])
+@pytest.mark.parametrize("damaged", ["g-x.json", "g-x.png", "out", "stamp"])
+def test_a_notebook_is_stale_where_one_of_its_files_is_damaged(places, damaged, garbage):
+    out, _ = stamped(places)
+    path = {"out": out, "stamp": out.with_name(".00_start_here.json")}.get(damaged, places / damaged)
+    path.write_text(garbage)
+    assert is_stale(out, "code", 0)
+
+
+def test_a_notebook_of_another_seed_is_stale_where_its_own_rows_changed(places):
+    out, rows = stamped(places, seed=1)
+    (places / "g-x.png").write_bytes(b"drawn by another seed")
+    rows.write_text(json.dumps({"rows": [{"seed": 0, "value": 3.0}, {"seed": 1, "value": 1.0}]}))
+    assert not is_stale(out, "code", 1)
+    rows.write_text(json.dumps({"rows": [{"seed": 0, "value": 3.0}, {"seed": 1, "value": 1.5}]}))
+    assert is_stale(out, "code", 1)
 
 
 @pytest.mark.parametrize("lost", ["g-x.json", "g-x.png"])
 def test_a_notebook_is_stale_without_a_file_or_without_rows_of_its_seed(places, lost):
     out, rows = stamped(places, seed=1)
-    rows.write_text(json.dumps({"rows": [{"seed": 0, "value": 3.0}, {"seed": 1, "value": 1.0}]}))
     assert not is_stale(out, "code", 1)
     (places / lost).unlink()
     assert is_stale(out, "code", 1)
@@ -338,6 +361,37 @@ def test_rows_that_moved_vanished_or_came_are_told():
 def test_a_second_caller_is_told_that_the_first_is_running(places):
     with alone(), pytest.raises(ValueError, match="another `make figures` is running"), alone():
         pass
+
+
+def test_copies_and_drafts_are_no_notebooks_and_lines_of_ipython_are_read_over(tmp_path, monkeypatch):
+    for name in ("00_start_here", "00_start_here (1)", "Untitled", "00_start_here;touch pwned;", "01_x"):
+        (tmp_path / f"{name}.ipynb").write_text("{}")
+    monkeypatch.setattr(notebooks, "NOTEBOOKS", tmp_path)
+    assert notebooks.names() == ["00_start_here", "01_x"]
+    cells = [
+        nbformat.v4.new_code_cell(c) for c in ("%matplotlib inline\n!ls\nimport distill_lib.paths", "%%bash\nls |")
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01_x.ipynb")
+    assert [path.name for path in notebook_files(tmp_path / "01_x.ipynb")] == ["paths.py"]
+    cells.append(nbformat.v4.new_code_cell("for"))
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01_x.ipynb")
+    with pytest.raises(ValueError, match=r"notebooks/01_x\.ipynb: cell 3 is no Python"):
+        notebook_files(tmp_path / "01_x.ipynb")
+
+
+@pytest.mark.parametrize("garbage", ["", "[]", '{"rows": [1]}', '{"rows": 3}', "{"])
+def test_a_damaged_file_of_rows_is_kept_aside_and_drawn_anew(tmp_path, monkeypatch, capsys, garbage):
+    monkeypatch.setenv("DISTILL_FIGURES", str(tmp_path))
+    recorder = Recorder("smoke", "none", [])
+    recorder.rows("g-x", [{"seed": 0, "value": 1.0}])
+    (tmp_path / "smoke" / "g-x.json").write_text(garbage)
+    assert len(recorder.rows("g-x", [{"seed": 1, "value": 2.0}])) == 1
+    assert (tmp_path / "smoke" / "g-x.broken").read_text() == garbage and "is damaged" in capsys.readouterr().err
+
+
+def test_a_home_folder_that_is_not_there_is_named(places, monkeypatch, capsys):
+    monkeypatch.setenv("DISTILL_RUNS", "~nobodyhere/x")
+    assert "names a home folder that is not there" in refused(monkeypatch, capsys, "figures", "--profile", "smoke")
 
 
 def test_rows_of_another_seed_are_kept_and_of_the_same_seed_replaced(tmp_path, monkeypatch):

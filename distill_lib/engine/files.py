@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-__all__ = ["all_finite", "appended", "atomic", "load_tensors", "locked", "save_tensors"]
+__all__ = ["all_finite", "appended", "atomic", "folder_hash", "load_tensors", "locked", "save_tensors"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -151,6 +151,14 @@ def load_tensors(
         raise ValueError(
             f"{path} cannot be used: {why}; delete the folder {folder or path.parent} and run again"
         ) from error
+
+
+def folder_hash(folder: Path) -> str:
+    """Checksum of all safetensors of a folder and of the folders in it."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def all_finite(tensors: dict[str, Tensor], where: object) -> dict[str, Tensor]:

@@ -83,7 +83,20 @@ def module_of(maker: Callable[..., Any]) -> str:
 
 
 def notebook_files(path: Path) -> tuple[Path, ...]:
-    """Source files of the library that a notebook's code cells reach by import, sorted."""
-    cells = json.loads(path.read_text())["cells"]
-    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    return _reached(_imports(code))
+    """Source files of the library that a notebook's code cells reach by import, sorted.
+
+    Lines for IPython alone (`%magic`, `!command`) are passed over.
+
+    Raises:
+        ValueError: a cell is no Python; names the notebook and the cell.
+    """
+    modules: list[str] = []
+    for number, cell in enumerate(json.loads(path.read_text())["cells"], 1):
+        if cell["cell_type"] == "code" and not "".join(cell["source"]).startswith("%%"):
+            lines = "".join(cell["source"]).splitlines()
+            code = "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+            try:
+                modules += _imports(code)
+            except SyntaxError as error:
+                raise ValueError(f"notebooks/{path.name}: cell {number} is no Python: {error}; mend it") from error
+    return _reached(modules)

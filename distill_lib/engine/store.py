@@ -9,7 +9,6 @@ resumed. Every file is whole or absent (`files`); a spoiled one is told by its c
 import contextlib
 import hashlib
 import json
-import os
 import sys
 import zlib
 from collections.abc import Callable
@@ -21,29 +20,12 @@ from torch import Tensor, nn
 from distill_lib.engine.files import all_finite, appended, atomic, load_tensors, locked, save_tensors
 from distill_lib.engine.reach import code_files, module_of
 from distill_lib.engine.specs import spec_of
-from distill_lib.paths import runs_folder
+from distill_lib.paths import PRECISIONS, asked_precision, runs_folder
 
 __all__ = ["PRECISIONS", "RUNS", "Run", "asked_precision", "cached", "content_key", "weights_hash"]
 
 RUNS = runs_folder()
 """Where run folders and caches live; DISTILL_RUNS moves it (to a scratch disk, to a test's folder)."""
-PRECISIONS = ("bf16", "fp32")
-"""The numbers that networks compute in: bfloat16 autocast, or float32."""
-
-
-def asked_precision() -> str:
-    """What PRECISION asks for, one of PRECISIONS; "auto" unless it is set, which leaves it to `precision`.
-
-    Raises:
-        ValueError: PRECISION is set to something else.
-    """
-    asked = os.environ.get("PRECISION", "") or "auto"
-    if asked not in ("auto", *PRECISIONS):
-        raise ValueError(
-            f"PRECISION={asked} is unknown; choose one of {', '.join(PRECISIONS)}, or leave it unset to take "
-            "what is faster here"
-        )
-    return asked
 
 
 Maker = Callable[..., Any]

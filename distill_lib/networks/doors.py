@@ -41,6 +41,7 @@ _ATTENTION = (
 )  # may name code of the hub
 _NUMBER = 10**6  # no number in a configuration of these networks is larger
 _DEPTH = 128
+_LARGE = ("model_max_length", "total_size")  # but for these: "no limit", and bytes in a list of shards
 _DEPTHS = ("layers_per_block", "num_hidden_layers", "transformer_layers_per_block", "reverse_transformer_layers")
 _LONG = 300  # characters of other people's messages
 
@@ -121,7 +122,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"its {path.name} has quantization_config; only weights in floating point are read")
     for name, value in _numbers(config):
         largest = _DEPTH if name in _DEPTHS else _NUMBER
-        if not (math.isfinite(value) and abs(value) <= largest) and name != "model_max_length":
+        if not (math.isfinite(value) and abs(value) <= largest) and name not in _LARGE:
             raise ValueError(f"its {path.name} has {name}={value}; numbers up to {largest} are allowed there")
     return config
 

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,17 @@ def own_folder(**settings: Any) -> str:
 def load_record(profile: str, artefact: str) -> dict[str, Any]:
     """The file of an artefact: its rows and where they came from, last and by seed; empty if it has not been made."""
     path = figures_folder(profile) / f"{artefact}.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        record = json.loads(path.read_text())
+        if all(isinstance(row, dict) for row in record["rows"]):
+            return record
+    except (ValueError, KeyError, TypeError):
+        pass
+    broken = path.replace(path.with_suffix(".broken"))
+    print(f"{path} is damaged; it is kept as {broken.name}, and its rows are drawn anew", file=sys.stderr, flush=True)
+    return {}
 
 
 def load_rows(profile: str, artefact: str) -> list[Row]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from distill_lib.paths import COMMITTED, ROOT, settle
 from distill_lib.run import notebooks
-from distill_lib.run.guard import guarded
+from distill_lib.run.guard import FAILED, Failure, guarded
 from distill_lib.run.settings import Settings, read_settings
 
 __all__ = ["main"]
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--settings", type=Path, default=None, help="a file of parameters, instead of --set")
     for sub in (drawing, one):
         sub.add_argument("--profile", default="quick")
-        sub.add_argument("--seed", type=int, default=0)
+        sub.add_argument("--seed", type=int, default=None)
         sub.add_argument("--dataset", default="", help="real data, read from the folder DISTILL_FOLDER")
         sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     commands.add_parser("verify")
@@ -49,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
 def _settings(args: argparse.Namespace, names: list[str]) -> Settings:
     """The settings of a call; `--set seed=2` is `--seed 2`, and so with profile and dataset."""
     extra = read_settings(args.set, names)
-    settings = Settings(profile=args.profile, seed=args.seed, dataset=args.dataset)
+    settings = Settings(profile=args.profile, seed=args.seed or 0, dataset=args.dataset)
+    if args.seed is not None and extra.get("seed", args.seed) != args.seed:
+        raise ValueError(f"seed is given twice, as {args.seed} and {extra['seed']}; keep one")
     for key, kind in (("profile", str), ("seed", int), ("dataset", str)):
         if key in extra:
             value = extra.pop(key)
@@ -62,7 +64,7 @@ def _settings(args: argparse.Namespace, names: list[str]) -> Settings:
 def _parameters(args: argparse.Namespace) -> dict[str, Any]:
     if args.settings is None:
         return _settings(args, [args.name]).parameters
-    return json.loads(args.settings.read_text())["parameters"] | {"seed": args.seed}
+    return json.loads(args.settings.read_text())["parameters"] | {"seed": args.seed or 0}
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -76,7 +78,12 @@ def _run(args: argparse.Namespace) -> None:
 
         if args.name not in notebooks.names():
             raise ValueError(f"there is no notebook {args.name[:60]!r}; choose one of {', '.join(notebooks.names())}")
-        execute(args.name, args.out.absolute(), _parameters(args))
+        try:
+            execute(args.name, args.out.absolute(), _parameters(args))
+        except Failure:
+            if args.settings is None:
+                raise
+            raise SystemExit(FAILED) from None  # the command above says it
     elif args.command == "verify":
         from distill_lib.run.comparing import verify
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from distill_lib.paths import ROOT, figures_folder, runs_folder
+from distill_lib.paths import ROOT, asked_precision, figures_folder, runs_folder
 from distill_lib.run import notebooks
 from distill_lib.run.executing import failure_path
 from distill_lib.run.guard import Failure, kept_log
@@ -77,6 +77,7 @@ def figures(artefact: str | None, settings: Settings) -> None:
         Failure: a notebook ended in a sentence.
     """
     check_profile(settings.profile)
+    asked_precision()
     if not 0 <= settings.seed < 2**31:
         raise ValueError(f"SEED={settings.seed} should be a whole number from 0 to {2**31 - 1}")
     if settings.dataset:

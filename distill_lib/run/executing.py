@@ -96,7 +96,7 @@ def execute(name: str, out: Path, parameters: dict[str, Any]) -> None:
             written = (place / "written").read_text().splitlines() if (place / "written").exists() else []
             shutil.copyfile(place / f"{name}.ipynb", out.with_suffix(".part"))
         out.with_suffix(".part").replace(out)
-        write_stamp(out, made_of, map(Path, written))
+        write_stamp(out, made_of, parameters["seed"], map(Path, written))
     except Exception as error:
         log = kept_log(name, _traceback(error))
         sentence = _sentence(name, error)
@@ -133,7 +133,8 @@ def _papermill(name: str, place: Path, parameters: dict[str, Any]) -> None:
         "IPYTHONDIR": str(place / "ipython"),  # no start-up files of the user
         "PYTHONWARNINGS": "ignore:IProgress not found",  # a headless run has no widgets
     }
-    os.environ.pop("DISTILL_PROFILE", None)
+    for name in ("DISTILL_PROFILE", "PYTHONSTARTUP"):
+        os.environ.pop(name, None)
     kernel = {"connection_file": str(place / "kernel.json"), "transport": "ipc"}
     with _Voice(name) as voice:
         papermill.execute_notebook(

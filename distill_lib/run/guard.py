@@ -66,7 +66,10 @@ def _ours(error: BaseException) -> bool:
 
 def kept_log(name: str, text: str) -> Path:
     """Write a log, in runs/logs or, where that cannot be, in the machine's folder for temporary files."""
-    for folder in (runs_folder() / "logs", Path(tempfile.gettempdir()) / "distill-logs"):
+    folders = [Path(tempfile.gettempdir()) / "distill-logs"]
+    with contextlib.suppress(ValueError):  # DISTILL_RUNS may be what is wrong
+        folders.insert(0, runs_folder() / "logs")
+    for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}-{os.getpid()}.log"

@@ -14,12 +14,13 @@ __all__ = ["NOTEBOOKS", "artefacts_of", "check_parameters", "code_cells", "names
 
 NOTEBOOKS = ROOT / "notebooks"
 _ARTEFACT = re.compile(r'recorder\.rows\(\s*"([gs]-[\w-]+)"')
+_NAME = re.compile(r"\d\d_[a-z0-9_]+")
 _MARKERS = re.compile(r"^(<{7} |={7}$|>{7} )", re.MULTILINE)  # of an unfinished merge
 
 
 def names() -> list[str]:
-    """The notebooks that exist, in order."""
-    return sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+    """The notebooks that exist, in order; copies and drafts with other names than `00_words` are none of them."""
+    return sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb") if _NAME.fullmatch(path.stem))
 
 
 @cache

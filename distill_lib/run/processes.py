@@ -12,7 +12,7 @@ from types import FrameType
 
 import psutil
 
-from distill_lib.paths import ROOT, runs_folder
+from distill_lib.paths import figures_folder, runs_folder
 
 __all__ = ["alone", "end_tree", "ending_well", "owned"]
 
@@ -21,19 +21,22 @@ _GRACE = 4.0  # seconds for a training to save its state
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Hold the one lock of this checkout's runs, and end what a killed run has left; the lock falls with the process.
+    """Hold the locks of the folders of runs and figures, and end what a killed run has left.
+
+    The locks fall with the process.
 
     Raises:
-        ValueError: another run holds it.
+        ValueError: another run holds one of them.
     """
-    runs_folder().mkdir(parents=True, exist_ok=True)
-    with (runs_folder() / "figures.lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another `make figures` is running in {ROOT}; wait for it or end it") from None
+    with contextlib.ExitStack() as stack:
+        for folder, name in ((runs_folder(), "figures.lock"), (figures_folder(""), ".figures.lock")):
+            folder.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context((folder / name).open("a+"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"another `make figures` is running in {folder}; wait for it or end it") from None
         os.environ["DISTILL_OWNER"] = str(runs_folder())
-        os.set_inheritable(file.fileno(), False)
         _end(owned(), 0)
         yield
 

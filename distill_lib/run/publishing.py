@@ -26,7 +26,12 @@ def publish(profile: str) -> None:
         if not done.exists():
             print(f"{name}: no run at {profile}; {again} first")
             continue
-        notebook = with_outputs(notebooks.read(name), nbformat.read(done, as_version=4))
+        try:
+            executed = nbformat.from_dict(nbformat.read(done, as_version=4))
+            notebook = with_outputs(notebooks.read(name), executed)
+        except (ValueError, AttributeError, KeyError, TypeError):
+            print(f"{name}: its run at {profile} is no readable notebook; {again} again")
+            continue
         if notebook is None:
             print(f"{name}: its run at {profile} is of an older notebook; {again} again")
             continue

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from distill_lib.run.notebooks import parameters_of
 
 __all__ = ["Settings", "read_settings"]
@@ -51,7 +49,7 @@ class Settings:
     def inputs(self) -> dict[str, Any]:
         """All that tells this run from a plain one: parameters but the seed, and the content that they point to."""
         found: dict[str, Any] = dict(self.extra)
-        found |= {name: _content(Path(found[name])) or found[name] for name in _PATHS if found.get(name)}
+        found |= {name: _named(Path(found[name])) or found[name] for name in _PATHS if found.get(name)}
         if self.dataset:
             found["dataset"] = self.dataset
         if self.dataset or "teacher" in self.extra or "prompts" in self.extra:
@@ -59,6 +57,14 @@ class Settings:
         if os.environ.get("PRECISION"):
             found["PRECISION"] = os.environ["PRECISION"]
         return found
+
+
+def _named(path: Path) -> str | None:
+    """The content of a file or of a model's folder; of any other folder, which will be refused, nothing is read."""
+    try:
+        return _content(path) if path.is_file() or (path / "model_index.json").exists() else None
+    except OSError:
+        return None
 
 
 def _content(path: Path) -> str | None:
@@ -80,8 +86,8 @@ def _content(path: Path) -> str | None:
 def read_settings(items: Iterable[str], notebooks: Iterable[str]) -> dict[str, Any]:
     """Parameters from NAME=VALUE, each VALUE read by the type that the notebooks give NAME.
 
-    A text stays as it is written; numbers and lists are YAML, which JSON is too. A path counts from the folder that
-    the command is given in.
+    A text stays as it is written; a number or a list of numbers is JSON, where 010 is no number and not 8. A path
+    counts from the folder that the command is given in.
 
     Raises:
         ValueError: no NAME=VALUE, a name given twice with two values, or a value that cannot be read.
@@ -109,9 +115,14 @@ def _value(key: str, text: str, default: object) -> Any:
         except OSError:  # longer than any path
             return text
     try:
-        value = yaml.safe_load(text)
-        json.dumps(value, allow_nan=False)  # numbers, words and lists of them: no dates, no circles, no nan
-        return value
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        value = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
         why = " ".join(str(error).split())[:80]
-        raise ValueError(f"--set {key}={text[:60]!r} cannot be read as a value: {why}") from error
+        raise ValueError(f"--set {key}={text[:60]!r} cannot be read as a value, like [0.5, 2.0] or 3: {why}") from error
+    if isinstance(value, list) and not all(type(part) in (int, float) for part in value):
+        raise ValueError(f"--set {key}={text[:60]!r} should be a list of numbers, like [0.5, 2.0]")
+    return value
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not finite")

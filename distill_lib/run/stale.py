@@ -1,7 +1,8 @@
 """What is stale, told by content alone: no clock, no time of a file, counts.
 
-Beside an executed notebook lies its stamp, `.<name>.json`: a digest of all that it was made of, and the files that it
-wrote with a hash of each file of rows. A notebook is stale where the digest differs or a file is missing.
+Beside an executed notebook lies its stamp, `.<name>.json`: a digest of all that it was made of, the folder of figures,
+and a hash of each file that it wrote. A notebook is stale where the digest or the folder differs, or a file is missing
+or changed.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_lib.engine.reach import notebook_files
-from distill_lib.paths import ROOT
+from distill_lib.paths import ROOT, figures_folder
 from distill_lib.run.notebooks import NOTEBOOKS, read
 
 __all__ = ["digest", "is_stale", "rows_of", "stamp_path", "write_stamp"]
@@ -45,44 +46,60 @@ def stamp_path(executed: Path) -> Path:
     return executed.with_name(f".{executed.stem}.json")
 
 
-def write_stamp(executed: Path, made_of: str, written: Iterable[Path]) -> None:
+def write_stamp(executed: Path, made_of: str, seed: int, written: Iterable[Path]) -> None:
     """Keep what an executed notebook was made of, and what it wrote."""
-    files = {str(p): _rows_hash(p) if p.suffix == ".json" else "" for p in sorted(set(written)) if p.exists()}
+    files = {str(path): _state(path, seed) for path in sorted(set(written)) if path.exists()}
+    stamp = {"made_of": made_of, "figures": str(figures_folder("")), "executed": _hash(executed), "written": files}
     part = stamp_path(executed).with_suffix(".part")
-    part.write_text(json.dumps({"made_of": made_of, "written": files}, indent=1))
+    part.write_text(json.dumps(stamp, indent=1))
     part.replace(stamp_path(executed))
 
 
 def is_stale(executed: Path, made_of: str, seed: int) -> bool:
-    """Whether a notebook has to run: it never ended, is made of something else, or lacks a file or this seed's rows.
+    """Whether a notebook has to run: it never ended, is made of something else, or a file is missing or changed.
 
-    The notebook of seed 0 is the one that is published, and shows the rows of all seeds: it runs again where other
-    rows came after it.
+    A file of rows has changed where the rows of this seed have. The notebook of seed 0 is the one that is published,
+    and shows the rows of all seeds: it runs again where other rows came after it. Tables and pictures are drawn anew by
+    the run of any seed, and only compared while the rows are the same.
     """
     try:
         stamp = json.loads(stamp_path(executed).read_text())
-        if not executed.exists() or stamp["made_of"] != made_of or not stamp["written"]:
+        same = stamp["made_of"] == made_of and stamp["figures"] == str(figures_folder(""))
+        if not same or stamp["executed"] != _hash(executed) or not stamp["written"]:
             return True
-        files = {Path(path): was for path, was in stamp["written"].items()}
-    except (OSError, ValueError, KeyError, TypeError):
+        states = {Path(path): (was, _state(Path(path), seed)) for path, was in stamp["written"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return True
-    for path, was in files.items():
-        if not path.exists():
-            return True
-        if path.suffix == ".json" and not any(row.get("seed", seed) == seed for row in rows_of(path)):
-            return True
-        if path.suffix == ".json" and seed == 0 and _rows_hash(path) != was:
-            return True
-    return False
+    rows = {path: state for path, state in states.items() if path.suffix == ".json"}
+    if any(was["own"] != now["own"] for was, now in rows.values()):
+        return True
+    others_came = any(was != now for was, now in rows.values())
+    if others_came:
+        return seed == 0
+    return any(was != now for was, now in states.values())
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _state(path: Path, seed: int) -> dict[str, str]:
+    """Hashes of a file of rows, all of them and the seed's own, or of the bytes of any other file."""
+    if path.suffix != ".json":
+        return {"bytes": _hash(path)}
+    rows = rows_of(path)
+    own = [row for row in rows if row.get("seed", seed) == seed]
+    return {"all": _rows_hash(rows), "own": _rows_hash(own) if own else "none"}
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
     """The rows of a file of results; none where there is no file, or a broken one."""
     try:
-        return json.loads(path.read_text())["rows"]
+        rows = json.loads(path.read_text())["rows"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
+    return rows if isinstance(rows, list) and all(isinstance(row, dict) for row in rows) else []
 
 
-def _rows_hash(path: Path) -> str:
-    return hashlib.sha256(json.dumps(rows_of(path), sort_keys=True).encode()).hexdigest()
+def _rows_hash(rows: list[dict[str, Any]]) -> str:
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()

@@ -1,6 +1,5 @@
 """Putting finished networks into `pretrained/`: fp16 safetensors in files of at most 7 MB, and how they were made."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from diffusers import ControlNetModel, UNet2DConditionModel
 
 from distill_lib.engine import store
-from distill_lib.engine.files import atomic, save_tensors
+from distill_lib.engine.files import atomic, folder_hash, save_tensors
 from distill_lib.engine.origin import commit
 from distill_lib.engine.precision import current
 from distill_lib.shipped import pretrained
@@ -53,11 +52,8 @@ def write_origin(folder: Path, runs: list[store.Run], config: dict[str, Any], co
     for run in runs:
         curve += [[step + r["step"], round(r["loss"], 5), round(seconds + r["seconds"], 1)] for r in run.progress()]
         step, _, seconds = curve[-1]
-    digest = hashlib.sha256()
-    for weights in sorted(folder.rglob("*.safetensors")):
-        digest.update(weights.read_bytes())
     record = {"config": config, "commit": commit(), "command": command, "curve": curve}
-    record |= {"weights": digest.hexdigest(), "precision": runs[-1].precision if runs else current()}
+    record |= {"weights": folder_hash(folder), "precision": runs[-1].precision if runs else current()}
     with atomic(folder / "made.json") as part:
         part.write_text(json.dumps(record, allow_nan=False))
 
