@@ -134,7 +134,9 @@ def _environment() -> dict[str, str]:
     """Of all processes of a run: absolute places, this interpreter, and caches that can be written."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "DISTILL_PYTHON": sys.executable}
     environment.pop("SNAKEMAKE_PROFILE", None)  # what a cluster's profile sets is not ours
-    if not os.access(Path.home(), os.W_OK):
+    try:
+        (Path.home() / ".cache").mkdir(exist_ok=True)
+    except (OSError, RuntimeError):  # there is no home, or it cannot be written to
         caches = runs_folder() / "home"
         caches.mkdir(parents=True, exist_ok=True)
         environment |= {"XDG_CACHE_HOME": str(caches), "MPLCONFIGDIR": str(caches), "HOME": str(caches)}

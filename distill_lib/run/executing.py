@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 
@@ -109,9 +110,15 @@ def execute(name: str, out: Path, parameters: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _place_of_kernel() -> Iterator[Path]:
-    """A folder of this user's alone for sockets and for the notebook on its way; its path is short, as sockets ask."""
-    root = tempfile.gettempdir() if len(tempfile.gettempdir()) < 50 else "/tmp"
-    place = Path(tempfile.mkdtemp(prefix="distill-", dir=root))
+    """A folder of this user's alone for sockets and for the notebook on its way; its path is short, as sockets ask.
+
+    Those of processes that were killed go first.
+    """
+    root = Path(tempfile.gettempdir() if len(tempfile.gettempdir()) < 50 else "/tmp")
+    for left in root.glob("distill-kernel-*"):
+        if (pid := left.name.split("-")[2]).isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+    place = Path(tempfile.mkdtemp(prefix=f"distill-kernel-{os.getpid()}-", dir=root))
     try:
         yield place
     finally:
@@ -133,8 +140,8 @@ def _papermill(name: str, place: Path, parameters: dict[str, Any]) -> None:
         "IPYTHONDIR": str(place / "ipython"),  # no start-up files of the user
         "PYTHONWARNINGS": "ignore:IProgress not found",  # a headless run has no widgets
     }
-    for name in ("DISTILL_PROFILE", "PYTHONSTARTUP"):
-        os.environ.pop(name, None)
+    for variable in ("DISTILL_PROFILE", "PYTHONSTARTUP"):
+        os.environ.pop(variable, None)
     kernel = {"connection_file": str(place / "kernel.json"), "transport": "ipc"}
     with _Voice(name) as voice:
         papermill.execute_notebook(
