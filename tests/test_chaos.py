@@ -10,7 +10,16 @@ def test_ten_kills_lose_nothing_and_change_nothing(tmp_path):
     record = Campaign(tmp_path, ("00_start_here",), seed=3).run(10)
     assert record["kills"] == 10
     assert record["lost"] == [] and record["different"] == [] and record["complaints"] == []
-    assert {"head alone", "whole tree", "SIGTERM", "full disks", "two at once", "publish"} <= set(record["counts"])
+    assert {
+        "in a training",
+        "flipped bytes",
+        "head alone",
+        "whole tree",
+        "SIGTERM",
+        "full disks",
+        "two at once",
+        "publish",
+    } <= set(record["counts"])
 
 
 def test_what_is_timed_is_not_compared():

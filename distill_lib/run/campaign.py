@@ -98,10 +98,10 @@ class Campaign:
             made = {path.parent.name for path in (self.folder / "peace" / "runs").glob("*/weights.safetensors")}
             self.weights[notebook], seen = made - seen, seen | made
 
-    def kill_once(self, notebook: str) -> bool:
+    def kill_once(self, notebook: str, in_training: bool = False) -> bool:
         """One kill while a notebook is drawn; False if the run ended before it came."""
         running = self.start("chaos", *self.figures(notebook))
-        self._wait_for_moment(running)
+        self._wait_for_training(running) if in_training else self._wait_for_moment(running)
         kind = self.random.choice(KINDS)
         if running.poll() is not None:
             _, said = running.communicate()
@@ -123,6 +123,14 @@ class Campaign:
                 self.counts["while a file was written"] += 1
                 return
             time.sleep(0.005 if waiting_for_write else 0.05)
+
+    def _wait_for_training(self, running: subprocess.Popen[str]) -> None:
+        """Until a training has left a state to go on from."""
+        while running.poll() is None:
+            if any((self.folder / "chaos" / "runs").glob("*/state/*.safetensors")):
+                self.counts["in a training"] += 1
+                return
+            time.sleep(0.02)
 
     def _being_written(self) -> bool:
         runs, drawn = self.folder / "chaos" / "runs", self.folder / "chaos" / "figures" / "smoke"
@@ -204,7 +212,9 @@ class Campaign:
             notebook = self.notebooks[number * len(self.notebooks) // kills]
             if number % 10 == 9:
                 self.kill_publish()
-            while not self.kill_once(notebook):  # drawn to the end: from the beginning again
+            while not self.kill_once(
+                notebook, number % 10 == 4 and notebook == self.notebooks[0]
+            ):  # drawn to the end: from the beginning again
                 self.compare(notebook)
                 shutil.rmtree(self.folder / "chaos")
             if number % 10 == 4:
