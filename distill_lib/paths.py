@@ -10,8 +10,6 @@ absolute path back into the environment, so that a notebook, which runs in anoth
 import os
 from pathlib import Path
 
-__all__ = ["COMMITTED", "PRECISIONS", "ROOT", "asked_precision", "figures_folder", "runs_folder", "settle"]
-
 ROOT = Path(__file__).resolve().parent.parent
 COMMITTED = "laptop"
 """The profile whose figures the repository holds."""

@@ -124,21 +124,3 @@ def test_everything_public_has_a_docstring(name):
     tree = ast.parse(FILES[name].read_text())
     assert ast.get_docstring(tree)
     assert [found for found, node in public(FILES[name]) if not ast.get_docstring(node)] == []
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_all_lists_names_that_exist(name):
-    tree = ast.parse(FILES[name].read_text())
-    listed = [
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"
-    ]
-    bound = {node.name for node in tree.body if hasattr(node, "name")}
-    for node in tree.body:
-        for target in [*getattr(node, "targets", []), getattr(node, "target", None)]:
-            bound |= {leaf.id for leaf in ast.walk(target) if isinstance(leaf, ast.Name)} if target else set()
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            bound |= {alias.asname or alias.name for alias in node.names}
-    assert listed, f"{name} does not say what is public"
-    assert set(listed[0]) <= bound

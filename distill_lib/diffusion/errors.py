@@ -12,8 +12,6 @@ from torch import Tensor
 
 from distill_lib.diffusion.schedules import OURS, Schedule, add_noise, log_snr, v_from
 
-__all__ = ["Predict", "mean_square", "truncated_snr", "v_loss"]
-
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 """net(z_t (B, *D), t (B,), label (B,)) -> v_hat (B, *D)."""
 

@@ -12,8 +12,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["combine", "guidance_embedding", "guided_pair", "without_condition"]
-
 
 def combine(v_cond: Tensor, v_uncond: Tensor, w: Tensor) -> Tensor:
     """Formula (1), for w (B,)."""

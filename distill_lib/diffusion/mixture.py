@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from distill_lib.diffusion.guidance import guidance_embedding
 from distill_lib.diffusion.schedules import OURS, v_from_x
 
-__all__ = ["Mixture", "MixtureData", "ToyNetwork", "ring"]
-
 
 def ring(n_classes: int = 5, radius: float = 1.0) -> Tensor:
     """Centres on a circle, (K, 2)."""

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Draws", "normal", "sample_keys", "uniform", "words"]
-
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # as a signed 64-bit integer: torch's int64 arithmetic wraps modulo 2**64
 _MUL_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MUL_2 = 0x94D049BB133111EB - 2**64

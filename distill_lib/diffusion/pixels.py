@@ -4,8 +4,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-__all__ = ["finite", "from_patches", "to_bytes", "to_patches", "to_unit"]
-
 
 def to_patches(image: Tensor) -> Tensor:
     """(B, 3, R, R) -> (B, 12, R/2, R/2)."""

@@ -21,23 +21,6 @@ from torch import Tensor
 
 from distill_lib.diffusion.schedules import OURS, Schedule, add_noise, eps_from_v, step_grid, x_from_v
 
-__all__ = [
-    "Denoise",
-    "Fresh",
-    "above_zero",
-    "ancestral_step",
-    "ddim_step",
-    "encode",
-    "nfe",
-    "noise_again",
-    "sample",
-    "sample_ancestral",
-    "sample_consistency",
-    "sample_stochastic",
-    "stochastic_path",
-    "trajectory",
-]
-
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """denoise(z_t (B, *D), t (B,)) -> v_hat (B, *D)."""
 Fresh = Callable[[int], Tensor]

@@ -18,19 +18,6 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-__all__ = [
-    "OURS",
-    "Schedule",
-    "add_noise",
-    "eps_from_v",
-    "log_snr",
-    "step_counts",
-    "step_grid",
-    "v_from",
-    "v_from_x",
-    "x_from_v",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class Schedule:

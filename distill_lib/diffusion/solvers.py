@@ -27,8 +27,6 @@ from distill_lib.diffusion.samplers import (
 )
 from distill_lib.diffusion.schedules import OURS, Schedule
 
-__all__ = ["SAMPLERS", "SOLVERS", "check_sampler", "sample_by", "solver"]
-
 # without any signal at T log SNR is -inf there, of which these schedulers make NaN unless they are told
 _ZERO_SNR = {"rescale_betas_zero_snr": True}
 SOLVERS: dict[str, tuple[type, dict[str, Any]]] = {

@@ -4,8 +4,6 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-__all__ = ["Count", "Decay", "Number", "Positive", "Unit", "Whole"]
-
 
 def _number(value: Any) -> Any:
     if isinstance(value, bool):

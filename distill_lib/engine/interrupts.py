@@ -10,8 +10,6 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
-__all__ = ["Watch"]
-
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _watching: list["Watch"] = []
 _before: dict[int, object] = {}

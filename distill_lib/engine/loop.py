@@ -27,8 +27,6 @@ from distill_lib.engine.precision import default_device
 from distill_lib.engine.store import Run
 from distill_lib.engine.trainable import Trainable
 
-__all__ = ["Loop", "Progress", "TrainSettings", "finish", "follow", "place"]
-
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class TrainSettings:

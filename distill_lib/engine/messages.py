@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-__all__ = ["line", "place", "short"]
-
 LONGEST = 60
 """Characters of a value that an error shows."""
 _PATH = 120  # and of a path, whose end says most

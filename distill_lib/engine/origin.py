@@ -12,8 +12,6 @@ import torch
 from distill_lib.engine.precision import current
 from distill_lib.paths import ROOT
 
-__all__ = ["commit", "origin"]
-
 _PACKAGES = ("torch", "diffusers", "torch-fidelity", "accelerate", "papermill")
 
 

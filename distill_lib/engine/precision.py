@@ -23,8 +23,6 @@ from torch.nn.functional import conv2d, group_norm, silu
 from distill_lib.engine import store
 from distill_lib.engine.files import atomic, locked
 
-__all__ = ["autocast", "choose", "current", "default_device", "held", "resolved", "timed"]
-
 _LEAST = 0.95
 """bfloat16 is coarser: it has to take less than this share of the time of float32."""
 _held: dict[object, str] = {}

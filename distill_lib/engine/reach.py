@@ -14,8 +14,6 @@ from typing import Any
 
 from distill_lib.paths import ROOT
 
-__all__ = ["code_files", "module_of", "notebook_files"]
-
 _LIBRARY = "distill_lib"
 
 

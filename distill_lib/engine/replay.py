@@ -11,8 +11,6 @@ from typing import TypeVar
 
 from distill_lib.diffusion.noise import Draws
 
-__all__ = ["BANK", "replay"]
-
 BANK = 20
 """Batches that are gone through before any of them is used again."""
 Batch = TypeVar("Batch")

@@ -23,8 +23,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["spec_of"]
-
 
 def _name(kind: Any) -> str:
     name = f"{kind.__module__}.{kind.__qualname__}"

@@ -22,8 +22,6 @@ from distill_lib.engine.reach import code_files, module_of
 from distill_lib.engine.specs import spec_of
 from distill_lib.paths import PRECISIONS, asked_precision, runs_folder
 
-__all__ = ["PRECISIONS", "RUNS", "Run", "asked_precision", "cached", "content_key", "weights_hash"]
-
 RUNS = runs_folder()
 """Where run folders and caches live; DISTILL_RUNS moves it (to a scratch disk, to a test's folder)."""
 

@@ -5,8 +5,6 @@ from typing import Any, Protocol
 
 from torch import nn
 
-__all__ = ["Bare", "Together", "Trainable"]
-
 
 class Trainable(Protocol):
     """A module, and how it is called (compiled, wrapped for several processes)."""

@@ -25,20 +25,6 @@ from distill_lib.profiles import Ablations
 from distill_lib.teachers.heads import HEADS, WEIGHTINGS, denoise_by_head, train_head
 from distill_lib.worlds.pictures import Pictures, identity
 
-__all__ = [
-    "EMBEDDINGS",
-    "Choice",
-    "FoldedPair",
-    "Trials",
-    "fresh_start",
-    "head_pictures",
-    "head_teachers",
-    "one_at_a_time",
-    "resampled",
-    "stage_one",
-    "steps_of",
-]
-
 
 def one_at_a_time(base: TrainSettings, reuse: int) -> dict[str, tuple[TrainSettings, dict[str, Any]]]:
     """Label -> (settings, clamp and reuse) of one halving: as it is, and with one thing changed."""

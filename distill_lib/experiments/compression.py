@@ -5,8 +5,6 @@ from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import Pairs, teacher_pairs
 from distill_lib.worlds.seeds import held_out_seed
 
-__all__ = ["held_back"]
-
 
 def held_back(name: str, told: TextToImage, prompts: list[str], seed: int = 0) -> Pairs:
     """Latents that a teacher makes of prompts, made as the shipped pairs `name` were but of other noise.

@@ -25,8 +25,6 @@ from distill_lib.sdxs.triplets import Triplets
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import Pairs, Remembered
 
-__all__ = ["ControlTrials"]
-
 _SEGMENT = Segment((0.95, 0.7), (1.0, 0.3))
 _HOW = {"online_updates": 2, "online_rate": 2.0, "normalised": True}  # as the student of one step was trained
 _SOLVER = "unipc"  # as the teacher's pairs were made

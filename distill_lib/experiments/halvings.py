@@ -12,8 +12,6 @@ from distill_lib.shipped import pretrained
 from distill_lib.teachers.inpainting import Masked
 from distill_lib.worlds.pictures import Pictures
 
-__all__ = ["deterministic", "for_inpainting", "for_one_strength", "in_latents", "range_of", "stochastic"]
-
 
 def range_of(settings: Profile) -> tuple[float, float]:
     """Strengths that the shipped student of stage one was trained for."""

@@ -18,8 +18,6 @@ from distill_lib.profiles import Hardness, Profile
 from distill_lib.shipped import pretrained
 from distill_lib.worlds.pictures import REAL, DatasetSpec, load
 
-__all__ = ["ddim_rows", "floors", "halving_rows", "measured_of", "most_held_out", "table"]
-
 Row = dict[str, Any]
 _KEPT = ("fid_teacher", "sharpness", "accuracy", "paired")
 

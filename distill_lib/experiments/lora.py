@@ -27,8 +27,6 @@ from distill_lib.sdxs.score_distillation import Segment
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import Pairs, Remembered, teacher_pairs
 
-__all__ = ["PAPER", "PLACEMENTS", "Placement", "StyleTrials", "placement_table"]
-
 Row = dict[str, Any]
 _HOW = {"online_updates": 2, "online_rate": 0.1, "normalised": True}
 """Of score distillation. The rate is that of the adapter, and all weights of the online model take a tenth of it."""

@@ -20,8 +20,6 @@ from distill_lib.sdxs.texture import textured
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import Pairs, Remembered
 
-__all__ = ["FAILURES", "LAYER_WEIGHTS", "Trials"]
-
 Row = dict[str, Any]
 _BASE = {"online_updates": 2, "online_rate": 2.0, "normalised": True}
 FAILURES: dict[str, tuple[str, str, dict[str, Any]]] = {

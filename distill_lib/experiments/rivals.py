@@ -17,8 +17,6 @@ from distill_lib.sdxs.one_step import regressed
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import Remembered
 
-__all__ = ["consistency_model", "whole_unet"]
-
 
 def consistency_model(job: Task, how: Small, seed: int) -> Trained:
     """A consistency model of all w up to `job.w_max`, from the finished stage one of a task."""

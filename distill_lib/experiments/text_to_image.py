@@ -26,8 +26,6 @@ from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import latent_pictures, teacher_pairs
 from distill_lib.worlds.seeds import taught_seed
 
-__all__ = ["Task", "prompts_of", "shipped_judges", "task"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Task:

@@ -41,8 +41,6 @@ from distill_lib.engine.store import Run
 from distill_lib.networks.adapter import Network, Parent, Trained, denoise_pair, denoise_student
 from distill_lib.worlds.pictures import Pictures, identity
 
-__all__ = ["encoding_loss", "encoding_target", "halve_encoder", "halve_encoder_down"]
-
 
 @torch.no_grad()
 def encoding_target(teacher: Denoise, z_t: Tensor, times: Sequence[Tensor], schedule: Schedule = OURS) -> Tensor:

@@ -29,17 +29,6 @@ from distill_lib.engine.store import Run
 from distill_lib.networks.adapter import Network, Parent, Trained, denoise_pair, denoise_student
 from distill_lib.worlds.pictures import Pictures, identity
 
-__all__ = [
-    "Halving",
-    "halve_down",
-    "halve_once",
-    "halve_steps",
-    "halve_stochastic",
-    "halving_loss",
-    "halving_target",
-    "stochastic_students",
-]
-
 
 @torch.no_grad()
 def halving_target(teacher: Denoise, z_t: Tensor, t: Tensor, m: Tensor, s: Tensor, schedule: Schedule = OURS) -> Tensor:

@@ -28,8 +28,6 @@ from distill_lib.engine.store import Run
 from distill_lib.networks.adapter import Network
 from distill_lib.worlds.pictures import Pictures
 
-__all__ = ["distill_guidance", "guidance_size", "relative_error", "stage_one_loss"]
-
 
 def stage_one_loss(v_student: Tensor, v_cond: Tensor, v_w: Tensor, unit: Tensor) -> Tensor:
     """Loss (2) in v, relative to what guidance adds:  |v_w - v_student|^2 / (unit + |v_w - v_cond|^2).

@@ -22,8 +22,6 @@ from distill_lib.networks.adapter import Network
 from distill_lib.worlds.pictures import WORLDS, Pictures
 from distill_lib.worlds.scenes import TEXTURES
 
-__all__ = ["Measured", "distance_rows", "guidance_rows", "measure", "stage_one_errors", "timed_rows"]
-
 Row = dict[str, Any]
 
 

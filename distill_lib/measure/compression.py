@@ -31,8 +31,6 @@ from distill_lib.networks.adapter import Network
 from distill_lib.networks.pruning import Cut, pruned_config
 from distill_lib.teachers.latents import Pairs
 
-__all__ = ["DECODERS", "UNETS", "Probe", "decoder_rows", "on_paper", "picture_rows", "pooled", "unet_rows"]
-
 Row = dict[str, Any]
 Ask = Callable[[Tensor, Tensor, Tensor], Tensor]
 _BATCH = 64

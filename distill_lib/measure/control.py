@@ -38,8 +38,6 @@ from distill_lib.worlds.pictures import WORLDS
 from distill_lib.worlds.scenes import COLORS, TEXTURES, Scenes, draw_scenes, rendered
 from distill_lib.worlds.seeds import held_out_seed
 
-__all__ = ["Readers", "Steered", "diversity", "drawn", "recoloured"]
-
 Row = dict[str, Any]
 Decode = Callable[[Tensor], Tensor]
 _BATCH = 256

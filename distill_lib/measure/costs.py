@@ -21,8 +21,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from distill_lib.engine.precision import current
 
-__all__ = ["BUDGET", "MODULES", "fast_dtype", "in_turn", "module_rows", "operations", "summed"]
-
 Row = dict[str, Any]
 Key = TypeVar("Key", bound=Hashable)
 MODULES = ("text encoder", "U-Net", "decoder")

@@ -13,18 +13,6 @@ from distill_lib.networks.adapter import Network, denoiser
 from distill_lib.worlds.pictures import REAL, WORLDS, DatasetSpec, load, render_pictures
 from distill_lib.worlds.seeds import held_out_seed
 
-__all__ = [
-    "BATCH",
-    "check_steps",
-    "check_strengths",
-    "classes",
-    "held_out",
-    "in_batches",
-    "sample_pictures",
-    "samples_of",
-    "showcase",
-]
-
 BATCH = 64
 """Samples in one call of a network while measuring (a guided pair holds twice as many rows)."""
 

@@ -32,8 +32,6 @@ from distill_lib.worlds.pictures import WORLDS
 from distill_lib.worlds.scenes import COLORS, SHAPES, Rendered, Scenes, SceneSpec, draw_scenes, render
 from distill_lib.worlds.seeds import held_out_seed
 
-__all__ = ["Edits", "edited", "painted", "redraw", "seam"]
-
 _CHUNK = 32
 _MARGIN = 2  # pixels around a solid that belong to the region of its edit
 

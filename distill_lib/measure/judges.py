@@ -22,8 +22,6 @@ from distill_lib.measure.metrics import Reader
 from distill_lib.measure.prompts import Judges, clip_of
 from distill_lib.networks.doors import one_line
 
-__all__ = ["INCEPTION", "JUDGES", "foreign_judges", "inception"]
-
 JUDGES = "DISTILL_JUDGES"
 """The variable that names a folder with both networks."""
 INCEPTION = inceptionv3.URL_INCEPTION_V3.rsplit("/", 1)[1]

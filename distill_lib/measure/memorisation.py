@@ -14,8 +14,6 @@ from torch import Tensor
 from distill_lib.diffusion.pixels import to_unit
 from distill_lib.measure.metrics import Reader
 
-__all__ = ["nearest", "novelty", "pairwise", "with_counts"]
-
 _CHUNK = 4096  # training pictures compared at a time
 
 

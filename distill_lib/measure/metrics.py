@@ -30,19 +30,6 @@ from distill_lib.engine.precision import default_device
 from distill_lib.engine.store import weights_hash
 from distill_lib.measure.readers.extractor import Extractor
 
-__all__ = [
-    "Reader",
-    "edge_width",
-    "fid",
-    "interval",
-    "laplacian_variance",
-    "median_seconds",
-    "paired",
-    "period_two_share",
-    "psnr",
-    "quality",
-]
-
 _LAYERS = ("64", "logits")
 _PART = 256  # pictures taken to float at a time
 

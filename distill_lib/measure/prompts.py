@@ -36,8 +36,6 @@ from distill_lib.worlds.pictures import WORLDS, render_pictures
 from distill_lib.worlds.scenes import draw_scenes
 from distill_lib.worlds.seeds import held_out_seed
 
-__all__ = ["Judges", "Prompted", "alignment", "clip_of", "real_pictures"]
-
 Row = dict[str, Any]
 _BATCH = 256
 _KEPT = 8 * 2**30  # bytes of pictures at hand, besides those in the cache

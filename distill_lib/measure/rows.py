@@ -2,8 +2,6 @@
 
 from typing import Any
 
-__all__ = ["SEEDS", "select"]
-
 Row = dict[str, Any]
 SEEDS = 3
 """Trainings that anything is told apart by, at least."""

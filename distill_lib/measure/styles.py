@@ -28,8 +28,6 @@ from distill_lib.networks.pipeline import TextToImage
 from distill_lib.worlds.captions import say
 from distill_lib.worlds.scenes import LOOKS
 
-__all__ = ["Looks", "Readers", "world_of"]
-
 Row = dict[str, Any]
 Decode = Callable[[Tensor], Tensor]
 """Latents (B, C, H, W) -> pictures (B, 3, R, R) in [-1, 1]."""

@@ -27,8 +27,6 @@ from distill_lib.measure.prompts import Prompted
 from distill_lib.networks.adapter import Network, denoiser
 from distill_lib.networks.pipeline import TextToImage
 
-__all__ = ["System", "Whole", "compiles", "cost_rows", "first_noise", "pictures", "quality_rows", "seconds_rows"]
-
 Row = dict[str, Any]
 _COMPILER = {"freezing": True, "cpp_wrapper": True}
 

@@ -33,8 +33,6 @@ from distill_lib.worlds.pictures import WORLDS
 from distill_lib.worlds.scenes import SHAPES, draw_scenes, rendered
 from distill_lib.worlds.seeds import held_out_seed
 
-__all__ = ["Twins", "evaluations", "probe", "transfer", "unrelated"]
-
 Row = dict[str, Any]
 Leg = tuple[Network, int]
 """One way of a transfer: a network (a student, or a guided pair) and its number of steps."""

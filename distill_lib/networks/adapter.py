@@ -21,8 +21,6 @@ from distill_lib.engine.precision import autocast, default_device, resolved
 from distill_lib.engine.store import Run
 from distill_lib.networks.unet import student_of
 
-__all__ = ["Keyed", "Network", "Parent", "Trained", "denoise_pair", "denoise_student", "denoiser", "showing", "shown"]
-
 _LEAST = 1e-3  # of alpha_T where epsilon is predicted; Stable Diffusion's is 0.068
 
 

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from distill_lib.engine.precision import autocast
 from distill_lib.engine.store import weights_hash
 
-__all__ = ["Critic", "TinyDecode", "build_autoencoder", "build_tiny"]
-
 
 def build_autoencoder(
     channels: tuple[int, ...], latents: int = 4, layers: int = 1, norm_groups: int = 16

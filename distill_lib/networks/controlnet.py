@@ -22,8 +22,6 @@ from distill_lib.engine.precision import autocast
 from distill_lib.networks.adapter import Network, shown
 from distill_lib.networks.doors import load_part, one_line
 
-__all__ = ["Controlled", "build_control", "cut_control", "load_control", "shared_places"]
-
 _EMBEDDING = (16, 32, 96, 256)  # channels in which a map is read, each after the first at half the side
 
 

@@ -18,18 +18,6 @@ import torch
 import transformers
 from torch.nn import Module
 
-__all__ = [
-    "about",
-    "check_files",
-    "check_loaded",
-    "check_tokenizer",
-    "load_part",
-    "one_line",
-    "quiet",
-    "read_config",
-    "variant_of",
-]
-
 Part = TypeVar("Part", bound=Module)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _CODE = ("auto_map", "custom_pipelines", "trust_remote_code")  # keys under which a configuration names code

@@ -13,8 +13,6 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from distill_lib.networks.doors import about, check_files, check_tokenizer, load_part, one_line, quiet, read_config
 
-__all__ = ["read_pipeline"]
-
 _CLASSES = {
     "tokenizer": {"CLIPTokenizer": CLIPTokenizer, "CLIPTokenizerFast": CLIPTokenizer},
     "text_encoder": {"CLIPTextModel": CLIPTextModel},

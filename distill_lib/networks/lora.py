@@ -20,8 +20,6 @@ from torch import Tensor
 from distill_lib.networks.adapter import Network
 from distill_lib.networks.pipeline import TextToImage
 
-__all__ = ["add_low_rank", "check_base", "lora_of", "merge_low_rank", "merged", "named", "styled", "with_adapter"]
-
 Lora = Mapping[str, Tensor]
 """`<layer>.lora_A.weight` and `<layer>.lora_B.weight` of each layer that changes; alpha is the rank, so that s is 1."""
 

@@ -20,8 +20,6 @@ from torch import Tensor
 
 from distill_lib.networks.doors import one_line
 
-__all__ = ["LORA_FILE", "load_lora", "save_lora"]
-
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """As diffusers names it."""
 _ENDS = {

@@ -24,8 +24,6 @@ from distill_lib.networks.doors import about, one_line, quiet
 from distill_lib.networks.folders import read_pipeline
 from distill_lib.worlds.captions import check_prompt
 
-__all__ = ["Latents", "TextToImage", "decode", "open_pipeline", "text_states", "tokens_of"]
-
 _PIXELS = 512 * 512  # decoded at a time
 _CLOSED = 1000  # a tokenizer with fewer entries knows only the words that it was made of
 _SIDE = 256  # of latents; Stable Diffusion's is 64 or 96

@@ -19,8 +19,6 @@ from torch import Tensor, nn
 
 from distill_lib.networks.unet import config_of
 
-__all__ = ["SDXS_512", "SDXS_1024", "Cut", "counterparts", "prune", "pruned_config", "stages", "tapped"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:

@@ -8,8 +8,6 @@ from torch import nn
 
 from distill_lib.networks.doors import load_part, one_line
 
-__all__ = ["build_unet", "config_of", "load_unet", "student_of"]
-
 W_FEATURES = 64  # width of the Fourier features of w
 
 

@@ -28,8 +28,6 @@ from distill_lib.measure.rows import SEEDS
 from distill_lib.papers.manifest import PAPERS, Claim, Part, Select, load_paper
 from distill_lib.paths import figures_folder
 
-__all__ = ["MissingRows", "effect", "judge", "judge_claim", "part_points", "part_value", "rows", "write_claims"]
-
 Rows = list[dict[str, Any]]
 COMPARE: dict[str, Callable[[float, float], float]] = {
     "ratio": lambda value, reference: value / reference,

@@ -11,8 +11,6 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-__all__ = ["PAPERS", "Claim", "Item", "Paper", "Part", "Reported", "Select", "load_paper"]
-
 PAPERS = ("guided", "sdxs")
 
 

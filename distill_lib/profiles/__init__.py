@@ -18,8 +18,6 @@ from distill_lib.profiles.reading import read_yaml, sentence
 from distill_lib.worlds.pictures import REAL, WORLDS, DatasetSpec, data_name
 from distill_lib.worlds.pictures import load as load_pictures
 
-__all__ = ["Profile", "load", "names"]
-
 _FOLDER = Path(__file__).parent
 
 

@@ -9,8 +9,6 @@ from pydantic import ValidationError
 
 from distill_lib.engine.messages import line, short
 
-__all__ = ["read_yaml", "sentence"]
-
 
 class _Loader(yaml.SafeLoader):
     """Safe, and without a silent winner where a name is given twice."""

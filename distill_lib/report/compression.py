@@ -17,18 +17,6 @@ from distill_lib.measure.rows import select
 from distill_lib.networks.pruning import counterparts
 from distill_lib.report.style import LABELS, _mean_and_range, _new
 
-__all__ = [
-    "difference",
-    "over_levels",
-    "over_noise",
-    "removal_table",
-    "small_units",
-    "sweep",
-    "tap_table",
-    "trade",
-    "zoomed",
-]
-
 Row = dict[str, Any]
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#777777")
 _MARKS = "osD^vPX*"

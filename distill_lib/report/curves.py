@@ -13,8 +13,6 @@ from matplotlib.figure import Figure
 from distill_lib.measure.rows import select
 from distill_lib.report.style import _LEVELS, COLORS, LABELS, MARKERS, Row, _mean_and_range, _new
 
-__all__ = ["curves", "dots", "hardness", "loss_curve", "panels", "tradeoff", "training_panels"]
-
 
 def curves(
     rows: list[Row], metrics: Sequence[str], ws: Sequence[float], title: str, floor: float | None = None

@@ -24,8 +24,6 @@ from distill_lib.papers.claims import rows
 from distill_lib.papers.manifest import PAPERS, Item, load_paper
 from distill_lib.paths import COMMITTED, ROOT
 
-__all__ = ["claims_table", "headline_table", "main", "real_table", "regenerate", "reproduced_table", "tree"]
-
 FIGURES = ROOT / "figures"
 _KINDS = {"fig": "Fig.", "tab": "Table", "eq": "Eq.", "alg": "Algorithm"}
 _AS_HERE = "as here"

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from distill_lib.report.style import COLORS, Row, _new
 
-__all__ = ["error_map", "grid", "sampler_diagram", "scatter_2d"]
-
 
 def grid(images: Sequence[Sequence[Tensor]], rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
     """Pictures uint8 (3, R, R) in a labelled grid; an inner tensor (n, 3, R, R) is shown as n pictures side by side."""

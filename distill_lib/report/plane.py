@@ -11,8 +11,6 @@ from distill_lib.measure.rows import select
 from distill_lib.report.style import COLORS, Row, _mean_and_range, _new
 from distill_lib.sdxs.crossing import DATA, Crossing, meetings, on_lines, own_ways
 
-__all__ = ["crossing"]
-
 _KINDS = {"independent": "#D55E00", "own": "#0072B2", "reflow": "#009E73", "teacher": "#000000"}
 _CLASSES = np.array(["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"])
 _FLAT, _STEEP = COLORS["stage-one"], COLORS["single-w"]

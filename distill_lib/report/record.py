@@ -22,8 +22,6 @@ from distill_lib.engine.origin import origin
 from distill_lib.measure.rows import Row
 from distill_lib.paths import COMMITTED, ROOT, figures_folder
 
-__all__ = ["Recorder", "curve_rows", "load_record", "load_rows", "own_folder"]
-
 
 def own_folder(**settings: Any) -> str:
     """What the folder of a profile's artefacts ends in for settings of one's own, empty where none is given.

@@ -17,8 +17,6 @@ from distill_lib.measure.rows import select
 from distill_lib.report.style import LABELS, _mean_and_range, _new
 from distill_lib.report.tables import over_seeds
 
-__all__ = ["budget", "cost_table", "ratio_table", "way_table", "where_time_goes"]
-
 Row = dict[str, Any]
 _COLORS = dict(zip(MODULES, ("#56B4E9", "#0072B2", "#E69F00"), strict=True))
 _TEACHER, _STUDENT = "#000000", "#D55E00"

@@ -7,8 +7,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-__all__ = ["LABELS"]
-
 Row = dict[str, Any]
 COLORS = {"ours-D": "#0072B2", "ddim": "#D55E00", "teacher": "#000000", "real": "#777777"}
 COLORS |= {"ours-S": "#009E73", "single-w": "#CC79A7", "ancestral": "#E69F00", "stage-one": "#56B4E9"}

@@ -10,8 +10,6 @@ from distill_lib.measure.metrics import interval
 from distill_lib.measure.rows import SEEDS, select
 from distill_lib.report.style import LABELS, Row
 
-__all__ = ["in_words", "markdown_table", "metric_table", "over_seeds", "spread_table", "table_1", "table_of_strength"]
-
 
 def metric_table(rows: list[Row], about: Sequence[str], metrics: Sequence[str]) -> tuple[list[str], list[list[object]]]:
     """Header and lines of a table: one line for each combination of the columns `about`, one column a metric.

@@ -20,8 +20,6 @@ from distill_lib.run import notebooks
 from distill_lib.run.guard import FAILED, Failure, guarded
 from distill_lib.run.settings import Settings, read_settings
 
-__all__ = ["main"]
-
 _OTHERS = ("teachers", "bench", "true-scale", "readme")
 """Commands that read their own arguments."""
 

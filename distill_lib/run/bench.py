@@ -42,8 +42,6 @@ from distill_lib.shipped import pretrained
 from distill_lib.teachers.denoising import train_teacher
 from distill_lib.worlds.pictures import DatasetSpec, Pictures, load
 
-__all__ = ["main"]
-
 _STEPS = 12
 _SIZE = 64
 

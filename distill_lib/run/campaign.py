@@ -21,8 +21,6 @@ from distill_lib.paths import ROOT
 from distill_lib.run.notebooks import artefacts_of
 from distill_lib.run.stale import rows_of
 
-__all__ = ["NOTEBOOKS", "Campaign"]
-
 NOTEBOOKS = ("00_start_here", "02_guidance_distillation", "03_step_halving")
 KINDS = ("head alone", "whole tree", "SIGTERM")
 _COPIED = ("distill_lib", "notebooks", "Snakefile", "requirements.lock", "pyproject.toml")

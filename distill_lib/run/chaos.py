@@ -18,8 +18,6 @@ from typing import Any
 from distill_lib.paths import COMMITTED, ROOT, figures_folder
 from distill_lib.run.campaign import Campaign
 
-__all__ = ["main"]
-
 
 def main() -> None:
     """Command line: two campaigns side by side, and the record of both."""

@@ -10,8 +10,6 @@ from distill_lib.paths import COMMITTED, ROOT, runs_folder
 from distill_lib.run.drawing import suffix_of
 from distill_lib.run.stale import rows_of
 
-__all__ = ["differences", "verify"]
-
 # what rests on seconds, which are the machine's
 _TIMED = ("total", "sum", "share", "gain", "ratio", "seconds_ratio", "sum_ratio", "pictures", "speedup", "speedup_best")
 _TOLERANCE = {"fid": 0.1, "fid_teacher": 0.1, "kid": 0.2, "is": 0.03, "seconds": 1.0, "images_per_second": 1.0}

@@ -16,8 +16,6 @@ from distill_lib.run.processes import alone, ending_well
 from distill_lib.run.settings import Settings
 from distill_lib.run.stale import digest, is_stale, stamp_path
 
-__all__ = ["check_profile", "executed_path", "figures"]
-
 _PROFILES = ROOT / "distill_lib" / "profiles"
 
 

@@ -25,8 +25,6 @@ from distill_lib.run.guard import Failure, kept_log, sentence_of, surroundings
 from distill_lib.run.notebooks import NOTEBOOKS, check_parameters, read
 from distill_lib.run.stale import digest, write_stamp
 
-__all__ = ["execute", "failure_path"]
-
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _QUIET_SECONDS = 60.0
 

@@ -16,8 +16,6 @@ from pathlib import Path
 
 from distill_lib.paths import ROOT, runs_folder
 
-__all__ = ["FAILED", "Failure", "guarded", "kept_log", "sentence_of", "surroundings"]
-
 FAILED = 2
 """Exit status of a call that ends in a sentence."""
 _LOGS = 20  # kept

@@ -10,8 +10,6 @@ from nbformat import NotebookNode
 
 from distill_lib.paths import ROOT
 
-__all__ = ["NOTEBOOKS", "artefacts_of", "check_parameters", "code_cells", "names", "parameters_of", "read"]
-
 NOTEBOOKS = ROOT / "notebooks"
 _ARTEFACT = re.compile(r'recorder\.rows\(\s*"([gs]-[\w-]+)"')
 _NAME = re.compile(r"\d\d_[a-z0-9_]+")

@@ -14,8 +14,6 @@ import psutil
 
 from distill_lib.paths import figures_folder, runs_folder
 
-__all__ = ["alone", "end_tree", "ending_well", "owned"]
-
 _GRACE = 4.0  # seconds for a training to save its state
 
 

@@ -8,8 +8,6 @@ from distill_lib.run.drawing import check_profile, executed_path
 from distill_lib.run.settings import Settings
 from distill_lib.run.stale import digest, is_stale
 
-__all__ = ["publish", "with_outputs"]
-
 
 def publish(profile: str) -> None:
     """Put the outputs of a profile's plain run into notebooks/, without papermill's injected cell and without stderr.

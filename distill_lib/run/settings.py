@@ -15,8 +15,6 @@ from typing import Any
 
 from distill_lib.run.notebooks import parameters_of
 
-__all__ = ["Settings", "read_settings"]
-
 _PATHS = ("teacher", "prompts")  # parameters that may name a file or folder
 _FOLDERS = ("DISTILL_FOLDER", "DISTILL_JUDGES")  # variables that name one
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")

@@ -16,8 +16,6 @@ from distill_lib.engine.reach import notebook_files
 from distill_lib.paths import ROOT, figures_folder
 from distill_lib.run.notebooks import NOTEBOOKS, read
 
-__all__ = ["digest", "is_stale", "rows_of", "stamp_path", "write_stamp"]
-
 
 @cache
 def _bytes_hash(path: Path) -> str:

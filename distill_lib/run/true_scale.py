@@ -33,20 +33,6 @@ from distill_lib.report.record import Recorder
 from distill_lib.report.speed import Paper, cost_table, ratio_table
 from distill_lib.report.tables import markdown_table
 
-__all__ = [
-    "SDXL",
-    "SD_21",
-    "SYSTEMS",
-    "TABLES",
-    "Part",
-    "counted",
-    "main",
-    "measure",
-    "measured",
-    "reported",
-    "tabulated",
-]
-
 Row = dict[str, Any]
 SD_21: dict[str, Any] = {
     "sample_size": 64,

@@ -29,8 +29,6 @@ from distill_lib.engine.store import Run
 from distill_lib.networks.adapter import Network, denoise_student
 from distill_lib.worlds.pictures import Pictures
 
-__all__ = ["consistency_loss", "consistency_target", "distill_consistency"]
-
 
 @torch.no_grad()
 def consistency_target(

@@ -43,8 +43,6 @@ from distill_lib.teachers.denoising import train_teacher
 from distill_lib.teachers.inpainting import Masked
 from distill_lib.worlds.maps import control_map
 
-__all__ = ["WAYS", "distill_control", "observed", "one_step_control", "shrunk", "taught"]
-
 
 def observed(net: Controlled, taps: Sequence[Module], z_t: Tensor, t: Tensor, label: Tensor) -> tuple[Tensor, list]:
     """The answer of a controlled U-Net, and the outputs of its layers `taps` in float32."""

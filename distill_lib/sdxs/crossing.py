@@ -41,23 +41,6 @@ from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish
 from distill_lib.engine.store import Run
 from distill_lib.sdxs.one_step import one_step, train_on_pairs
 
-__all__ = [
-    "DATA",
-    "NEAR",
-    "Couples",
-    "Crossing",
-    "crossing_share",
-    "flow_loss",
-    "flow_ways",
-    "folded",
-    "jacobian",
-    "meetings",
-    "off_modes",
-    "on_lines",
-    "own_ways",
-    "train_flow",
-]
-
 DATA = Mixture(ring(7)[:5], std=0.1)
 """Five of seven places on a circle: the mean of all data is no point of symmetry, and no data lie there."""
 NEAR = 0.1

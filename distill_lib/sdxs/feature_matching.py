@@ -29,18 +29,6 @@ from distill_lib.networks.pruning import stages, tapped
 from distill_lib.sdxs.one_step import Matching, square_loss
 from distill_lib.teachers.autoencoder import l1_loss, perceptual_loss
 
-__all__ = [
-    "ONE_STEP_LOSSES",
-    "ByMatcher",
-    "ByUnet",
-    "SeenLoss",
-    "View",
-    "feature_matching_loss",
-    "one_step_loss",
-    "ssim",
-    "views",
-]
-
 
 def ssim(a: Tensor, b: Tensor, window: int = 0, c: float = 1e-3) -> Tensor:
     """(1) of maps (B, C, H, W), one value a sample, (B,): 1 for equal maps, and never more.

@@ -22,8 +22,6 @@ from distill_lib.sdxs.one_step import Matching, regressed
 from distill_lib.sdxs.score_distillation import Segment, Team, distill_scores
 from distill_lib.teachers.latents import Pairs
 
-__all__ = ["Learned", "learned_by_matching", "learned_by_scores"]
-
 
 @dataclass(frozen=True)
 class Learned:

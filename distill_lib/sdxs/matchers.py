@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from distill_lib.worlds.captions import LOGITS
 
-__all__ = ["MATCHERS", "ConvMatcher", "TokenMatcher"]
-
 
 class ConvMatcher(nn.Module):
     """Pictures (B, 3, R, R) in [-1, 1] -> logits (B, 2, 17); pairs of convolutions, four levels, as VGG has them."""

@@ -24,8 +24,6 @@ from distill_lib.engine.store import Run
 from distill_lib.networks.adapter import Network, Trained
 from distill_lib.teachers.latents import Pairs
 
-__all__ = ["Matching", "one_step", "regressed", "square_loss", "train_on_pairs"]
-
 
 def one_step(net: Predict, z_T: Tensor, label: Tensor, schedule: Schedule = OURS) -> Tensor:
     """(1): data x_hat (B, *D) of pure noise z_T (B, *D) and what is asked for."""

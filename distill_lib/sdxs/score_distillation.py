@@ -44,8 +44,6 @@ from distill_lib.networks.adapter import Network, Trained, denoise_pair
 from distill_lib.sdxs.one_step import Matching, one_step
 from distill_lib.teachers.latents import Pairs
 
-__all__ = ["Segment", "Team", "distill_scores", "drawn_times", "score_direction", "score_loss", "scored"]
-
 _LEAST = 0.02  # of T: below, the two predictions are one and their difference is rounding; DMD2's bound
 
 

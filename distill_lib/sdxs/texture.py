@@ -30,8 +30,6 @@ from distill_lib.sdxs.one_step import one_step
 from distill_lib.teachers.autoencoder import critic_loss, fooling_loss
 from distill_lib.teachers.latents import Pairs
 
-__all__ = ["ProjectedCritic", "Tuned", "textured", "tune_adversarially"]
-
 
 class ProjectedCritic(nn.Module):
     """Features (B, C_l, H_l, W_l) of some layers -> answers of all places of all layers, (B, P)."""

@@ -25,8 +25,6 @@ from distill_lib.sdxs.one_step import square_loss
 from distill_lib.teachers.autoencoder import coarse_loss, critic_loss, fooling_loss, l1_loss, perceptual_loss
 from distill_lib.teachers.latents import Pairs, decoded
 
-__all__ = ["DECODER_LOSSES", "FeatureDistance", "TinyPlayers", "decoder_loss", "tiny_decoder", "train_tiny_decoder"]
-
 
 class TinyPlayers(nn.Module):
     """A tiny decoder and a critic, trained together."""

@@ -29,8 +29,6 @@ from distill_lib.networks.pruning import Cut, counterparts, prune, tapped
 from distill_lib.teachers.latents import Pairs
 from distill_lib.worlds.pictures import Pictures
 
-__all__ = ["CUT", "cut_network", "distill_unet", "feature_loss", "knowledge_loss", "output_loss", "small_unet"]
-
 
 def output_loss(v_student: Tensor, v_teacher: Tensor) -> Tensor:
     """(1), one value a sample, (B,), of predictions (B, *D)."""

@@ -19,8 +19,6 @@ from distill_lib.worlds.maps import control_map
 from distill_lib.worlds.pictures import WORLDS
 from distill_lib.worlds.scenes import draw_scenes, rendered
 
-__all__ = ["Depth", "Triplets", "mapped_pictures", "maps_of", "renewed"]
-
 Depth = Callable[[Tensor], Tensor]
 """Pictures uint8 (N, 3, R, R) -> distances, as a reader of geometry gives them; a function or a partial of one."""
 

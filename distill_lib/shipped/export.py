@@ -15,8 +15,6 @@ from torch import Tensor
 
 from distill_lib.diffusion.schedules import OURS
 
-__all__ = ["assembled", "export_one_step", "export_pipeline", "export_student", "run_readme_loop"]
-
 _README = '''# {title}
 
 {about}

@@ -29,8 +29,6 @@ from distill_lib.teachers.latents import captioned, latent_pictures
 from distill_lib.teachers.small_diffusion import make_clip, train_small_diffusion
 from distill_lib.worlds.pictures import REAL, WORLDS, Pictures, check_real
 
-__all__ = ["main", "make"]
-
 _KINDS = {"extractors": "extractor", "geometries": "geometry", "teachers": "teacher", "students": "student"}
 _KINDS |= {"attributes": "attributes", "clips": "clip", "pipelines": "pipeline", "textstudents": "textstudent"}
 _KINDS |= {"inpainters": "inpainter", "inpaintstudents": "inpaintstudent", "matchers": "matcher"}

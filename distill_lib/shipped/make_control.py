@@ -17,8 +17,6 @@ from distill_lib.shipped.pretrained import RECIPES, key, made, pipeline
 from distill_lib.shipped.write import ship, ship_as_it_is
 from distill_lib.teachers.latents import Remembered
 
-__all__ = ["make_controlnet", "make_one_control"]
-
 _CARD = """# A ControlNet for one step: {kind}
 
 It belongs to the student of one step in `{student}`, whose decoder it needs; `make teachers` made it from the teacher

@@ -10,8 +10,6 @@ from distill_lib.shipped.write import write_origin
 from distill_lib.teachers.denoising import train_teacher
 from distill_lib.teachers.latents import latent_pictures
 
-__all__ = ["make_lora"]
-
 _SETTINGS = ("steps", "batch_size", "lr", "warmup", "ema", "seed")
 
 

@@ -22,8 +22,6 @@ from distill_lib.teachers.latents import captioned
 from distill_lib.worlds.pictures import WORLDS
 from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES
 
-__all__ = []
-
 
 def make_extractor(name: str) -> None:
     """Train the network behind the metrics, on several worlds of single objects or on one set of real data."""

@@ -21,8 +21,6 @@ from distill_lib.shipped.pretrained import RECIPES, key, made, pipeline
 from distill_lib.shipped.write import FILE, ship, write_origin
 from distill_lib.teachers.latents import Pairs, teacher_pairs
 
-__all__ = ["make_one_step", "make_pairs", "make_tiny_decoder", "make_tiny_unet"]
-
 
 def make_pairs(name: str) -> None:
     """Let a pipeline answer prompts from noise, and ship its latents."""

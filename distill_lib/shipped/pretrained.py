@@ -38,34 +38,6 @@ from distill_lib.teachers.small_diffusion import build_clip
 from distill_lib.worlds.captions import drawn_attributes
 from distill_lib.worlds.pictures import REAL, WORLDS, fingerprint
 
-__all__ = [
-    "PRETRAINED",
-    "RECIPES",
-    "attribute_reader",
-    "check_networks",
-    "clip",
-    "controlnet",
-    "extractor",
-    "geometry",
-    "inpaint_network",
-    "key",
-    "layout",
-    "lora",
-    "made",
-    "matcher",
-    "missing_for",
-    "one_control",
-    "one_step",
-    "pair_prompts",
-    "pairs",
-    "pipeline",
-    "student",
-    "teacher",
-    "text_student",
-    "tiny_decoder",
-    "tiny_unet",
-]
-
 PRETRAINED = ROOT / "pretrained"
 RECIPES: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load((Path(__file__).parent / "recipes.yaml").read_text())
 

@@ -9,8 +9,6 @@ from distill_lib.engine.loop import TrainSettings
 from distill_lib.profiles.reading import sentence
 from distill_lib.worlds.pictures import DatasetSpec, Pictures, load
 
-__all__ = ["pictures_of", "settings_of"]
-
 _COMPILED = torch.cuda.is_available()  # on a CPU it does not pay, see models.Network
 _NOT_SETTINGS = "network world worlds data count start then drop teacher w_max width pipeline inpainter rank".split()
 

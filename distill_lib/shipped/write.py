@@ -12,8 +12,6 @@ from distill_lib.engine.origin import commit
 from distill_lib.engine.precision import current
 from distill_lib.shipped import pretrained
 
-__all__ = ["FILE", "ship", "ship_as_it_is", "ship_reader", "write_origin"]
-
 FILE = 7 * 10**6
 """Bytes of a file at most."""
 

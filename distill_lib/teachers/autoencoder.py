@@ -32,17 +32,6 @@ from distill_lib.engine.store import Run
 from distill_lib.engine.trainable import Trainable
 from distill_lib.networks.autoencoders import Critic
 
-__all__ = [
-    "Players",
-    "coarse_loss",
-    "critic_loss",
-    "fooling_loss",
-    "kl_loss",
-    "l1_loss",
-    "perceptual_loss",
-    "train_autoencoder",
-]
-
 
 def _mean(x: Tensor) -> Tensor:
     return x.flatten(1).mean(1)

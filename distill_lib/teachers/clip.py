@@ -22,8 +22,6 @@ from distill_lib.engine.store import Run
 from distill_lib.engine.trainable import Trainable
 from distill_lib.worlds.captions import LENGTH, PHRASINGS, exchanged, names_held_out, say
 
-__all__ = ["EMBEDDING", "Clip", "build_text_encoder", "contrastive_loss", "train_clip"]
-
 EMBEDDING = 64
 """Width of the space in which pictures and captions meet."""
 

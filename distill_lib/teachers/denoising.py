@@ -14,8 +14,6 @@ from distill_lib.engine.store import Run
 from distill_lib.networks.adapter import Network
 from distill_lib.worlds.pictures import Pictures
 
-__all__ = ["train_teacher"]
-
 
 def train_teacher(
     net: Network, pictures: Pictures, settings: TrainSettings, run: Run, drop: float = 0.1

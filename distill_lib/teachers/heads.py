@@ -32,8 +32,6 @@ from distill_lib.engine.store import Run
 from distill_lib.networks.adapter import Network
 from distill_lib.worlds.pictures import Pictures
 
-__all__ = ["HEADS", "WEIGHTINGS", "denoise_by_head", "eps_from_x", "head_loss", "train_head", "x_from_head"]
-
 HEADS = ("x", "eps", "v", "(x, eps)")
 WEIGHTINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "SNR": lambda x_error, eps_error: eps_error,

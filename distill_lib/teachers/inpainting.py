@@ -22,8 +22,6 @@ from distill_lib.teachers.latents import captioned, encoded, phrased
 from distill_lib.worlds.captions import names_held_out
 from distill_lib.worlds.pictures import WORLDS
 
-__all__ = ["Masked", "drawn_masks", "inpainter", "inpainting_of", "masked_pictures", "shown_latents"]
-
 _SHOWN = 5
 _BATCH = 64
 

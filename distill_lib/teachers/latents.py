@@ -17,8 +17,6 @@ from distill_lib.networks.pipeline import Latents, TextToImage
 from distill_lib.worlds.captions import PHRASINGS, attributes, names_held_out, say
 from distill_lib.worlds.pictures import WORLDS, rendered_once
 
-__all__ = ["Pairs", "Remembered", "captioned", "decoded", "encoded", "latent_pictures", "phrased", "teacher_pairs"]
-
 _BATCH = 64
 
 

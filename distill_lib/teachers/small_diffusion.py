@@ -33,8 +33,6 @@ from distill_lib.teachers.latents import captioned, encoded, phrased
 from distill_lib.worlds.captions import names_held_out, tokenizer
 from distill_lib.worlds.pictures import WORLDS
 
-__all__ = ["build_clip", "build_text_unet", "make_clip", "train_small_diffusion"]
-
 
 def build_text_unet(
     *, side: int, width: int, channels: Sequence[int], attention: Sequence[bool], layers: int = 1

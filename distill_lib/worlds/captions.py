@@ -21,22 +21,6 @@ from distill_lib.diffusion.noise import uniform
 from distill_lib.engine.messages import short
 from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES, Scenes, SceneSpec
 
-__all__ = [
-    "HELD_OUT",
-    "LENGTH",
-    "LOGITS",
-    "PHRASINGS",
-    "WORDS",
-    "attributes",
-    "captions",
-    "check_prompt",
-    "drawn_attributes",
-    "exchanged",
-    "names_held_out",
-    "say",
-    "tokenizer",
-]
-
 _LONGEST, _TOLD = 40, 3  # characters of an unknown word, and such words, that an error names
 _SMALL = {1: 0.42 + 0.28 / 3, 2: 0.39}  # below this size, by the number of named objects
 PHRASINGS = (

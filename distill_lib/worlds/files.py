@@ -19,8 +19,6 @@ from torch.nn.functional import pad
 
 from distill_lib.engine.messages import place
 
-__all__ = ["cifar10", "entries", "fashion_mnist", "hidden"]
-
 _FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")

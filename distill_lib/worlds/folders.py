@@ -20,8 +20,6 @@ from torch import Tensor
 from distill_lib.engine.messages import line, place, short
 from distill_lib.worlds.files import entries
 
-__all__ = ["CLASS_LEAST", "SIDE", "image_folder", "read_picture"]
-
 SIDE = 32
 """Pixels of a picture's side."""
 CLASS_LEAST = 10

@@ -23,8 +23,6 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["clay", "sketch"]
-
 _INK, _PAPER = (0.13, 0.12, 0.18), (0.97, 0.96, 0.92)
 _PERIOD = 8  # rays between two lines of a hatching: 4 pixels at 2 x 2 rays a pixel
 _TINT = 0.75  # of pencil on solids; half of it on the floor

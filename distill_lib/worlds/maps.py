@@ -29,20 +29,6 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, max_pool2d, pad
 
-__all__ = [
-    "FACTOR",
-    "KINDS",
-    "as_picture",
-    "canny",
-    "check_kind",
-    "coarse_map",
-    "control_map",
-    "depth_map",
-    "edge_f1",
-    "edge_map",
-    "read_map",
-]
-
 KINDS = ("edges", "depth", "coarse")
 FACTOR = 4
 """How many times smaller the side of a picture is before it is enlarged again."""

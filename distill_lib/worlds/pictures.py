@@ -23,21 +23,6 @@ from distill_lib.worlds.files import cifar10, entries, fashion_mnist
 from distill_lib.worlds.folders import image_folder
 from distill_lib.worlds.scenes import Scenes, SceneSpec, class_names, draw_scenes, render
 
-__all__ = [
-    "LEAST_HELD_OUT",
-    "REAL",
-    "WORLDS",
-    "DatasetSpec",
-    "Pictures",
-    "check_real",
-    "data_name",
-    "fingerprint",
-    "identity",
-    "load",
-    "render_pictures",
-    "rendered_once",
-]
-
 WORLDS = {
     "plain": SceneSpec(texture=0, tiles=0, clutter=0),
     "textured": SceneSpec(clutter=0),

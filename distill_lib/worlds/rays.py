@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-__all__ = []
-
 _FAR = 1e6  # ray parameter of "no hit"
 _HORIZON = 12.0  # floor and depth map end here
 _CAMERA, _LOOK_AT, _HALF_VIEW = (0.0, 1.55, -3.6), (0.0, 0.35, 0.2), math.tan(math.radians(18))

@@ -36,20 +36,6 @@ from distill_lib.worlds.rays import (
     _sphere,
 )
 
-__all__ = [
-    "COLORS",
-    "LOOKS",
-    "SHAPES",
-    "TEXTURES",
-    "Rendered",
-    "SceneSpec",
-    "Scenes",
-    "class_names",
-    "draw_scenes",
-    "render",
-    "rendered",
-]
-
 SHAPES = ("sphere", "cube", "cylinder", "cone")
 COLORS = {
     "red": (0.85, 0.15, 0.15),

@@ -4,8 +4,6 @@ Scenes, prompts and noise are counted (`noise`): what is drawn depends on a seed
 seeds of their recipes, below 700; whatever is measured with draws from a range of its own.
 """
 
-__all__ = ["HELD_OUT_SEEDS", "TAUGHT_SEEDS", "held_out_seed", "taught_seed"]
-
 HELD_OUT_SEEDS: dict[str, range] = {
     "pairs": range(700, 710),  # noise of a teacher's answers that students are compared with
     "shown": range(999, 1000),  # scenes to look at

@@ -21,15 +21,6 @@ from distill_lib.engine.trainable import Trainable
 from distill_lib.measure.readers.extractor import degrade
 from distill_lib.worlds.captions import _KINDS, LOGITS
 
-__all__ = [
-    "AttributeReader",
-    "attribute_accuracy",
-    "attribute_loss",
-    "prompt_accuracy",
-    "read_attributes",
-    "train_reader",
-]
-
 
 class AttributeReader(nn.Module):
     """Pictures (B, 3, R, R) in [-1, 1] -> logits of each attribute of the left and the right solid, (B, 2, 17)."""

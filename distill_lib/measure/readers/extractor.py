@@ -22,21 +22,6 @@ from distill_lib.engine.trainable import Trainable
 from distill_lib.worlds.pictures import Pictures, rendered_once
 from distill_lib.worlds.scenes import COLORS, LOOKS, TEXTURES, Scenes, SceneSpec
 
-__all__ = [
-    "FEATURES",
-    "Extractor",
-    "called_look",
-    "degrade",
-    "extractor_loss",
-    "factors",
-    "factors_of_two",
-    "joint_label",
-    "look_codes",
-    "picture_lessons",
-    "scene_lessons",
-    "train_extractor",
-]
-
 FEATURES = 64
 _CLUTTER = 2  # solids behind the main one whose factors are read
 

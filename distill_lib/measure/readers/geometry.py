@@ -19,8 +19,6 @@ from distill_lib.engine.trainable import Trainable
 from distill_lib.measure.readers.extractor import degrade
 from distill_lib.worlds.scenes import SceneSpec, draw_scenes, rendered
 
-__all__ = ["Geometry", "depth_error", "geometry_loss", "mask_iou", "read_depth", "train_geometry"]
-
 _FAR = 12.0  # the scenes' largest depth
 
 

@@ -23,8 +23,6 @@ from distill_lib.measure.readers.geometry import Geometry
 from distill_lib.worlds.pictures import rendered_once
 from distill_lib.worlds.scenes import Scenes, SceneSpec, draw_scenes, render
 
-__all__ = ["Layout", "layout_iou", "read_layout", "train_layout", "true_layout"]
-
 _CHUNK = 32  # scenes rendered at a time
 
 
