@@ -26,6 +26,22 @@ RUNS = runs_folder()
 """Where run folders and caches live; DISTILL_RUNS moves it (to a scratch disk, to a test's folder)."""
 
 
+_read: dict[str, None] = {}
+
+
+def note_read(key: str) -> None:
+    """Keep the key of weights that this process has read."""
+    _read[key] = None
+
+
+def read_keys() -> list[str]:
+    """Keys of all weights that this process has read, of shipped folders and of runs, in order, each once.
+
+    What it computes can rest on no others.
+    """
+    return list(_read)
+
+
 Maker = Callable[..., Any]
 """A function or class of the library, whose module and all that it reaches belong to a key."""
 
@@ -161,14 +177,16 @@ class Run:
             path.unlink(missing_ok=True)
 
     def weights(self) -> dict[str, Tensor]:
-        """The finished weights, checked.
+        """The finished weights, checked; the run is then among `read_keys`.
 
         Raises:
             ValueError: they are not those that were written, or are not finite.
         """
         mark = (self.folder / "done").read_bytes().decode(errors="replace")
         path = self.folder / "weights.safetensors"
-        return all_finite(load_tensors(path, mark, self.folder), path)
+        weights = all_finite(load_tensors(path, mark, self.folder), path)
+        note_read(self.key)
+        return weights
 
 
 def _check(record: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from diffusers import AutoencoderTiny, ControlNetModel, UNet2DConditionModel
 from distill_lib.engine.files import all_finite, folder_hash, load_tensors
 from distill_lib.engine.messages import place
 from distill_lib.engine.precision import default_device
+from distill_lib.engine.store import note_read
 from distill_lib.measure.readers.attributes import AttributeReader
 from distill_lib.measure.readers.extractor import Extractor
 from distill_lib.measure.readers.geometry import Geometry
@@ -45,13 +46,13 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load((Path(__file__).p
 def teacher(name: str) -> UNet2DConditionModel:
     """The shipped teacher of a world, on the device where networks live; raises as `extractor`."""
     _check_data(f"teacher-{name}", name)
-    return load_unet(_checked(f"teacher-{name}")).to(default_device())
+    return load_unet(shipped_folder(f"teacher-{name}")).to(default_device())
 
 
 def student(name: str) -> UNet2DConditionModel:
     """The shipped student of stage one: one network for the guided pair of a world's teacher; raises as `extractor`."""
     _check_data(f"student-{name}", name)
-    return load_unet(_checked(f"student-{name}")).to(default_device())
+    return load_unet(shipped_folder(f"student-{name}")).to(default_device())
 
 
 def made(name: str) -> dict[str, Any]:
@@ -71,16 +72,23 @@ def key(name: str) -> str:
     return f"{name}-{made(name)['weights'][:12]}"
 
 
-def _checked(name: str) -> Path:
-    """A shipped folder whose weights are those that its made.json was written of.
+def shipped_folder(name: str) -> Path:
+    """A shipped folder whose weights are those that its made.json was written of; it is then among `store.read_keys`.
 
     Raises:
         ValueError: they are not: a disk or a download has spoiled a file.
     """
     folder = PRETRAINED / name
-    if (folder / "made.json").exists() and folder_hash(folder) != made(name)["weights"]:
-        raise ValueError(f"the weights in {folder} are not those that shipped: fetch or train them again")
+    if (folder / "made.json").exists():
+        if folder_hash(folder) != made(name)["weights"]:
+            raise ValueError(f"the weights in {folder} are not those that shipped: fetch or train them again")
+        note_read(key(name))
     return folder
+
+
+def w_range(world: str) -> tuple[float, float]:
+    """Strengths that the shipped student of stage one of a world was trained for; raises as `made`."""
+    return 0.0, made(f"student-{world}")["config"]["w_max"]
 
 
 def missing_for(dataset: str) -> list[str]:
@@ -124,7 +132,7 @@ def _check_data(name: str, dataset: str, folder: str = "") -> None:
 
 def _read_reader(name: str) -> dict[str, torch.Tensor]:
     try:
-        path = _checked(name) / "weights.safetensors"
+        path = shipped_folder(name) / "weights.safetensors"
         weights = all_finite(load_tensors(path), path)
     except ValueError as error:
         raise ValueError(f"{error}; or train it: make teachers NAMES={name}") from error
@@ -186,7 +194,7 @@ def clip(name: str = "judge") -> Clip:
 
 def pipeline(name: str = "scenes") -> TextToImage:
     """The shipped small Stable Diffusion; raises as `pipeline.open_pipeline`."""
-    return open_pipeline(_checked(f"pipeline-{name}"))
+    return open_pipeline(shipped_folder(f"pipeline-{name}"))
 
 
 def pair_prompts(recipe: dict[str, Any]) -> list[str]:
@@ -197,7 +205,7 @@ def pair_prompts(recipe: dict[str, Any]) -> list[str]:
 def pairs(name: str, told: TextToImage) -> Pairs:
     """The shipped answers of a pipeline to prompts and noise, in half precision; raises as `extractor`."""
     recipe = made(f"pairs-{name}")["config"]
-    parts = sorted(_checked(f"pairs-{name}").glob("*.safetensors"))
+    parts = sorted(shipped_folder(f"pairs-{name}").glob("*.safetensors"))
     x = torch.cat([load_tensors(path)["x"] for path in parts])
     if len(x) != recipe["count"]:
         raise ValueError(f"pairs-{name} holds {len(x)} of {recipe['count']}; run make teachers NAMES=pairs-{name}")
@@ -212,7 +220,7 @@ def tiny_decoder(name: str = "scenes") -> AutoencoderTiny:
     Raises:
         ValueError: the folder is missing or broken.
     """
-    return _tiny(_checked(f"tinydecoder-{name}"), f"tinydecoder-{name}")
+    return _tiny(shipped_folder(f"tinydecoder-{name}"), f"tinydecoder-{name}")
 
 
 def _tiny(folder: Path, name: str) -> AutoencoderTiny:
@@ -227,12 +235,12 @@ def _tiny(folder: Path, name: str) -> AutoencoderTiny:
 
 def tiny_unet(name: str, told: TextToImage) -> Network:
     """The shipped small U-Net of a pipeline, for many steps, behind its teacher's adapter; raises as `load_unet`."""
-    return told.network.like(load_unet(_checked(f"tinyunet-{name}")).to(default_device()).requires_grad_(False))
+    return told.network.like(load_unet(shipped_folder(f"tinyunet-{name}")).to(default_device()).requires_grad_(False))
 
 
 def one_step(name: str, told: TextToImage) -> Network:
     """The shipped student of one step with its tiny decoder; raises as `load_unet` and `tiny_decoder`."""
-    folder = _checked(f"onestep-{name}")
+    folder = shipped_folder(f"onestep-{name}")
     unet = load_unet(folder / "unet").to(default_device()).requires_grad_(False)
     return told.network.like(unet, decode=TinyDecode(_tiny(folder / "vae", f"onestep-{name}")))
 
@@ -244,27 +252,27 @@ def lora(name: str) -> dict[str, torch.Tensor]:
         ValueError: the folder is missing or broken.
     """
     try:
-        return load_lora(_checked(f"lora-{name}"))
+        return load_lora(shipped_folder(f"lora-{name}"))
     except ValueError as error:
         raise ValueError(f"{error}; or train it: make teachers NAMES=lora-{name}") from error
 
 
 def text_student(name: str, told: TextToImage) -> Network:
     """The shipped student of stage one of a pipeline, behind the adapter of its teacher; raises as `load_unet`."""
-    unet = load_unet(_checked(f"textstudent-{name}")).to(default_device()).requires_grad_(False)
+    unet = load_unet(shipped_folder(f"textstudent-{name}")).to(default_device()).requires_grad_(False)
     return told.network.like(unet, predicts="v_prediction")
 
 
 def inpaint_network(kind: str, name: str, told: TextToImage) -> Network:
     """The shipped network for inpainting, `inpainter` or `inpaintstudent`, of a pipeline; raises as `load_unet`."""
-    return inpainter(told, load_unet(_checked(f"{kind}-{name}")).to(default_device()).requires_grad_(False))
+    return inpainter(told, load_unet(shipped_folder(f"{kind}-{name}")).to(default_device()).requires_grad_(False))
 
 
 def controlnet(kind: str) -> ControlNetModel:
     """The shipped ControlNet of the pipeline for a kind of map, frozen; raises as `controlnet.load_control`."""
-    return load_control(_checked(f"controlnet-{kind}")).to(default_device()).requires_grad_(False)
+    return load_control(shipped_folder(f"controlnet-{kind}")).to(default_device()).requires_grad_(False)
 
 
 def one_control(kind: str) -> ControlNetModel:
     """The shipped ControlNet of the student of one step, frozen; raises as `controlnet.load_control`."""
-    return load_control(_checked(f"onecontrol-{kind}")).to(default_device()).requires_grad_(False)
+    return load_control(shipped_folder(f"onecontrol-{kind}")).to(default_device()).requires_grad_(False)
