@@ -15,9 +15,9 @@ from diffusers import ControlNetModel
 from distill_lib.measure.readers.geometry import read_depth
 from distill_lib.measure.systems import System
 from distill_lib.networks.adapter import Network, Trained
-from distill_lib.networks.controlnet import Controlled, cut_control
+from distill_lib.networks.controlnet import Controlled
 from distill_lib.profiles import Control
-from distill_lib.sdxs.controlnet import WAYS, one_step_control, shrunk
+from distill_lib.sdxs.controlnet import one_step_control, shrunk
 from distill_lib.sdxs.feature_matching import one_step_loss, views
 from distill_lib.sdxs.one_step import Matching
 from distill_lib.sdxs.score_distillation import Segment
@@ -46,11 +46,6 @@ class ControlTrials:
     w: float
     seed: int
     _made: dict[Any, Any] = field(default_factory=dict)
-
-    def parents(self, kinds: Iterable[str]) -> list[str]:
-        """Names of the shipped folders that these ControlNets rest on."""
-        names = ["pairs-scenes", "tinyunet-scenes", "onestep-scenes", "matcher-cnn", "geometry-captioned"]
-        return names + [f"{what}-{kind}" for kind in kinds for what in ("controlnet", "onecontrol")]
 
     @cached_property
     def small(self) -> Network:
@@ -118,13 +113,6 @@ class ControlTrials:
     def shipped(self, kind: str) -> System:
         """The shipped ControlNet of one step for a kind of map, over the shipped student."""
         return self.once(Controlled(self.plain, self._once(("shipped", kind), lambda: pretrained.one_control(kind))))
-
-    def ways(self, kind: str) -> dict[str, Controlled]:
-        """ControlNets for the small U-Net: by what they were held to, and "new" where they did not start from the
-        teacher's. Its own stages, cut, put out what the teacher's do: nothing is left to learn of the residuals."""
-        cut = Controlled(self.small, cut_control(self.control(kind), self.small.module))
-        found = {"decoder": self.shrunk(kind).net, "residuals": cut}
-        return found | {f"{way}, new": self.shrunk(kind, way, False).net for way in WAYS}
 
     def compared(self, kinds: Iterable[str]) -> dict[str, tuple[System, str]]:
         """Systems by name, with the kind of map that each is shown: of one step, trained here and shipped, beside the

@@ -38,20 +38,24 @@ def check(sentence: str, value: Any, expected: Any = None, atol: float = 0.0) ->
     print(f"{sentence}: True" if right else f"{sentence}: False, {by}")
 
 
-class _Code:
-    """Python source that a notebook shows as such."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
+class Markdown(str):
+    """Markdown that a notebook shows as such where it is the last line of a cell; elsewhere it is its plain text."""
 
     def _repr_markdown_(self) -> str:
-        return f"```python\n{self.text}\n```"
+        return str(self)
 
     def __repr__(self) -> str:
-        return self.text
+        return str(self)
 
 
-def source(*functions: Callable[..., Any] | type) -> _Code:
+class _Code(Markdown):
+    """Python source, shown in its colours."""
+
+    def _repr_markdown_(self) -> str:
+        return f"```python\n{self}\n```"
+
+
+def source(*functions: Callable[..., Any] | type) -> Markdown:
     """The source of functions as the last line of a cell: the very code that runs, with its formulas.
 
     What a docstring says of arguments and errors is left out.

@@ -14,9 +14,12 @@ from distill_lib.measure.draw import check_steps, check_strengths
 from distill_lib.measure.metrics import Reader
 from distill_lib.measure.rows import Row
 from distill_lib.networks.adapter import Keyed, Network
+from distill_lib.networks.pipeline import TextToImage
 from distill_lib.profiles import Profile
+from distill_lib.report.cells import Markdown
 from distill_lib.report.record import Recorder, own_folder
 from distill_lib.shipped import pretrained
+from distill_lib.teachers.latents import Pairs
 from distill_lib.worlds.pictures import DatasetSpec, Pictures, load
 
 
@@ -53,6 +56,10 @@ class Session(Recorder):
         self.rest_on(*read_keys())
         return super().rows(artefact, rows)
 
+    def table(self, artefact: str, markdown: str) -> Markdown:
+        """As `Recorder.table`; a cell that ends in it shows the table."""
+        return Markdown(super().table(artefact, markdown))
+
     @property
     def w_max(self) -> float:
         """The greatest strength that the shipped student of the world was trained for."""
@@ -71,6 +78,16 @@ class Session(Recorder):
         world = world or self.settings.world
         net = Network(pretrained.student(world).requires_grad_(False))
         return Keyed(net, pretrained.made(f"student-{world}")["weights"])
+
+    def pipeline(self) -> TextToImage:
+        """The shipped small Stable Diffusion; its world is what results call their data from then on."""
+        self.dataset = self.settings.latent.world
+        return pretrained.pipeline(self.settings.latent.pipeline)
+
+    def pairs(self, pipeline: TextToImage, count: int | None = None) -> Pairs:
+        """The first `count` of the pipeline's shipped pairs of noise and its answer; all of them if it is left out."""
+        pairs = pretrained.pairs(self.settings.latent.pipeline, pipeline)
+        return pairs if count is None else pairs.part(0, count)
 
     def reader(self, name: str = "") -> Reader:
         """The shipped network behind the metrics, the profile's if none is named."""
