@@ -9,7 +9,6 @@ from distill_lib.networks.adapter import Keyed, Network, Trained
 from distill_lib.networks.pipeline import Latents, TextToImage
 from distill_lib.profiles import Profile, Text
 from distill_lib.shipped import pretrained
-from distill_lib.teachers.inpainting import Masked
 from distill_lib.worlds.pictures import Pictures
 
 
@@ -62,7 +61,7 @@ def in_latents(
     return halve_down(Keyed(*first), pictures, plan, "text-halving")
 
 
-def for_inpainting(settings: Profile, told: TextToImage, pictures: Masked, seed: int) -> dict[int, Trained]:
+def for_inpainting(settings: Profile, told: TextToImage, pictures: Latents, seed: int) -> dict[int, Trained]:
     """Inpainting students of all w by their steps, from the shipped student of stage one."""
     how, made = settings.latent, pretrained.made(f"inpaintstudent-{settings.latent.pipeline}")
     first = Keyed(pretrained.inpaint_network("inpaintstudent", how.pipeline, told), made["weights"])

@@ -108,9 +108,7 @@ def halve_steps(
     Args:
         student: a network that takes w; starts as a copy of the teacher; its module is trained.
         teacher: a network that takes w; or, for a single w, one that takes none, asked as a guided pair.
-        pictures: data.
         halving: N and the settings; 2N is a divisor of the grid.
-        run: where it is kept.
 
     Raises:
         ValueError: the steps of student or teacher fall between grid points, or a guided pair is given a range of w.

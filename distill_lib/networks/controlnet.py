@@ -20,7 +20,7 @@ from torch import Tensor
 
 from distill_lib.engine.precision import autocast
 from distill_lib.networks.adapter import Network, shown
-from distill_lib.networks.doors import load_part, one_line
+from distill_lib.networks.doors import open_part
 
 _EMBEDDING = (16, 32, 96, 256)  # channels in which a map is read, each after the first at half the side
 
@@ -149,16 +149,5 @@ def cut_control(control: ControlNetModel, unet: UNet2DConditionModel, inherit: b
 
 
 def load_control(folder: Path) -> ControlNetModel:
-    """A ControlNet from a diffusers folder, safetensors only, in float32.
-
-    Raises:
-        ValueError: the folder is missing, or its weights are truncated, not finite, or belong to another network.
-    """
-    if not (folder / "config.json").exists():
-        raise ValueError(f"no usable ControlNet in {folder}: it has no config.json; make it with `make teachers`")
-    try:
-        return load_part(ControlNetModel, folder)
-    except Exception as error:
-        raise ValueError(
-            f"no usable ControlNet in {folder}: {one_line(error)}; make it with `make teachers`"
-        ) from error
+    """A ControlNet from a diffusers folder, safetensors only, in float32; raises as `doors.open_part`."""
+    return open_part(ControlNetModel, folder, "ControlNet", "make it with `make teachers`")

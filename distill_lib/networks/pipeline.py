@@ -19,7 +19,7 @@ from distill_lib.diffusion.pixels import to_bytes, to_unit
 from distill_lib.diffusion.schedules import Schedule
 from distill_lib.engine.precision import autocast, default_device
 from distill_lib.engine.store import weights_hash
-from distill_lib.networks.adapter import Network
+from distill_lib.networks.adapter import Network, showing
 from distill_lib.networks.doors import about, one_line, quiet
 from distill_lib.networks.folders import read_pipeline
 from distill_lib.worlds.captions import check_prompt
@@ -124,19 +124,25 @@ class TextToImage:
 
 @dataclass(frozen=True)
 class Latents:
-    """Data for the methods: latents z (N, C, R/f, R/f) with a prompt each, told to the network as text states."""
+    """Data for the methods: latents z (N, C, R/f, R/f) with a prompt each, told to the network as text states.
+
+    `seen` (N, ..) is what the network is shown besides, such as a mask or a map.
+    """
 
     z: Tensor
     prompts: list[str]
     told: TextToImage
+    seen: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.z)
 
     def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """Data x (B, C, R/f, R/f) and states (B, L, D) of the pictures `index` (B,)."""
-        states = self.told.states([self.prompts[i] for i in index.tolist()])
-        return self.z[index].float().to(device), states.to(device)
+        """Data x (B, C, R/f, R/f), and states (B, L, D) of the pictures `index` (B,) with what is shown behind them."""
+        states = self.told.states([self.prompts[i] for i in index.tolist()]).to(device)
+        if self.seen is not None:
+            states = showing(states, self.seen[index].float().to(device))
+        return self.z[index].float().to(device), states
 
 
 def _check_fit(pipe: StableDiffusionPipeline) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from distill_lib.diffusion.schedules import OURS
 from distill_lib.engine import store
 from distill_lib.engine.loop import TrainSettings, finish
-from distill_lib.engine.trainable import Bare, Trainable
+from distill_lib.engine.trainable import Bare
 from distill_lib.networks.adapter import Network
 from distill_lib.networks.autoencoders import Critic, build_autoencoder
 from distill_lib.networks.pipeline import Latents, TextToImage, decode, text_states
@@ -69,15 +69,11 @@ def build_clip(recipe: dict[str, Any], side: int) -> Clip:
 def make_clip(recipe: dict[str, Any], image: Tensor, asked: Tensor, parent: dict[str, Any]) -> tuple[Clip, store.Run]:
     """A mini CLIP trained on pictures uint8 (N, 3, R, R) of attributes (N, 2, 4), and its run.
 
-    Args:
-        recipe: sizes, settings and seed.
-        image, asked: data.
-        parent: what the data is, for the run's key.
+    The recipe holds sizes, settings and seed; `parent` says what the data is, for the run's key.
     """
-    tokens = tokenizer()
-    net: Trainable = Bare(build_clip(recipe, image.shape[-1]))
+    net = Bare(build_clip(recipe, image.shape[-1]))
     run = store.Run("clip", parent | {"clip": recipe}, train_clip)
-    finish(net, train_clip(net, tokens, image, asked, _settings(recipe), run), run, "mini CLIP")
+    finish(net, train_clip(net, tokenizer(), image, asked, _settings(recipe), run), run, "mini CLIP")
     return net.module, run
 
 

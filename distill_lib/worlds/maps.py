@@ -29,10 +29,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, max_pool2d, pad
 
+from distill_lib.worlds.rays import HORIZON
+
 KINDS = ("edges", "depth", "coarse")
 FACTOR = 4
 """How many times smaller the side of a picture is before it is enlarged again."""
-_FAR = 12.0  # the scenes' largest depth
 
 
 def edge_map(image: Tensor) -> Tensor:
@@ -42,7 +43,7 @@ def edge_map(image: Tensor) -> Tensor:
 
 def depth_map(depth: Tensor) -> Tensor:
     """Map (N, 1, R, R) of distances (N, R, R) in scene units."""
-    return (1 - depth.float()[:, None] / _FAR).clamp(0, 1)
+    return (1 - depth.float()[:, None] / HORIZON).clamp(0, 1)
 
 
 def coarse_map(image: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from distill_lib.engine.messages import place, short
 from distill_lib.engine.store import cached
 from distill_lib.worlds.files import cifar10, entries, fashion_mnist
 from distill_lib.worlds.folders import image_folder
-from distill_lib.worlds.scenes import Scenes, SceneSpec, class_names, draw_scenes, render
+from distill_lib.worlds.scenes import Scenes, SceneSpec, class_names, draw_scenes, rendered
 
 WORLDS = {
     "plain": SceneSpec(texture=0, tiles=0, clutter=0),
@@ -44,7 +44,6 @@ REAL = tuple(_READERS)
 """The kinds of real data."""
 LEAST_HELD_OUT = 64
 """Test pictures of real data at least: two sets of them are compared with each other, of 32 in the smallest profile."""
-_CHUNK = 32  # scenes rendered at a time: small enough that the rays stay in the processor's cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +152,7 @@ def check_real(dataset: str, folder: str) -> Path:
 def render_pictures(spec: SceneSpec, seed: int, index: Tensor) -> tuple[Tensor, Scenes]:
     """Pictures `index` of a seed as uint8 (N, 3, R, R), and the scenes behind them."""
     scenes = draw_scenes(spec, seed, index)
-    parts = [render(draw_scenes(spec, seed, part), spec).image for part in index.split(_CHUNK)]
-    return (torch.cat(parts) * 127.5 + 127.5).round().to(torch.uint8), scenes
+    return rendered(spec, scenes)[0], scenes
 
 
 def rendered_once(spec: SceneSpec, seed: int, count: int) -> tuple[Tensor, Scenes]:
