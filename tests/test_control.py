@@ -97,7 +97,7 @@ def test_a_triplet_is_the_pair_with_a_map_of_its_own_picture(kind, pairs, reader
 
 
 def test_pictures_of_the_world_have_exact_maps_and_none_of_a_pair_held_out(pairs):
-    data = mapped_pictures(pairs.told, "pipe", "edges", "captioned", 6, 3)
+    data = mapped_pictures("edges", pairs.told, "pipe", "captioned", 6, 3)
     image, drawn = pictures.render_pictures(pictures.WORLDS["captioned"], 3, torch.arange(6))
     known = ~names_held_out(attributes(drawn, pictures.WORLDS["captioned"]))
     assert torch.equal(data.seen[:, 0] > 0, canny(image[known])) and len(data.prompts) == known.sum()

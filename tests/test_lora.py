@@ -293,10 +293,9 @@ def test_a_recipe_ships_a_lora_in_diffusers_format(runs, small_pipeline, tmp_pat
     told = open_pipeline(small_pipeline[0], bf16=False)
     monkeypatch.setattr(pretrained, "PRETRAINED", tmp_path)
     monkeypatch.setitem(RECIPES["lora"], "clay", recipe)
-    for name, value in {"pipeline": told, "key": "pipeline"}.items():
-        monkeypatch.setattr(make_lora, name, lambda _, value=value: value)
     with monkeypatch.context() as patch:
-        patch.setattr(pretrained, "made", lambda _: {"weights": "abc"})
+        for name, value in {"pipeline": told, "key": "pipeline", "made": {"weights": "abc"}}.items():
+            patch.setattr(pretrained, name, lambda _, value=value: value)
         make_lora.make_lora("clay")
     lora = pretrained.lora("clay")
     check_base(told.network.module, lora)

@@ -155,14 +155,16 @@ class Network:
         return self.like(student_of(self.module), predicts="v_prediction")
 
 
-def denoise_pair(net: Network, label: Tensor, w: float) -> Denoise:
-    """The guided teacher as a denoiser: one batched pair a call, or the conditional network alone at w = 0."""
+def denoise_pair(net: Network, label: Tensor, w: float | Tensor) -> Denoise:
+    """The guided teacher as a denoiser, of one w or of one a sample, (B,): one batched pair a call, or the conditional
+    network alone where the one w is 0.
+    """
 
     def denoise(z_t: Tensor, t: Tensor) -> Tensor:
-        if w == 0:
+        if not isinstance(w, Tensor) and w == 0:
             return net(z_t, t, label)
-        v_cond, v_uncond = guided_pair(net, z_t, t, label, net.null)
-        return combine(v_cond, v_uncond, torch.full((len(z_t),), w, device=z_t.device))
+        strength = torch.as_tensor(w, device=z_t.device).expand(len(z_t))
+        return combine(*guided_pair(net, z_t, t, label, net.null), strength)
 
     return denoise
 

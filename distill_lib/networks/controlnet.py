@@ -21,6 +21,7 @@ from torch import Tensor
 from distill_lib.engine.precision import autocast
 from distill_lib.networks.adapter import Network, shown
 from distill_lib.networks.doors import open_part
+from distill_lib.networks.pruning import start_from
 
 _EMBEDDING = (16, 32, 96, 256)  # channels in which a map is read, each after the first at half the side
 
@@ -129,22 +130,19 @@ def cut_control(control: ControlNetModel, unet: UNet2DConditionModel, inherit: b
     with torch.device(next(control.parameters()).device):
         small = ControlNetModel(**config)
     moved = len(control.down_blocks) != len(small.down_blocks)
-    have = control.state_dict() if inherit else unet.state_dict()
-    places = shared_places(small, control)
-    weights = small.state_dict()
-    for name, value in weights.items():
+    places, known = shared_places(small, control), unet.state_dict()
+
+    def source_of(name: str) -> str | None:
+        if not inherit:
+            return name if name in known else None
+        if moved and name.startswith("controlnet_mid_block"):
+            return None
         parts = name.split(".")
         if parts[0] == "controlnet_down_blocks":
             parts[1] = str(places[int(parts[1])])
-        source = ".".join(parts)
-        fresh = moved and name.startswith("controlnet_mid_block")
-        fresh |= not inherit and (source.startswith("controlnet_") or source not in have)
-        if fresh:
-            continue
-        if source not in have or have[source].shape != value.shape:
-            raise ValueError(f"{name} {tuple(value.shape)} has no counterpart in the ControlNet; this cut does not fit")
-        weights[name] = have[source]
-    small.load_state_dict(weights)
+        return ".".join(parts)
+
+    start_from(small, control if inherit else unet, source_of)
     return small
 
 

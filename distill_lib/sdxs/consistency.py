@@ -21,12 +21,11 @@ import torch
 from torch import Tensor
 
 from distill_lib.diffusion.errors import mean_square
-from distill_lib.diffusion.guidance import combine, guided_pair
 from distill_lib.diffusion.samplers import Denoise, ddim_step
 from distill_lib.diffusion.schedules import OURS, Schedule, add_noise, step_grid, x_from_v
 from distill_lib.engine.loop import Loop, Progress, TrainSettings, place
 from distill_lib.engine.store import Run
-from distill_lib.networks.adapter import Network, denoise_student
+from distill_lib.networks.adapter import Network, denoise_pair, denoise_student
 from distill_lib.worlds.pictures import Pictures
 
 
@@ -75,10 +74,6 @@ def distill_consistency(
         t, s = grid[i], grid[i - 1]
         w = w_range[0] + (w_range[1] - w_range[0]) * draws.uniform("w")
         z_t = add_noise(x, draws.normal("eps", x.shape[1:]), t, schedule)
-
-        def guided(z: Tensor, t: Tensor, label: Tensor = label, w: Tensor = w) -> Tensor:
-            return combine(*guided_pair(teacher, z, t, label, teacher.null), w)
-
         known = denoise_student(student, label, w)
-        target = consistency_target(known, guided, z_t, t, s, schedule)
+        target = consistency_target(known, denoise_pair(teacher, label, w), z_t, t, s, schedule)
         yield loop.update(consistency_loss(known, target, z_t, t, schedule))

@@ -98,15 +98,8 @@ def maps_of(pairs: Pairs, kind: str, depth_of: Depth) -> Tensor:
     return cached("maps", spec, make, control_map)["seen"]
 
 
-def mapped_pictures(told: TextToImage, name: str, kind: str, world: str, count: int, seed: int) -> Latents:
-    """`latents.latent_pictures`, each with its exact map; kept in a cache under `name`.
-
-    Args:
-        told: the pipeline.
-        name: which one it is, for the cache.
-        kind: of map, of `worlds.maps.KINDS`.
-        world, count, seed: the pictures; those of the pairs held out are left out.
-    """
+def mapped_pictures(kind: str, told: TextToImage, name: str, world: str, count: int, seed: int) -> Latents:
+    """`latents.latent_pictures`, each with its exact map of a kind of `worlds.maps.KINDS`."""
     spec = WORLDS[world]
     make = lambda: {"depth": rendered(spec, draw_scenes(spec, seed, torch.arange(count)))[1]}  # noqa: E731
     depth = cached("depths", {"world": spec, "count": count, "seed": seed}, make, rendered)["depth"]

@@ -28,12 +28,11 @@ from distill_lib.shipped.make_readers import (
     make_matcher,
 )
 from distill_lib.shipped.make_sdxs import make_one_step, make_pairs, make_tiny_decoder, make_tiny_unet
-from distill_lib.shipped.pretrained import RECIPES, inpaint_network, key, pipeline, teacher
-from distill_lib.shipped.settings import COMPILED, pictures_of, settings_of, with_parents
+from distill_lib.shipped.pretrained import RECIPES, inpaint_network, teacher
+from distill_lib.shipped.settings import COMPILED, data_of, pictures_of, settings_of, with_parents
 from distill_lib.shipped.write import ship, write_origin
 from distill_lib.teachers.denoising import train_teacher
 from distill_lib.teachers.inpainting import inpainter, inpainting_of, masked_pictures
-from distill_lib.teachers.latents import latent_pictures
 from distill_lib.teachers.small_diffusion import train_small_diffusion
 from distill_lib.worlds.pictures import REAL, Pictures, check_real, identity
 
@@ -82,18 +81,14 @@ def make_student(name: str) -> None:
 def make_text_student(name: str) -> None:
     """Stage one in latents: the guided pair of a pipeline folded into one network that takes w."""
     recipe = RECIPES["textstudent"][name]
-    told = pipeline(recipe["pipeline"])
-    source = key(f"pipeline-{recipe['pipeline']}")
-    pictures = latent_pictures(told, source, recipe["world"], recipe["count"], recipe["seed"])
+    told, pictures = data_of(recipe)
     _fold(f"textstudent-{name}", told.network.student(), told.network, pictures, recipe)
 
 
 def make_inpaint_student(name: str) -> None:
     """Stage one of inpainting."""
     recipe = RECIPES["inpaintstudent"][name]
-    told = pipeline(recipe["pipeline"])
-    source = key(f"pipeline-{recipe['pipeline']}")
-    pictures = masked_pictures(told, source, recipe["world"], recipe["count"], recipe["seed"])
+    told, pictures = data_of(recipe, masked_pictures)
     pair = inpaint_network("inpainter", recipe["inpainter"], told)
     _fold(f"inpaintstudent-{name}", pair.student(), pair, pictures, recipe)
 
@@ -109,9 +104,8 @@ def _fold(name: str, student: Network, pair: Network, pictures: Pictures | Laten
 def make_inpainter(name: str) -> None:
     """Train the U-Net of a pipeline on, with a mask and the rest of the picture shown to it."""
     recipe = RECIPES["inpainter"][name]
-    told, source = pipeline(recipe["pipeline"]), key(f"pipeline-{recipe['pipeline']}")
+    told, pictures = data_of(recipe, masked_pictures)
     net = inpainter(told, inpainting_of(told.network.module).requires_grad_(True))
-    pictures = masked_pictures(told, source, recipe["world"], recipe["count"], recipe["seed"])
     config = with_parents(recipe)
     run = store.Run(f"inpainter-{name}", config | {"pictures": identity(pictures)}, train_teacher)
     finish(net, train_teacher(net, pictures, settings_of(recipe), run, recipe["drop"]), run, f"inpainter {name}")

@@ -13,8 +13,8 @@ from distill_lib.sdxs.feature_matching import ByMatcher, one_step_loss
 from distill_lib.sdxs.triplets import Triplets, mapped_pictures
 from distill_lib.shipped import pretrained
 from distill_lib.shipped.export import card
-from distill_lib.shipped.pretrained import RECIPES, key, pipeline
-from distill_lib.shipped.settings import scoring_of, with_parents
+from distill_lib.shipped.pretrained import RECIPES, pipeline
+from distill_lib.shipped.settings import data_of, scoring_of, with_parents
 from distill_lib.shipped.write import ship
 from distill_lib.teachers.latents import Remembered
 
@@ -26,8 +26,7 @@ def _factor(told: TextToImage) -> int:
 def make_controlnet(kind: str) -> None:
     """Train a ControlNet of a pipeline for a kind of map."""
     recipe = RECIPES["controlnet"][kind]
-    told, source = pipeline(recipe["pipeline"]), key(f"pipeline-{recipe['pipeline']}")
-    data = mapped_pictures(told, source, kind, recipe["world"], recipe["count"], recipe["seed"])
+    told, data = data_of(recipe, partial(mapped_pictures, kind))
     torch.manual_seed(recipe["seed"])
     net = Controlled(told.network, build_control(told.network.module, _factor(told)).requires_grad_(True))
     done = taught(net, data, TrainSettings(**recipe["training"]), recipe["drop"])

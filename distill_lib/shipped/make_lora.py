@@ -5,11 +5,10 @@ from distill_lib.engine.store import Run
 from distill_lib.networks.lora import lora_of, with_adapter
 from distill_lib.networks.lora_files import save_lora
 from distill_lib.shipped import pretrained
-from distill_lib.shipped.pretrained import RECIPES, key, pipeline
-from distill_lib.shipped.settings import settings_of, with_parents
+from distill_lib.shipped.pretrained import RECIPES
+from distill_lib.shipped.settings import data_of, settings_of, with_parents
 from distill_lib.shipped.write import write_origin
 from distill_lib.teachers.denoising import train_teacher
-from distill_lib.teachers.latents import latent_pictures
 
 
 def make_lora(name: str) -> None:
@@ -19,8 +18,7 @@ def make_lora(name: str) -> None:
     light. So convolutions of the residual units change too.
     """
     recipe = RECIPES["lora"][name]
-    told, source = pipeline(recipe["pipeline"]), key(f"pipeline-{recipe['pipeline']}")
-    pictures = latent_pictures(told, source, recipe["world"], recipe["count"], recipe["seed"])
+    told, pictures = data_of(recipe)
     net, config = with_adapter(told.network, recipe["rank"], recipe["seed"]), with_parents(recipe)
     run = Run(f"lora-{name}", config | {"pictures": pictures}, train_teacher, with_adapter)
     finish(net, train_teacher(net, pictures, settings_of(recipe), run, recipe["drop"]), run, f"LoRA {name}")

@@ -1,14 +1,17 @@
 """What a recipe says: the settings of its trainings, its pictures, and the shipped folders that it rests on."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from pydantic import ValidationError
 
 from distill_lib.engine.loop import TrainSettings
+from distill_lib.networks.pipeline import Latents, TextToImage
 from distill_lib.profiles.reading import sentence
 from distill_lib.sdxs.score_distillation import Scoring, Segment
 from distill_lib.shipped import pretrained
+from distill_lib.teachers.latents import latent_pictures
 from distill_lib.worlds.pictures import DatasetSpec, Pictures, load
 
 COMPILED = torch.cuda.is_available()
@@ -46,6 +49,12 @@ def scoring_of(recipe: dict[str, Any]) -> Scoring:
 def pictures_of(recipe: dict[str, Any]) -> Pictures:
     """The training pictures of a recipe; real data is read from the folder DISTILL_FOLDER."""
     return load(DatasetSpec(name=recipe["world"], count=recipe["count"], seed=recipe["seed"]))
+
+
+def data_of(recipe: dict[str, Any], make: Callable[..., Latents] = latent_pictures) -> tuple[TextToImage, Latents]:
+    """The pipeline that a recipe names, and pictures of its world in the pipeline's latents, as `make` gives them."""
+    told, source = pretrained.pipeline(recipe["pipeline"]), pretrained.key(f"pipeline-{recipe['pipeline']}")
+    return told, make(told, source, recipe["world"], recipe["count"], recipe["seed"])
 
 
 def with_parents(recipe: dict[str, Any], data: str = "") -> dict[str, Any]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from distill_lib.diffusion.pixels import to_patches, to_unit
 from distill_lib.engine.messages import place, short
 from distill_lib.engine.store import cached
-from distill_lib.worlds.files import cifar10, entries, fashion_mnist
+from distill_lib.worlds.files import below, cifar10, fashion_mnist
 from distill_lib.worlds.folders import image_folder
 from distill_lib.worlds.scenes import Scenes, SceneSpec, class_names, draw_scenes, rendered
 
@@ -194,13 +194,9 @@ def _read_once(name: str, folder: Path, split: str, stamp: str) -> tuple[Tensor,
 
 def _stamp(folder: Path) -> str:
     """Hash of the paths, sizes and times of all files below a folder."""
-    digest, todo = hashlib.sha256(), [folder]
-    while todo:
-        for entry in entries(todo.pop()):
-            if entry.is_dir(follow_symlinks=False):
-                todo.append(Path(entry.path))
-            else:
-                # of a link that leads nowhere its own: the reader says what is wrong with it
-                about = os.stat(entry.path, follow_symlinks=os.path.exists(entry.path))
-                digest.update(os.fsencode(entry.path) + b"\0%d %d\0" % (about.st_size, about.st_mtime_ns))
+    digest = hashlib.sha256()
+    for entry in below(folder):
+        # of a link that leads nowhere its own: the reader says what is wrong with it
+        about = os.stat(entry.path, follow_symlinks=os.path.exists(entry.path))
+        digest.update(os.fsencode(entry.path) + b"\0%d %d\0" % (about.st_size, about.st_mtime_ns))
     return digest.hexdigest()
