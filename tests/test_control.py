@@ -15,7 +15,7 @@ from distill_lib.networks.pipeline import open_pipeline
 from distill_lib.networks.pruning import Cut, prune
 from distill_lib.sdxs import controlnet, score_distillation
 from distill_lib.sdxs import triplets as sdxs_triplets
-from distill_lib.sdxs.controlnet import distill_control, one_step_control, shrunk, taught
+from distill_lib.sdxs.controlnet import one_step_control, shrunk, taught
 from distill_lib.sdxs.feature_matching import one_step_loss
 from distill_lib.sdxs.one_step import one_step
 from distill_lib.sdxs.score_distillation import Scoring
@@ -96,6 +96,12 @@ def test_a_triplet_is_the_pair_with_a_map_of_its_own_picture(kind, pairs, reader
     assert not torch.equal(anew[0], noise) and torch.equal(anew[1], x) and torch.equal(anew[2], label)
 
 
+def test_triplets_of_teachers_that_differ_in_their_control_alone_are_told_apart(pairs, reader, teacher_control):
+    other = build_control(pairs.told.network.module, 4)
+    named = [Triplets.of(pairs, "edges", reader, control).told.fingerprint for control in (teacher_control, other)]
+    assert len({*named, pairs.told.fingerprint}) == 3
+
+
 def test_pictures_of_the_world_have_exact_maps_and_none_of_a_pair_held_out(pairs):
     data = mapped_pictures("edges", pairs.told, "pipe", "captioned", 6, 3)
     image, drawn = pictures.render_pictures(pictures.WORLDS["captioned"], 3, torch.arange(6))
@@ -140,8 +146,6 @@ def test_a_small_one_learns_in_every_way_and_only_it(way, pairs, reader, teacher
 def test_an_unknown_way_is_named():
     with pytest.raises(ValueError, match="way='both' is unknown; choose one of decoder, residuals, denoising"):
         shrunk(None, None, None, SHORT, "both")
-    with pytest.raises(ValueError, match="through='both' is unknown; choose decoder or residuals"):
-        next(distill_control(None, None, None, SHORT, None, "both"))
 
 
 # --- one step

@@ -80,9 +80,8 @@ class ControlTrials:
 
     def teacher(self, kind: str = "") -> System:
         """The teacher with its many steps, under maps of a kind, or without."""
-        told = self.pairs.told
-        net = Controlled(told.network, self.control(kind)) if kind else told.network
-        return System(told, net, self.how.teacher_steps, self.w, _SOLVER)
+        net = self.pairs.told.network
+        return self.many(Controlled(net, self.control(kind)) if kind else net)
 
     def many(self, net: Network) -> System:
         """A small network as it draws in as many steps as the teacher."""

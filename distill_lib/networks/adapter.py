@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from distill_lib.diffusion.guidance import combine, guidance_embedding, guided_pair
@@ -98,6 +98,11 @@ class Network:
         """What tells it from another network, for keys of runs; the precision of a run stands beside its key."""
         of = {"module": self.module, "null": self.null, "schedule": self.schedule, "predicts": self.predicts}
         return of | {"decode": self.decode, "bf16": self.told_bf16}
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """All networks that its answer comes from."""
+        return (self.module,)
 
     @property
     def device(self) -> torch.device:

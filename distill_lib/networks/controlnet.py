@@ -16,12 +16,13 @@ from typing import Any, Literal
 
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill_lib.engine.precision import autocast
 from distill_lib.networks.adapter import Network, shown
 from distill_lib.networks.doors import open_part
 from distill_lib.networks.pruning import start_from
+from distill_lib.networks.unet import config_of
 
 _EMBEDDING = (16, 32, 96, 256)  # channels in which a map is read, each after the first at half the side
 
@@ -49,6 +50,11 @@ class Controlled(Network):
     def spec(self) -> dict[str, Any]:
         """What tells it from another network, for keys."""
         return {"network": self.network, "control": self.control, "learns": self.learns}
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The U-Net and the ControlNet."""
+        return self.network.module, self.control
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -122,11 +128,10 @@ def cut_control(control: ControlNetModel, unet: UNet2DConditionModel, inherit: b
     Raises:
         ValueError: a layer that is kept has no counterpart of its shape.
     """
-    config = {name: value for name, value in control.config.items() if not name.startswith("_")}
     alike = ("block_out_channels", "down_block_types", "layers_per_block", "attention_head_dim", "num_attention_heads")
     alike += ("transformer_layers_per_block", "cross_attention_dim", "only_cross_attention")
     middle = unet.config.mid_block_type or "UNetMidBlock2D"
-    config |= {name: unet.config[name] for name in alike} | {"mid_block_type": middle}
+    config = config_of(control) | {name: unet.config[name] for name in alike} | {"mid_block_type": middle}
     with torch.device(next(control.parameters()).device):
         small = ControlNetModel(**config)
     moved = len(control.down_blocks) != len(small.down_blocks)

@@ -80,11 +80,12 @@ class TextToImage:
         digest = hashlib.sha256(self.network.schedule.alpha.numpy().tobytes() + self.network.predicts.encode())
         words = self.pipe.tokenizer
         digest.update(f"{words.model_max_length} {words.backend_tokenizer.to_str()}".encode())
-        for part in (self.network.module, self.pipe.text_encoder, self.pipe.vae):
+        parts = *self.network.modules, self.pipe.text_encoder, self.pipe.vae
+        for part in parts:
             known = part.config.to_dict() if hasattr(part.config, "to_dict") else dict(part.config)
             told = {name: value for name, value in known.items() if not (name.startswith("_") or "version" in name)}
             digest.update(json.dumps(told, sort_keys=True, default=str).encode())
-        for part in (self.network.module, self.pipe.text_encoder, self.pipe.vae):
+        for part in parts:
             digest.update(weights_hash(part, type(part).__name__).encode())
         return digest.hexdigest()[:12]
 

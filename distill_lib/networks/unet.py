@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin, UNet2DConditionModel
 from torch import nn
 
 from distill_lib.networks.doors import open_part
@@ -33,12 +33,12 @@ def build_unet(*, resolution: int, n_classes: int, channels: tuple[int, ...], la
     )
 
 
-def config_of(unet: UNet2DConditionModel) -> dict[str, Any]:
+def config_of(net: ModelMixin) -> dict[str, Any]:
     """The arguments that build a network of the same form.
 
     from_config would put back the defaults that diffusers lists under an underscore key.
     """
-    return {key: value for key, value in unet.config.items() if not key.startswith("_")}
+    return {key: value for key, value in net.config.items() if not key.startswith("_")}
 
 
 def student_of(teacher: UNet2DConditionModel) -> UNet2DConditionModel:

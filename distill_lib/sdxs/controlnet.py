@@ -20,7 +20,7 @@ picture, so that noise, target and control are a triplet.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from diffusers import ControlNetModel
@@ -51,53 +51,55 @@ def observed(net: Controlled, taps: Sequence[Module], z_t: Tensor, t: Tensor, la
     return v_hat, [feature.float() for feature in found]
 
 
+def through_decoder(student: Controlled, teacher: Controlled, z_t: Tensor, t: Tensor, label: Tensor) -> Tensor:
+    """Eqs. 7 and 8 behind the ControlNets, (B,): outputs of the U-Nets, and features of their up stages."""
+    mine, theirs = counterparts(student.network.module, teacher.network.module, down=False)
+    with torch.no_grad():
+        v_teacher, wanted = observed(teacher, theirs, z_t, t, label)
+    v_student, features = observed(student, mine, z_t, t, label)
+    return knowledge_loss(v_student, v_teacher, features, wanted)
+
+
+def through_residuals(student: Controlled, teacher: Controlled, z_t: Tensor, t: Tensor, label: Tensor) -> Tensor:
+    """What the ControlNets themselves put out for the skip connections that both have, by squares, (B,)."""
+    with torch.no_grad():
+        wanted, _ = teacher.residuals(z_t, t, label)
+    found, _ = student.residuals(z_t, t, label)
+    shared = shared_places(student.control, teacher.control)
+    return feature_loss([r.float() for r in found], [wanted[k].float() for k in shared])
+
+
+Compare = Callable[[Controlled, Controlled, Tensor, Tensor, Tensor], Tensor]
+"""(student, teacher, z_t, t, label) -> loss (B,)."""
+WAYS: dict[str, Compare | None] = {"decoder": through_decoder, "residuals": through_residuals, "denoising": None}
+"""What a ControlNet for the small U-Net is held to; the last are the pictures alone."""
+
+
 def distill_control(
     student: Controlled,
     teacher: Controlled,
     pictures: Latents,
     settings: TrainSettings,
     run: Run,
-    through: str = "decoder",
+    compare: Compare = through_decoder,
 ) -> Iterator[Progress]:
     """Train student.module, a `controlnet.cut_control` of the teacher's.
 
     Args:
         student, teacher: controlled U-Nets that take no w.
         pictures: data with maps; of a data-free training, the teacher's own.
-        through: "decoder" compares features of up stages and output, "residuals" what the ControlNets put out.
-
-    Raises:
-        ValueError: `through` is neither.
+        compare: `through_decoder` or `through_residuals`.
     """
-    if through not in ("decoder", "residuals"):
-        raise ValueError(f"through={through!r} is unknown; choose decoder or residuals")
     loop = Loop(student, settings, run)
     for part in (student.network, teacher, teacher.network):
         place(part, loop.device)
-    mine, theirs = counterparts(student.network.module, teacher.network.module, down=False)
-    shared = shared_places(student.control, teacher.control)
     schedule = teacher.schedule
     for _, draws in loop:
         x, label = pictures.batch(draws.integer("picture", len(pictures)).cpu(), loop.device)
         label = dropped(label, teacher.null, draws.uniform("drop") < _DROP)
         t = 1 + draws.integer("t", schedule.T)
         z_t = add_noise(x, draws.normal("eps", x.shape[1:]), t, schedule)
-        if through == "residuals":
-            with torch.no_grad():
-                wanted, _ = teacher.residuals(z_t, t, label)
-            found, _ = student.residuals(z_t, t, label)
-            loss = feature_loss([r.float() for r in found], [wanted[k].float() for k in shared])
-        else:
-            with torch.no_grad():
-                v_teacher, wanted = observed(teacher, theirs, z_t, t, label)
-            v_student, features = observed(student, mine, z_t, t, label)
-            loss = knowledge_loss(v_student, v_teacher, features, wanted)
-        yield loop.update(loss)
-
-
-WAYS = ("decoder", "residuals", "denoising")
-"""What a ControlNet for the small U-Net is held to: the teacher's features and output behind it (eqs. 7 and 8), what
-the teacher's ControlNet itself puts out, or the pictures alone."""
+        yield loop.update(compare(student, teacher, z_t, t, label))
 
 
 def taught(net: Controlled, data: Latents, settings: TrainSettings, drop: float) -> Trained:
@@ -137,10 +139,10 @@ def shrunk(
     student = Controlled(small, cut_control(control, small.module, inherit).requires_grad_(True))
     data = triplets.as_data()
     run = Run("small-control", {"settings": settings, "pairs": triplets, "student": student, "way": way}, shrunk)
-    if way == "denoising":
-        training = train_teacher(student, data, settings, run, _DROP)
+    if compare := WAYS[way]:
+        training = distill_control(student, triplets.told.network, data, settings, run, compare)
     else:
-        training = distill_control(student, triplets.told.network, data, settings, run, way)
+        training = train_teacher(student, data, settings, run, _DROP)
     return Trained(student, finish(student, training, run, f"small ControlNet, {way}"), run)
 
 

@@ -14,6 +14,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, StableDiffu
 from torch import Tensor
 
 from distill_lib.diffusion.schedules import OURS
+from distill_lib.networks.folders import plain_pipeline
 
 _NUMBERS = re.compile(r"\d+|\{\w+\}")  # of a README, or the places for them in its card
 
@@ -56,10 +57,7 @@ def assembled(
         set_alpha_to_one=True,  # Stable Diffusion's own says False, and would leave a last trace of noise
     )
     parts = {"vae": vae, "text_encoder": pipe.text_encoder, "tokenizer": pipe.tokenizer}
-    return StableDiffusionPipeline(
-        **parts, unet=unet, scheduler=scheduler, safety_checker=None, feature_extractor=None,
-        requires_safety_checker=False,
-    )  # fmt: skip
+    return plain_pipeline(**parts, unet=unet, scheduler=scheduler)
 
 
 def _write(folder: Path, student: StableDiffusionPipeline, readme: str, shards: str = "10GB") -> Path:
