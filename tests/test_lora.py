@@ -18,9 +18,9 @@ from distill_lib.networks.lora import check_base, lora_of, merged, styled, with_
 from distill_lib.networks.lora_files import load_lora, save_lora
 from distill_lib.networks.pipeline import open_pipeline
 from distill_lib.networks.pruning import Cut
-from distill_lib.sdxs.lora import learned_by_matching, learned_by_scores
-from distill_lib.sdxs.one_step import square_loss
-from distill_lib.sdxs.score_distillation import Scoring
+from distill_lib.sdxs.lora import Learned
+from distill_lib.sdxs.one_step import regressed, square_loss
+from distill_lib.sdxs.score_distillation import Scoring, scored
 from distill_lib.shipped import make_lora, pretrained
 from distill_lib.shipped.pretrained import RECIPES
 
@@ -254,10 +254,9 @@ def test_factors_of_another_kernel_or_of_no_common_rank_are_refused(student, tmp
 def test_only_the_adapter_is_learned(runs, student):
     _, teacher = networks(Cut())
     fresh = lambda start=None: with_adapter(student, 2, SETTINGS.seed, start)  # noqa: E731
-    by_matching = learned_by_matching(student, fresh(), Pairs(), square_loss, SETTINGS)
-    given = Pairs(), square_loss, (teacher, teacher), Scoring(SETTINGS, online_updates=1, online_rate=0.1)
-    by_scores = learned_by_scores(student, fresh(), *given)
-    warm = learned_by_scores(student, fresh(by_matching.lora), *given)
+    by_matching = Learned.of(student, regressed(fresh(), Pairs(), square_loss, SETTINGS))
+    given = Pairs(), square_loss, Scoring(SETTINGS, online_updates=1, online_rate=0.1), (teacher, teacher)
+    by_scores, warm = (Learned.of(student, scored(fresh(lora), *given)) for lora in (None, by_matching.lora))
     for one in (by_matching, by_scores, warm):
         assert same(weights(merged(one.net, (one.lora, -1.0))), weights(student), 1e-5)
         assert not torch.allclose(answers(one.net), answers(student), atol=1e-4)

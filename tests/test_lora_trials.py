@@ -7,6 +7,7 @@ import pytest
 from distill_lib.experiments import lora
 from distill_lib.experiments.lora import PAPER, PLACEMENTS, StyleTrials, placement_table
 from distill_lib.profiles import load
+from distill_lib.sdxs.lora import Learned
 from distill_lib.shipped import pretrained
 
 HOW = load("laptop").lora
@@ -17,13 +18,12 @@ def asked(monkeypatch):
     """Trials without networks, and a list of what they ask to be trained."""
     calls = []
 
-    def keep(student, adapted, pairs, cost, networks, scoring):
+    def keep(adapted, pairs, cost, scoring, networks):
         calls.append(SimpleNamespace(adapted=adapted, pairs=pairs, networks=networks, scoring=scoring))
 
-    monkeypatch.setattr(lora, "learned_by_scores", keep)
-    monkeypatch.setattr(
-        lora, "learned_by_matching", lambda student, adapted, *_: SimpleNamespace(lora=("warm", *adapted))
-    )
+    monkeypatch.setattr(lora, "scored", keep)
+    monkeypatch.setattr(lora, "regressed", lambda adapted, *_: SimpleNamespace(lora=("warm", *adapted)))
+    monkeypatch.setattr(Learned, "of", lambda student, done: done)
     monkeypatch.setattr(lora, "with_adapter", lambda student, rank, seed, start=None: (rank, start))
     monkeypatch.setattr(lora, "merged", lambda net, *loras: f"{net} with {loras[0][0]}")
     monkeypatch.setattr(pretrained, "lora", lambda look: look)

@@ -15,7 +15,6 @@ from distill_lib.engine.specs import spec_of
 from distill_lib.engine.store import Run, content_key
 from distill_lib.networks.autoencoders import TinyDecode, build_tiny
 from distill_lib.networks.pipeline import open_pipeline
-from distill_lib.sdxs import lora as sdxs_lora
 from distill_lib.sdxs import score_distillation
 from distill_lib.sdxs.feature_matching import (
     ONE_STEP_LOSSES,
@@ -25,7 +24,6 @@ from distill_lib.sdxs.feature_matching import (
     feature_matching_loss,
     one_step_loss,
 )
-from distill_lib.sdxs.lora import learned_by_scores
 from distill_lib.sdxs.matchers import ConvMatcher
 from distill_lib.sdxs.one_step import regressed, square_loss
 from distill_lib.sdxs.score_distillation import Scoring, Segment, scored
@@ -162,10 +160,9 @@ def keys(told, runs, monkeypatch):
 
     names = ("one_step", "score_distillation", "texture", "tiny_decoder", "tiny_unet")
     trainings = [importlib.import_module(f"distill_lib.sdxs.{name}") for name in names]
-    for module in (*trainings, sdxs_lora):
+    for module in trainings:
         monkeypatch.setattr(module, "Run", Kept)
         monkeypatch.setattr(module, "finish", lambda *_: [])
-    monkeypatch.setattr(sdxs_lora, "_learned", lambda *_: None)  # nothing was trained, so that nothing can be merged
     prompts = say(drawn_attributes(8, 0))
     x = torch.randn(8, *told.network.shape, generator=torch.Generator().manual_seed(0))
     return asked, Pairs(x, prompts, told, 5)
@@ -219,7 +216,7 @@ def test_loras_by_scores_are_known_by_the_networks_that_they_learn_from(keys):
     base, style = next(changes(pairs)), student_of(pairs.told, 2)
     plain = pairs.told.network
     for networks in ((plain, plain), (style, plain), (plain, style), (style, style)):
-        learned_by_scores(None, base["student"], pairs, base["cost"], networks, Scoring(SHORT))
+        scored(base["student"], pairs, base["cost"], Scoring(SHORT), networks)
     assert len(set(asked)) == len(asked) == 4
 
 

@@ -20,9 +20,9 @@ from distill_lib.networks.adapter import Network
 from distill_lib.networks.lora import Lora, merged, styled, with_adapter
 from distill_lib.profiles import Lora as Sizes
 from distill_lib.sdxs.feature_matching import ByMatcher, one_step_loss
-from distill_lib.sdxs.lora import Learned, learned_by_matching, learned_by_scores
-from distill_lib.sdxs.one_step import Matching
-from distill_lib.sdxs.score_distillation import Scoring, Segment
+from distill_lib.sdxs.lora import Learned
+from distill_lib.sdxs.one_step import Matching, regressed
+from distill_lib.sdxs.score_distillation import Scoring, Segment, scored
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import Pairs, Remembered, teacher_pairs
 
@@ -102,7 +102,7 @@ class StyleTrials:
         """A student's LoRA by feature matching alone."""
         pairs, settings = self._taught(look, placement), self.how.matching.with_seed(self.seed)
         adapted = with_adapter(self.student, rank or self.how.rank, self.seed)
-        return learned_by_matching(self.student, adapted, pairs, self.cost(pairs), settings)
+        return Learned.of(self.student, regressed(adapted, pairs, self.cost(pairs), settings))
 
     def learned(self, look: str, placement: Placement = PLACEMENTS[PAPER], rank: int = 0) -> Learned:
         """A student's LoRA of a look by Algorithm 1, the style placed so; `rank` is the profile's unless given."""
@@ -113,7 +113,7 @@ class StyleTrials:
         adapted = with_adapter(self.student, rank or self.how.rank, self.seed, start)
         settings, segment = self.how.scores.with_seed(self.seed), Segment(lambda_fm=placement.lambda_fm)
         scoring = Scoring(settings, self.looks.w, segment, online_rate=_ONLINE_RATE)
-        return learned_by_scores(self.student, adapted, pairs, self.cost(pairs), networks, scoring)
+        return Learned.of(self.student, scored(adapted, pairs, self.cost(pairs), scoring, networks))
 
     def _taught(self, look: str, placement: Placement) -> Pairs:
         return self.pairs(look) if placement.teacher else self.plain

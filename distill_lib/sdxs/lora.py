@@ -7,19 +7,12 @@ Differs from the paper: convolutions of residual units change as well as attenti
 the latter; and the offline LoRA is merged, which changes no answer.
 """
 
-import copy
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from distill_lib.engine.loop import TrainSettings, finish
-from distill_lib.engine.store import Run
-from distill_lib.engine.trainable import Team
-from distill_lib.networks.adapter import Network
+from distill_lib.networks.adapter import Network, Trained
 from distill_lib.networks.lora import lora_of, merged
-from distill_lib.sdxs.one_step import Matching, regressed
-from distill_lib.sdxs.score_distillation import Scoring, distill_scores
-from distill_lib.teachers.latents import Pairs
 
 
 @dataclass(frozen=True)
@@ -31,40 +24,11 @@ class Learned:
     curve: list[tuple[float, float]]
     key: str
 
+    @classmethod
+    def of(cls, student: Network, adapted: Trained) -> "Learned":
+        """What a student has learned whose adapter (`networks.lora.with_adapter`) was trained.
 
-def _learned(student: Network, trained: Network, curve: list[tuple[float, float]], key: str) -> Learned:
-    lora = lora_of(trained.module)
-    return Learned(merged(student, (lora, 1.0)), lora, curve, key)
-
-
-def learned_by_matching(
-    student: Network, adapted: Network, pairs: Pairs, cost: Matching, settings: TrainSettings
-) -> Learned:
-    """A student's LoRA by a loss on pairs alone (eq. 10); arguments as in `learned_by_scores`."""
-    done = regressed(adapted, pairs, cost, settings)
-    return _learned(student, adapted, done.curve, done.key)
-
-
-def learned_by_scores(
-    student: Network,
-    adapted: Network,
-    pairs: Pairs,
-    cost: Matching,
-    networks: tuple[Network, Network],
-    scoring: Scoring,
-) -> Learned:
-    """A student's LoRA by Algorithm 1.
-
-    Args:
-        student: of one step.
-        adapted: a copy of it with the adapter that is trained (`networks.lora.with_adapter`).
-        pairs, cost, scoring: as in `score_distillation.scored`; the pairs are those of the teacher, with the style or
-            not.
-        networks: the offline network, and what the online one starts as a copy of.
-    """
-    offline, first = networks
-    team = Team(student=adapted, online=first.like(copy.deepcopy(first.module).requires_grad_(True)))
-    config = {"scoring": scoring, "pairs": pairs, "student": adapted, "cost": cost, "networks": networks}
-    run = Run("lora", config, learned_by_scores)
-    training = distill_scores(team, offline, pairs, cost, scoring, run)
-    return _learned(student, adapted, finish(team, training, run, "LoRA by scores"), run.key)
+        The trainings are those of the student itself, `one_step.regressed` and `score_distillation.scored`.
+        """
+        lora = lora_of(adapted.net.module)
+        return cls(merged(student, (lora, 1.0)), lora, adapted.curve, adapted.key)

@@ -150,16 +150,25 @@ def distill_scores(
         yield loop.update(loss)
 
 
-def scored(student: Network, pairs: Pairs, cost: Matching, scoring: Scoring) -> Trained:
-    """A student after Algorithm 1; the offline model is the teacher, and the online one starts as its copy.
+def scored(
+    student: Network,
+    pairs: Pairs,
+    cost: Matching,
+    scoring: Scoring,
+    networks: tuple[Network, Network] | None = None,
+) -> Trained:
+    """A student after Algorithm 1.
 
     Args:
-        student: of one step; the same object is trained.
+        student: of one step; the same object is trained, the adapter alone where it has one that is not frozen.
         cost: feature matching, whose weight is lambda_FM.
+        networks: the offline network, and what the online one starts as a copy of; the teacher unless given.
     """
-    teacher = pairs.told.network
-    team = Team(student=student, online=teacher.like(copy.deepcopy(teacher.module).requires_grad_(True)))
-    student.module.requires_grad_(True)
-    run = Run("scored", {"scoring": scoring, "pairs": pairs, "student": student, "cost": cost}, scored)
-    training = distill_scores(team, teacher, pairs, cost, scoring, run)
+    offline, first = networks or (pairs.told.network, pairs.told.network)
+    if not any(weight.requires_grad for weight in student.module.parameters()):
+        student.module.requires_grad_(True)
+    team = Team(student=student, online=first.like(copy.deepcopy(first.module).requires_grad_(True)))
+    config = {"scoring": scoring, "pairs": pairs, "student": student, "cost": cost, "networks": networks}
+    run = Run("scored", config, scored)
+    training = distill_scores(team, offline, pairs, cost, scoring, run)
     return Trained(student, finish(team, training, run, "score distillation"), run)
