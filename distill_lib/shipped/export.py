@@ -41,8 +41,8 @@ def export_pipeline(
         unet: the student's, which takes w and predicts v.
         n_steps, about, w_max, prompt: told in the folder's README.
     """
-    told = {"n_steps": n_steps, "about": about, "w_max": w_max, "prompt": prompt, "folder": folder.name}
-    return _write(folder, assembled(pipe, unet, pipe.vae), card("text_student").format(**told))
+    values = {"n_steps": n_steps, "about": about, "w_max": w_max, "prompt": prompt, "folder": folder.name}
+    return _write(folder, assembled(pipe, unet, pipe.vae), card("text_student").format(**values))
 
 
 def assembled(
@@ -74,18 +74,16 @@ def export_one_step(
     tiny: AutoencoderTiny,
     about: str,
     prompt: str,
-    shards: str = "10GB",
 ) -> Path:
-    """Write a student of one step to `folder` as diffusers' own pipeline, with its tiny decoder.
+    """Write a student of one step to `folder` as diffusers' own pipeline, with its tiny decoder, in files of 7 MB.
 
     Args:
         folder, pipe, about, prompt: as in `export_pipeline`.
         unet: the student's, which takes no w and predicts v.
         tiny: the decoder.
-        shards: size of a file of weights at most.
     """
     readme = card("one_step").format(about=about, prompt=prompt, folder=folder.name)
-    return _write(folder, assembled(pipe, unet, tiny), readme, shards)
+    return _write(folder, assembled(pipe, unet, tiny), readme, "7MB")
 
 
 @contextlib.contextmanager

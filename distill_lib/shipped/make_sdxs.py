@@ -73,5 +73,5 @@ def make_one_step(name: str) -> None:
     parts = told.pipe.to(dtype=torch.float16), student.module.half(), tiny.half()
     for part in parts[1:]:
         part.register_to_config(_name_or_path=f"onestep-{name}")  # diffusers keeps the folder that it was loaded from
-    export_one_step(folder, *parts, about, pairs.prompts[0], "7MB")
+    export_one_step(folder, *parts, about, pairs.prompts[0])
     write_origin(folder, [warm.run, done.run], with_parents(recipe))
