@@ -7,11 +7,9 @@ import torch
 
 from distill_lib import profiles
 from distill_lib.engine import store
-from distill_lib.engine.loop import TrainSettings, finish
+from distill_lib.engine.loop import finish
 from distill_lib.engine.store import Run
-from distill_lib.experiments import halvings
-from distill_lib.guided.halving import Halving, halve_once, halving_target
-from distill_lib.networks.adapter import Keyed, Network, Trained
+from distill_lib.guided.halving import halving_target
 from distill_lib.report.cells import check, source
 from distill_lib.report.session import session
 from distill_lib.shipped import pretrained
@@ -89,26 +87,6 @@ def test_a_training_is_a_parent_whether_it_ran_here_or_was_found(figures, runs):
         assert parents(figures / "smoke" / f"{name}.json") == [run.key]
 
 
-def test_the_loop_of_notebook_03_finds_the_students_that_the_others_share(monkeypatch):
-    settings = profiles.load("smoke")
-
-    def train(student, training, run, title):
-        return []
-
-    monkeypatch.setattr("distill_lib.guided.halving.finish", train)
-    net = Network(pretrained.student(settings.world))
-    first = Keyed(net, pretrained.made(f"student-{settings.world}")["weights"])
-    shared, parent = halvings.deterministic(settings, "pictures", 0), first
-    for n, student in shared.items():
-        parent = halve_once(parent, "pictures", halvings.halving_of(settings, n, 0))
-        assert isinstance(parent, Trained) and parent.key == student.key
-    single = halvings.halving_of(settings, 4, 0, snapshots=False)
-    assert single.settings.snapshots == 0 and single == Halving(
-        4, single.settings, pretrained.w_range(settings.world), reuse=settings.reuse
-    )
-    assert isinstance(single.settings, TrainSettings)
-
-
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -128,6 +106,11 @@ def test_the_loop_of_notebook_03_finds_the_students_that_the_others_share(monkey
 def test_a_check_is_one_line_that_says_by_how_much_it_fails(arguments, line, capsys):
     check("it holds", *arguments)
     assert capsys.readouterr().out == line + "\n"
+
+
+def test_a_table_shows_itself_as_markdown_and_is_written_as_it_is(figures):
+    shown = session("smoke", 0).table("g-x", "| a |\n")
+    assert shown._repr_markdown_() == repr(shown) == (figures / "smoke" / "g-x.md").read_text() == "| a |\n"
 
 
 def test_source_shows_the_code_that_runs_without_what_is_said_of_arguments():

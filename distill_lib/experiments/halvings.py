@@ -4,12 +4,11 @@ from dataclasses import replace
 
 from distill_lib.diffusion.schedules import step_counts
 from distill_lib.engine.loop import TrainSettings
-from distill_lib.guided.halving import Halving, halve_down, stochastic_students
+from distill_lib.guided.halving import Halving, halve_down
 from distill_lib.networks.adapter import Keyed, Network, Trained
 from distill_lib.networks.pipeline import Latents, TextToImage
 from distill_lib.profiles import Profile, Text
 from distill_lib.shipped import pretrained
-from distill_lib.teachers.inpainting import Masked
 from distill_lib.worlds.pictures import Pictures
 
 
@@ -36,11 +35,6 @@ def deterministic(settings: Profile, pictures: Pictures, seed: int) -> dict[int,
     return halve_down(first, pictures, _plan(settings, seed))
 
 
-def stochastic(settings: Profile, chain: dict[int, Trained], pictures: Pictures, seed: int) -> dict[int, Trained]:
-    """Their counterparts for the stochastic sampler; with one step it is the same student."""
-    return stochastic_students(chain, pictures, _plan(settings, seed, snapshots=False))
-
-
 def for_one_strength(settings: Profile, w: float, pictures: Pictures, seed: int) -> dict[int, Trained]:
     """Students for a single w by their steps, halved from the guided pair itself."""
     made = pretrained.made(f"teacher-{settings.world}")
@@ -63,7 +57,7 @@ def in_latents(
     return halve_down(Keyed(*first), pictures, plan, "text-halving")
 
 
-def for_inpainting(settings: Profile, told: TextToImage, pictures: Masked, seed: int) -> dict[int, Trained]:
+def for_inpainting(settings: Profile, told: TextToImage, pictures: Latents, seed: int) -> dict[int, Trained]:
     """Inpainting students of all w by their steps, from the shipped student of stage one."""
     how, made = settings.latent, pretrained.made(f"inpaintstudent-{settings.latent.pipeline}")
     first = Keyed(pretrained.inpaint_network("inpaintstudent", how.pipeline, told), made["weights"])

@@ -9,7 +9,7 @@ import json
 import os
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -26,7 +26,7 @@ from distill_lib.measure.readers.layout import Layout
 from distill_lib.networks.adapter import Network
 from distill_lib.networks.autoencoders import TinyDecode
 from distill_lib.networks.controlnet import load_control
-from distill_lib.networks.doors import load_part, one_line
+from distill_lib.networks.doors import open_part
 from distill_lib.networks.lora_files import load_lora
 from distill_lib.networks.pipeline import TextToImage, open_pipeline
 from distill_lib.networks.unet import load_unet
@@ -39,6 +39,7 @@ from distill_lib.teachers.small_diffusion import build_clip
 from distill_lib.worlds.captions import drawn_attributes
 from distill_lib.worlds.pictures import REAL, WORLDS, fingerprint
 
+Reader = TypeVar("Reader", bound=torch.nn.Module)
 PRETRAINED = ROOT / "pretrained"
 RECIPES: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load((Path(__file__).parent / "recipes.yaml").read_text())
 
@@ -130,7 +131,13 @@ def _check_data(name: str, dataset: str, folder: str = "") -> None:
         )
 
 
-def _read_reader(name: str) -> dict[str, torch.Tensor]:
+def _filled(net: Reader, name: str) -> Reader:
+    """A network of our own with the weights of a shipped folder, frozen."""
+    net.load_state_dict(_weights_of(name))
+    return net.eval().requires_grad_(False)
+
+
+def _weights_of(name: str) -> dict[str, torch.Tensor]:
     try:
         path = shipped_folder(name) / "weights.safetensors"
         weights = all_finite(load_tensors(path), path)
@@ -146,50 +153,39 @@ def extractor(name: str = "scenes") -> Extractor:
         ValueError: its file is missing or broken, or it was trained on other real data than DISTILL_FOLDER holds.
     """
     _check_data(f"extractor-{name}", name)
-    weights = _read_reader(f"extractor-{name}")
+    weights = _weights_of(f"extractor-{name}")
     worlds = made(f"extractor-{name}")["config"].get("worlds")  # none of real data, which is 32 pixels wide
     side = WORLDS[worlds[0]].resolution if worlds else 32
     net = Extractor(len(weights["classes.1.bias"]), len(weights["factors.bias"]), side=side)
-    net.load_state_dict(weights)
-    return net.eval().requires_grad_(False)
+    return _filled(net, f"extractor-{name}")
 
 
 def geometry(name: str = "scenes") -> Geometry:
     """The shipped network that reads masks and depth; raises as `extractor`."""
-    net = Geometry()
-    net.load_state_dict(_read_reader(f"geometry-{name}"))
-    return net.eval().requires_grad_(False)
+    return _filled(Geometry(), f"geometry-{name}")
 
 
 def layout(name: str = "looks") -> Layout:
     """The shipped network that reads where two solids stand, in several looks; raises as `extractor`."""
-    net = Layout()
-    net.load_state_dict(_read_reader(f"layout-{name}"))
-    return net.eval().requires_grad_(False)
+    return _filled(Layout(), f"layout-{name}")
 
 
 def attribute_reader(name: str = "scenes") -> AttributeReader:
     """The shipped network that reads what a picture of two objects shows; raises as `extractor`."""
     recipe = made(f"attributes-{name}")["config"]
-    net = AttributeReader(recipe["width"], WORLDS[recipe["world"]].resolution)
-    net.load_state_dict(_read_reader(f"attributes-{name}"))
-    return net.eval().requires_grad_(False)
+    return _filled(AttributeReader(recipe["width"], WORLDS[recipe["world"]].resolution), f"attributes-{name}")
 
 
 def matcher(name: str) -> ConvMatcher | TokenMatcher:
     """A shipped network whose features pictures are matched by, one of `matchers.MATCHERS`; raises as `extractor`."""
     recipe = made(f"matcher-{name}")["config"]
-    net = MATCHERS[name](recipe["width"], WORLDS[recipe["world"]].resolution)
-    net.load_state_dict(_read_reader(f"matcher-{name}"))
-    return net.eval().requires_grad_(False)
+    return _filled(MATCHERS[name](recipe["width"], WORLDS[recipe["world"]].resolution), f"matcher-{name}")
 
 
 def clip(name: str = "judge") -> Clip:
     """The shipped mini CLIP that measures; raises as `extractor`."""
     recipe = made(f"clip-{name}")["config"]
-    net = build_clip(recipe, WORLDS[recipe["world"]].resolution)
-    net.load_state_dict(_read_reader(f"clip-{name}"))
-    return net.eval().requires_grad_(False)
+    return _filled(build_clip(recipe, WORLDS[recipe["world"]].resolution), f"clip-{name}")
 
 
 def pipeline(name: str = "scenes") -> TextToImage:
@@ -224,25 +220,34 @@ def tiny_decoder(name: str = "scenes") -> AutoencoderTiny:
 
 
 def _tiny(folder: Path, name: str) -> AutoencoderTiny:
-    try:
-        tiny = load_part(AutoencoderTiny, folder)
-    except Exception as error:
-        raise ValueError(
-            f"no usable decoder in {folder}: {one_line(error)}; train it: make teachers NAMES={name}"
-        ) from error
+    tiny = open_part(AutoencoderTiny, folder, "decoder", f"train it: make teachers NAMES={name}")
     return tiny.to(default_device()).eval().requires_grad_(False)
+
+
+def _unet(name: str, part: str = "") -> UNet2DConditionModel:
+    """A shipped U-Net, frozen, on the device where networks live; raises as `load_unet`."""
+    return load_unet(shipped_folder(name) / part).to(default_device()).requires_grad_(False)
 
 
 def tiny_unet(name: str, told: TextToImage) -> Network:
     """The shipped small U-Net of a pipeline, for many steps, behind its teacher's adapter; raises as `load_unet`."""
-    return told.network.like(load_unet(shipped_folder(f"tinyunet-{name}")).to(default_device()).requires_grad_(False))
+    return told.network.like(_unet(f"tinyunet-{name}"))
 
 
 def one_step(name: str, told: TextToImage) -> Network:
     """The shipped student of one step with its tiny decoder; raises as `load_unet` and `tiny_decoder`."""
-    folder = shipped_folder(f"onestep-{name}")
-    unet = load_unet(folder / "unet").to(default_device()).requires_grad_(False)
-    return told.network.like(unet, decode=TinyDecode(_tiny(folder / "vae", f"onestep-{name}")))
+    tiny = _tiny(shipped_folder(f"onestep-{name}") / "vae", f"onestep-{name}")
+    return told.network.like(_unet(f"onestep-{name}", "unet"), decode=TinyDecode(tiny))
+
+
+def text_student(name: str, told: TextToImage) -> Network:
+    """The shipped student of stage one of a pipeline, behind the adapter of its teacher; raises as `load_unet`."""
+    return told.network.like(_unet(f"textstudent-{name}"), predicts="v_prediction")
+
+
+def inpaint_network(kind: str, name: str, told: TextToImage) -> Network:
+    """The shipped network for inpainting, `inpainter` or `inpaintstudent`, of a pipeline; raises as `load_unet`."""
+    return inpainter(told, _unet(f"{kind}-{name}"))
 
 
 def lora(name: str) -> dict[str, torch.Tensor]:
@@ -255,17 +260,6 @@ def lora(name: str) -> dict[str, torch.Tensor]:
         return load_lora(shipped_folder(f"lora-{name}"))
     except ValueError as error:
         raise ValueError(f"{error}; or train it: make teachers NAMES=lora-{name}") from error
-
-
-def text_student(name: str, told: TextToImage) -> Network:
-    """The shipped student of stage one of a pipeline, behind the adapter of its teacher; raises as `load_unet`."""
-    unet = load_unet(shipped_folder(f"textstudent-{name}")).to(default_device()).requires_grad_(False)
-    return told.network.like(unet, predicts="v_prediction")
-
-
-def inpaint_network(kind: str, name: str, told: TextToImage) -> Network:
-    """The shipped network for inpainting, `inpainter` or `inpaintstudent`, of a pipeline; raises as `load_unet`."""
-    return inpainter(told, load_unet(shipped_folder(f"{kind}-{name}")).to(default_device()).requires_grad_(False))
 
 
 def controlnet(kind: str) -> ControlNetModel:
