@@ -6,7 +6,7 @@ from test_unet_distillation import Data, networks
 from distill_lib.diffusion.noise import normal
 from distill_lib.engine.loop import TrainSettings, finish
 from distill_lib.engine.store import Run
-from distill_lib.engine.trainable import Bare, Team
+from distill_lib.engine.trainable import Bare, Team, fixed
 from distill_lib.networks.lora import add_low_rank, merge_low_rank
 from distill_lib.networks.pruning import Cut
 from distill_lib.sdxs.texture import ProjectedCritic, tune_adversarially
@@ -75,3 +75,20 @@ def test_the_critic_learns_to_tell(runs):
         critic = both.members["critic"].module
         loss = critic_loss(critic(features(x)), critic(features(drawn))).mean().item()
     assert loss < 1.9  # 2 is a guess
+
+
+def test_a_fixed_network_hands_the_gradient_on_and_keeps_none():
+    net, x = torch.nn.Linear(3, 1), torch.randn(2, 3, requires_grad=True)
+    found = fixed(net, x)
+    assert torch.equal(found, net(x))
+    found.sum().backward()
+    assert torch.equal(x.grad, net.weight.expand(2, -1)) and net.weight.grad is None and net.bias.grad is None
+
+
+def test_a_call_of_a_member_goes_through_whatever_the_team_is_wrapped_in():
+    one, other = Bare(torch.nn.Linear(3, 1)), Bare(torch.nn.Linear(3, 1))
+    team, asked = Team(one=one, other=other), []
+    inner, x = team.forward, torch.randn(2, 3)
+    team.forward = lambda who, *given: asked.append(who) or inner(who, *given)
+    assert torch.equal(one.forward(x), one.module(x)) and torch.equal(other.forward(x), other.module(x))
+    assert asked == ["one", "other"] and set(team.module.state_dict()) >= {"one.weight", "other.weight"}

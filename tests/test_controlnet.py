@@ -149,7 +149,7 @@ def test_it_comes_back_from_its_folder_and_a_broken_one_is_refused(told, tmp_pat
     control.save_pretrained(tmp_path / "good", safe_serialization=True)
     for name, weight in load_control(tmp_path / "good").state_dict().items():
         assert torch.equal(weight, control.state_dict()[name])
-    with pytest.raises(ValueError, match=r"has no config\.json; make it with"):
+    with pytest.raises(ValueError, match=r"there is no folder missing; make it with"):
         load_control(tmp_path / "missing")
     (path,) = (tmp_path / "good").glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:100])
