@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 _SECTION = re.compile(r"\n\s*\n\s*(Args|Attributes|Raises|Returns):.*", re.DOTALL)
@@ -23,15 +24,19 @@ def check(sentence: str, value: Any, expected: Any = None, atol: float = 0.0) ->
         sentence: what holds, at every profile.
         value: a truth value or any other value, printed as it is; or what is compared with `expected`.
         expected: a tensor, or any value with an equality; without one, `value` itself is printed.
-        atol: largest allowed difference of an entry of two tensors or of two numbers; 0 asks for equality.
+        atol: largest allowed difference of two numbers, or of the entries of two tensors as in `torch.allclose`; 0 asks
+            for equality.
     """
     value, expected = _plain(value), _plain(expected)
     if expected is None:
         print(f"{sentence}: {value}")
         return
     if isinstance(value, Tensor) and isinstance(expected, Tensor):
-        off = (value.double() - expected.double()).abs().max().item() if value.shape == expected.shape else float("inf")
-        right, by = off <= atol, f"they differ by {off:.2g}, allowed is {atol:g}"
+        value, expected = value.detach().cpu().double(), expected.detach().cpu().double()
+        same = value.shape == expected.shape
+        off = (value - expected).abs().max().item() if same else float("inf")
+        right = same and torch.allclose(value, expected, rtol=1e-5 if atol else 0.0, atol=atol)
+        by = f"they differ by {off:.2g}, allowed is {atol:g}"
     else:
         right = abs(value - expected) <= atol if atol else value == expected
         by = f"{value} is not {expected}" + f" within {atol:g}" * bool(atol)
