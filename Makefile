@@ -23,7 +23,7 @@ test: .venv/.installed ## all tests, as CI runs them
 	$(run) pytest -q tests
 
 chaos: .venv/.installed ## kill runs 200 times and compare what comes out with an undisturbed run, an hour [KILLS=20]
-	$(run) distill_lib.run.chaos $${KILLS:+--kills "$$KILLS"}
+	PYTHONPATH=tests $(run) chaos $${KILLS:+--kills "$$KILLS"}
 
 teachers: .venv/.installed ## train the shipped weights that are missing, or [NAMES="teacher-plain .."] [FOLDER=..]
 	$(real) $(run) distill_lib.run teachers $(NAMES)
