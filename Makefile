@@ -29,7 +29,7 @@ teachers: .venv/.installed ## train the shipped weights that are missing, or [NA
 	$(real) $(run) distill_lib.run teachers $(NAMES)
 
 bench: .venv/.installed ## time our code against the plain way [PROFILE=quick]
-	$(run) distill_lib.run bench --profile "$(PROFILE)"
+	PYTHONPATH=tests $(run) bench --profile "$(PROFILE)"
 
 true-scale: .venv/.installed ## time Stable Diffusion and SDXS at their true sizes, random weights, 16 GB, some 10 minutes [ID=s-tab2]
 	$(run) distill_lib.run true-scale $${ID:+--id "$$ID"}

@@ -200,7 +200,7 @@ def _conclusion(ours: bool, theirs: bool) -> str:
 _REST = {
     "pretrained/": "shipped weights, safetensors, each with its recipe and training curve",
     "figures/laptop/": "the committed results",
-    "tests/": "a file a subject; notebooks under nbval, with planted faults; `chaos/` kills runs",
+    "tests/": "a file a subject; notebooks under nbval, with planted faults; `chaos/` kills runs, `bench.py` times",
     "Snakefile Makefile": "one rule a notebook; the commands",
     "LOG.md CHANGELOG.md": "experiments with their negatives; what changed",
 }

@@ -5,7 +5,7 @@ python -m distill_lib.run verify            redraw the laptop figures apart and 
 python -m distill_lib.run publish           put the executed laptop notebooks back into notebooks/
 python -m distill_lib.run lab               open the notebooks in JupyterLab
 python -m distill_lib.run notebook NAME OUT one notebook by papermill (what the Snakefile calls)
-python -m distill_lib.run teachers | bench | true-scale | readme    as the Makefile says
+python -m distill_lib.run teachers | true-scale | readme    as the Makefile says
 """
 
 import argparse
@@ -20,7 +20,7 @@ from distill_lib.run import notebooks
 from distill_lib.run.guard import FAILED, Failure, guarded
 from distill_lib.run.settings import Settings, read_settings
 
-_OTHERS = ("teachers", "bench", "true-scale", "readme")
+_OTHERS = ("teachers", "true-scale", "readme")
 """Commands that read their own arguments."""
 
 
@@ -101,8 +101,6 @@ def _other(name: str) -> None:
     settle()
     if name == "teachers":
         from distill_lib.shipped.make import main
-    elif name == "bench":
-        from distill_lib.run.bench import main
     elif name == "true-scale":
         from distill_lib.run.true_scale import main
     else:
