@@ -57,10 +57,8 @@ def train_degraded(
     """Train net.module on pictures of which half are blurred, by up to 1.2 pixels, and half overlaid with noise.
 
     Args:
-        net: what learns.
         batch: the draws of a step -> pictures uint8 (B, 3, R, R), then what is known of them.
         loss: (answers, *known, blur, grain) -> (B,): answers in float32; how much of each, in [0, 1], (B,).
-        settings, run: of the training.
     """
     loop = Loop(net, settings, run)
     for _, draws in loop:
