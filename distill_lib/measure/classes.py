@@ -5,7 +5,7 @@ are kept in `runs/cache` by the weights they came from: no notebook samples twic
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -107,11 +107,17 @@ def distance_rows(
     return rows
 
 
-def _to_noise(pictures: Pictures, stream: str, n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """The first n pictures x, their classes and one noise each: the same at every time, so that times compare."""
-    index = torch.arange(n, device=device)
-    x, label = pictures.batch(index.cpu(), device)
-    return x, label, noise.normal(0, stream, 0, index, x.shape[1:])
+def _noised(
+    teacher: Network, pictures: Pictures, stream: str, ts: Iterable[int], n: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]]:
+    """(t, z_t, label, v, v_cond, v_uncond) of n pictures at each time, with the same noise, so that times compare."""
+    index = torch.arange(n, device=teacher.device)
+    x, label = pictures.batch(index.cpu(), teacher.device)
+    eps = noise.normal(0, stream, 0, index, x.shape[1:])
+    for grid_t in ts:
+        t = torch.full_like(label, grid_t)
+        z_t = add_noise(x, eps, t)
+        yield t, z_t, label, v_from(x, eps, t), *guided_pair(teacher, z_t, t, label, teacher.null)
 
 
 @torch.no_grad()
@@ -123,17 +129,13 @@ def stage_one_errors(
     The same n pictures and noises serve every point, so that neighbouring points can be compared. Take networks in
     float32: at w = 0.5 and t = 1/16 the rounding of bfloat16 in the teacher's pair alone is a fifth of what w adds.
     """
-    x, label, eps = _to_noise(pictures, "stage-one-error", n, teacher.device)
     rows = []
-    for grid_t in ts:
-        t = torch.full_like(label, grid_t)
-        z_t = add_noise(x, eps, t)
-        v_cond, v_uncond = guided_pair(teacher, z_t, t, label, teacher.null)
+    for t, z_t, label, _, v_cond, v_uncond in _noised(teacher, pictures, "stage-one-error", ts, n):
         for w in ws:
             strength = torch.full((n,), w, device=teacher.device)
             v_w = combine(v_cond, v_uncond, strength)
             error = relative_error(student(z_t, t, label, strength), v_cond, v_w).item()
-            rows += tidy({"relative_error": error}, method="ours-D", t=grid_t / OURS.T, w=w, n=n)
+            rows += tidy({"relative_error": error}, method="ours-D", t=t[0].item() / OURS.T, w=w, n=n)
     return rows
 
 
@@ -145,15 +147,11 @@ def guidance_rows(teacher: Network, pictures: Pictures, ts: Iterable[int], n: in
     difference, whether that comes from the class or from errors of v_uncond.
     """
     n = min(n, len(pictures))
-    x, label, eps = _to_noise(pictures, "guidance", n, teacher.device)
     rows = []
-    for grid_t in ts:
-        t = torch.full_like(label, grid_t)
-        z_t, v = add_noise(x, eps, t), v_from(x, eps, t)
-        v_cond, v_uncond = guided_pair(teacher, z_t, t, label, teacher.null)
+    for t, _, _, v, v_cond, v_uncond in _noised(teacher, pictures, "guidance", ts, n):
         pairs = {"loss_cond": (v_cond, v), "loss_uncond": (v_uncond, v), "guidance_size": (v_cond, v_uncond)}
         values = {metric: (a - b).square().mean().item() for metric, (a, b) in pairs.items()}
-        rows += tidy(values, method="teacher", t=grid_t / OURS.T, n=n)
+        rows += tidy(values, method="teacher", t=t[0].item() / OURS.T, n=n)
     return rows
 
 

@@ -14,6 +14,7 @@ from distill_lib.diffusion.schedules import OURS
 from distill_lib.engine.bounds import Count, Number, Positive, Unit
 from distill_lib.engine.loop import TrainSettings
 from distill_lib.engine.messages import short
+from distill_lib.paths import suffix_of
 from distill_lib.profiles.reading import read_yaml, sentence
 from distill_lib.worlds.pictures import REAL, WORLDS, DatasetSpec, data_name
 from distill_lib.worlds.pictures import load as load_pictures
@@ -217,7 +218,7 @@ class Profile(_Strict):
     @property
     def suffix(self) -> str:
         """What the names of artefacts of real data end in."""
-        return f"-{self.world.replace('_', '-')}" if self.world in REAL else ""
+        return suffix_of(self.world if self.world in REAL else "")
 
     @model_validator(mode="after")
     def _steps_halve(self) -> "Profile":

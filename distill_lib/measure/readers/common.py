@@ -16,7 +16,7 @@ from distill_lib.engine.store import Run
 from distill_lib.engine.trainable import Trainable
 
 _PART = 256  # pictures taken to float at a time
-_KEPT = 64  # sets of pictures whose answers are kept
+_KEPT = 32  # sets of pictures whose answers are kept
 
 
 def degrade(image: Tensor, blur: Tensor, grain: Tensor, eps: Tensor) -> Tensor:
