@@ -23,13 +23,13 @@ test: .venv/.installed ## all tests, as CI runs them
 	$(run) pytest -q tests
 
 chaos: .venv/.installed ## kill runs 200 times and compare what comes out with an undisturbed run, an hour [KILLS=20]
-	$(run) distill_lib.run.chaos $${KILLS:+--kills "$$KILLS"}
+	PYTHONPATH=tests $(run) chaos $${KILLS:+--kills "$$KILLS"}
 
 teachers: .venv/.installed ## train the shipped weights that are missing, or [NAMES="teacher-plain .."] [FOLDER=..]
 	$(real) $(run) distill_lib.run teachers $(NAMES)
 
 bench: .venv/.installed ## time our code against the plain way [PROFILE=quick]
-	$(run) distill_lib.run bench --profile "$(PROFILE)"
+	PYTHONPATH=tests $(run) bench --profile "$(PROFILE)"
 
 true-scale: .venv/.installed ## time Stable Diffusion and SDXS at their true sizes, random weights, 16 GB, some 10 minutes [ID=s-tab2]
 	$(run) distill_lib.run true-scale $${ID:+--id "$$ID"}

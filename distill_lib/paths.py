@@ -55,6 +55,11 @@ def figures_folder(profile: str) -> Path:
     return _place("DISTILL_FIGURES") / profile
 
 
+def suffix_of(dataset: str) -> str:
+    """What the names of artefacts of real data end in."""
+    return f"-{dataset.replace('_', '-')}" if dataset else ""
+
+
 def settle() -> None:
     """Write the absolute places back into the environment of this process and of all that it starts."""
     for variable in _DEFAULTS:

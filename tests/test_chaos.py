@@ -1,8 +1,7 @@
 """Ten kills: what they leave equals an undisturbed run to the bit. `make chaos` does two hundred."""
 
 import pytest
-
-from distill_lib.run.campaign import Campaign, _settled
+from chaos.campaign import Campaign, _settled
 
 
 @pytest.mark.notebook

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
+from distill_lib.measure.readers.common import degrade
 from distill_lib.measure.readers.extractor import (
     Extractor,
-    degrade,
     extractor_loss,
     factors,
     factors_of_two,

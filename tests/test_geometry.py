@@ -31,7 +31,7 @@ def test_rendered_scenes_are_those_of_the_world_whatever_the_batch():
 
 
 def hand(monkeypatch, logits, depth):
-    monkeypatch.setattr(geometry, "_read", lambda net, image: (logits, depth))
+    monkeypatch.setattr(geometry, "answers_of", lambda net, image: (logits, depth))
     return torch.zeros(len(logits), 3, 4, 4, dtype=torch.uint8)
 
 

@@ -74,7 +74,7 @@ class Told(nn.Module):
 
     def forward(self, image):
         index = ((image[:, 0, 0, 0] + 1) * 127.5).round().long()
-        return None, None, self.answers[index]
+        return index, index, self.answers[index]
 
 
 def test_a_picture_is_called_by_the_nearest_code():

@@ -8,7 +8,7 @@ import torch
 from distill_lib.engine.loop import TrainSettings, finish
 from distill_lib.engine.store import Run
 from distill_lib.measure.readers.attributes import read_attributes, train_reader
-from distill_lib.measure.readers.extractor import degrade
+from distill_lib.measure.readers.common import degrade
 from distill_lib.sdxs.feature_matching import feature_matching_loss
 from distill_lib.sdxs.matchers import MATCHERS, ConvMatcher
 from distill_lib.worlds.captions import LOGITS

@@ -141,7 +141,7 @@ def test_a_notebook_reaches_the_library_files_that_make_it_stale():
         "distill_lib/diffusion/samplers.py",
         "distill_lib/diffusion/noise.py",
     } <= reached
-    assert "distill_lib/run/bench.py" not in reached
+    assert "distill_lib/run/drawing.py" not in reached
 
 
 def test_an_unknown_parameter_is_named_with_those_that_exist():

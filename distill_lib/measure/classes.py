@@ -5,8 +5,8 @@ are kept in `runs/cache` by the weights they came from: no notebook samples twic
 """
 
 import copy
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,14 +17,14 @@ from distill_lib.diffusion.samplers import nfe
 from distill_lib.diffusion.schedules import OURS, add_noise, v_from
 from distill_lib.guided.stage_one import relative_error
 from distill_lib.measure.draw import BATCH, classes, held_out, sample_pictures, samples_of
-from distill_lib.measure.metrics import Reader, fid, laplacian_variance, median_seconds, paired, quality
+from distill_lib.measure.metrics import Reader, fid, laplacian_variance, margins, median_seconds, paired, quality
+from distill_lib.measure.rows import Row, tidy
 from distill_lib.networks.adapter import Network
 from distill_lib.worlds.pictures import WORLDS, Pictures
 from distill_lib.worlds.scenes import TEXTURES
 
-Row = dict[str, Any]
 
-
+@dataclass(eq=False)
 class Measured:
     """What samples are compared with at one size: real pictures, their floor, and the many-step teacher.
 
@@ -37,52 +37,52 @@ class Measured:
         seed: of the noise of all samples.
     """
 
-    def __init__(self, reader: Reader, teacher: Network, world: str, n: int, teacher_steps: int, seed: int = 0) -> None:
-        self.reader, self.teacher, self.world = reader, teacher, world
-        self.n, self.teacher_steps, self.seed = n, teacher_steps, seed
-        self.real, other = held_out(world, n), held_out(world, n, part=1)
-        self.floor = fid(reader, other, self.real)
+    reader: Reader
+    teacher: Network
+    world: str
+    n: int
+    teacher_steps: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.real, other = held_out(self.world, self.n), held_out(self.world, self.n, part=1)
+        self.floor = fid(self.reader, other, self.real)
         self.real_sharpness = laplacian_variance(self.real)
-        label = classes(n, teacher.null)
-        # a world without textures has one class where the extractor knows three
-        self.joint = label * len(TEXTURES) if world in WORLDS and not WORLDS[world].texture else label
-        self._truth: dict[tuple[float, int], Tensor] = {}
+        self.joint = classes(self.n, self.teacher.null)
+        if self.world in WORLDS and not WORLDS[self.world].texture:
+            self.joint = self.joint * len(TEXTURES)  # it has one class where the extractor knows three
 
     def with_noise(self, seed: int) -> "Measured":
         """The same real pictures and floor, for samples from the noise of another seed."""
         again = copy.copy(self)
-        again.seed, again._truth = seed, {}
+        again.seed = seed
         return again
 
     def truth(self, w: float, n: int | None = None) -> Tensor:
-        """The teacher's own pictures at w, the first n of them; always the same tensor, so that it is read once."""
-        if (w, self.n) not in self._truth:
-            self._truth[w, self.n] = samples_of(self.teacher, self.teacher_steps, w, self.n, self.seed)
-        n = self.n if n is None else min(n, self.n)
-        return self._truth.setdefault((w, n), self._truth[w, self.n][:n])
+        """The teacher's own pictures at w, the first n of them."""
+        return samples_of(self.teacher, self.teacher_steps, w, self.n, self.seed)[:n]
+
+    def judged(self, image: Tensor, truth: Tensor) -> dict[str, float]:
+        """All metrics of pictures uint8 (n, 3, R, R), beside the teacher's own."""
+        margin = margins(self.reader.read(image)["logits"], self.joint)
+        return quality(self.reader, image, self.real) | {
+            "fid_teacher": fid(self.reader, image, truth),
+            "paired": paired(image, truth).mean().item(),
+            "accuracy": (margin > 0).float().mean().item(),
+            "margin": margin.mean().item(),
+            "sharpness": laplacian_variance(image),
+        }
 
     def rows(self, method: str, net: Network, n_steps: int, w: float, sampler: str = "ddim") -> list[Row]:
         """All metrics of a network's pictures, one row each; `method` is their label."""
-        image = samples_of(net, n_steps, w, self.n, self.seed, sampler)
-        truth = self.truth(w)
-        log_p = self.reader.read(image)["logits"].log_softmax(1)
-        named = log_p.gather(1, self.joint[:, None])[:, 0]
-        others = log_p.scatter(1, self.joint[:, None], -torch.inf).amax(1)
-        values = quality(self.reader, image, self.real) | {
-            "fid_teacher": fid(self.reader, image, truth),
-            "paired": paired(image, truth).mean().item(),
-            "accuracy": (named > others).float().mean().item(),
-            "margin": (named - others).mean().item(),
-            "sharpness": laplacian_variance(image),
-        }
-        about = {"method": method, "steps": n_steps, "w": w, "nfe": nfe(n_steps, w, not net.takes_w), "seed": self.seed}
-        return [about | {"metric": metric, "value": value, "n": self.n} for metric, value in values.items()]
+        values = self.judged(samples_of(net, n_steps, w, self.n, self.seed, sampler), self.truth(w))
+        count = nfe(n_steps, w, not net.takes_w)
+        return tidy(values, method=method, steps=n_steps, w=w, nfe=count, seed=self.seed, n=self.n)
 
     def floor_rows(self) -> list[Row]:
         """Real against other real pictures at the same n, and the sharpness of real ones."""
-        about = {"method": "real", "seed": self.seed, "n": self.n}
-        pairs = {"floor_fid": self.floor, "sharpness": self.real_sharpness}
-        return [about | {"metric": metric, "value": value} for metric, value in pairs.items()]
+        values = {"floor_fid": self.floor, "sharpness": self.real_sharpness}
+        return tidy(values, method="real", seed=self.seed, n=self.n)
 
 
 def distance_rows(
@@ -98,21 +98,26 @@ def distance_rows(
         n: pictures behind a distance, at most those of `measured`. Few will do: the noise is shared.
     """
     truth, then = measured.truth(w, n), Network(copy.deepcopy(net.module), bf16=net.told_bf16)
-    about = {"method": "ours-D", "metric": "fid_teacher", "steps": n_steps, "w": w, "n": len(truth)}
     rows = []
     for update, weights in snapshots.items():
         then.module.load_state_dict(weights)
-        image = samples_of(then, n_steps, w, len(truth), measured.seed)
-        value = fid(measured.reader, image, truth)
-        rows.append(about | {"update": update, "seed": measured.seed, "value": value})
+        value = fid(measured.reader, samples_of(then, n_steps, w, len(truth), measured.seed), truth)
+        columns = {"steps": n_steps, "w": w, "n": len(truth), "update": update, "seed": measured.seed}
+        rows += tidy({"fid_teacher": value}, method="ours-D", **columns)
     return rows
 
 
-def _to_noise(pictures: Pictures, stream: str, n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """The first n pictures x, their classes and one noise each: the same at every time, so that times compare."""
-    index = torch.arange(n, device=device)
-    x, label = pictures.batch(index.cpu(), device)
-    return x, label, noise.normal(0, stream, 0, index, x.shape[1:])
+def _noised(
+    teacher: Network, pictures: Pictures, stream: str, ts: Iterable[int], n: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]]:
+    """(t, z_t, label, v, v_cond, v_uncond) of n pictures at each time, with the same noise, so that times compare."""
+    index = torch.arange(n, device=teacher.device)
+    x, label = pictures.batch(index.cpu(), teacher.device)
+    eps = noise.normal(0, stream, 0, index, x.shape[1:])
+    for grid_t in ts:
+        t = torch.full_like(label, grid_t)
+        z_t = add_noise(x, eps, t)
+        yield t, z_t, label, v_from(x, eps, t), *guided_pair(teacher, z_t, t, label, teacher.null)
 
 
 @torch.no_grad()
@@ -124,19 +129,13 @@ def stage_one_errors(
     The same n pictures and noises serve every point, so that neighbouring points can be compared. Take networks in
     float32: at w = 0.5 and t = 1/16 the rounding of bfloat16 in the teacher's pair alone is a fifth of what w adds.
     """
-    x, label, eps = _to_noise(pictures, "stage-one-error", n, teacher.device)
     rows = []
-    for grid_t in ts:
-        t = torch.full_like(label, grid_t)
-        z_t = add_noise(x, eps, t)
-        v_cond, v_uncond = guided_pair(teacher, z_t, t, label, teacher.null)
+    for t, z_t, label, _, v_cond, v_uncond in _noised(teacher, pictures, "stage-one-error", ts, n):
         for w in ws:
             strength = torch.full((n,), w, device=teacher.device)
             v_w = combine(v_cond, v_uncond, strength)
             error = relative_error(student(z_t, t, label, strength), v_cond, v_w).item()
-            rows.append(
-                {"method": "ours-D", "metric": "relative_error", "t": grid_t / OURS.T, "w": w, "value": error, "n": n}
-            )
+            rows += tidy({"relative_error": error}, method="ours-D", t=t[0].item() / OURS.T, w=w, n=n)
     return rows
 
 
@@ -148,16 +147,11 @@ def guidance_rows(teacher: Network, pictures: Pictures, ts: Iterable[int], n: in
     difference, whether that comes from the class or from errors of v_uncond.
     """
     n = min(n, len(pictures))
-    x, label, eps = _to_noise(pictures, "guidance", n, teacher.device)
     rows = []
-    for grid_t in ts:
-        t = torch.full_like(label, grid_t)
-        z_t, v = add_noise(x, eps, t), v_from(x, eps, t)
-        v_cond, v_uncond = guided_pair(teacher, z_t, t, label, teacher.null)
+    for t, _, _, v, v_cond, v_uncond in _noised(teacher, pictures, "guidance", ts, n):
         pairs = {"loss_cond": (v_cond, v), "loss_uncond": (v_uncond, v), "guidance_size": (v_cond, v_uncond)}
         values = {metric: (a - b).square().mean().item() for metric, (a, b) in pairs.items()}
-        about = {"method": "teacher", "t": grid_t / OURS.T, "n": n}
-        rows += [about | {"metric": metric, "value": value} for metric, value in values.items()]
+        rows += tidy(values, method="teacher", t=t[0].item() / OURS.T, n=n)
     return rows
 
 
@@ -178,17 +172,9 @@ def timed_rows(
     """
     label = classes(BATCH, net.null) if label is None else label
     seconds = median_seconds(lambda: sample_pictures(net, n_steps, w, label, 0, sampler), repeats)
-    about = about | {
-        "method": method,
-        "steps": n_steps,
-        "w": w,
-        "nfe": nfe(n_steps, w, not net.takes_w),
-        "n": len(label),
-    }
-    return [
-        about | {"metric": "seconds", "value": seconds},
-        about | {"metric": "images_per_second", "value": len(label) / seconds},
-    ]
+    values = {"seconds": seconds, "images_per_second": len(label) / seconds}
+    count = nfe(n_steps, w, not net.takes_w)
+    return tidy(values, **about, method=method, steps=n_steps, w=w, nfe=count, n=len(label))
 
 
 def measure(

@@ -27,11 +27,11 @@ from distill_lib.diffusion.samplers import nfe
 from distill_lib.diffusion.schedules import add_noise
 from distill_lib.measure.metrics import fid, laplacian_variance, median_seconds, paired, psnr
 from distill_lib.measure.prompts import Prompted
+from distill_lib.measure.rows import Row, tidy
 from distill_lib.networks.adapter import Network
 from distill_lib.networks.pruning import Cut, pruned_config
 from distill_lib.teachers.latents import Pairs
 
-Row = dict[str, Any]
 Ask = Callable[[Tensor, Tensor, Tensor], Tensor]
 _BATCH = 64
 DECODERS: dict[str, dict[str, Any]] = {
@@ -60,20 +60,16 @@ def pooled(image: Tensor, factor: int) -> Tensor:
 def picture_rows(asked: Prompted, image: Tensor, truth: Tensor, about: Row) -> list[Row]:
     """What the judges find in pictures of the prompts, and how far they are from true ones and from the world's.
 
-    Args:
-        asked: prompts and judges.
-        image, truth: uint8 (n, 3, R, R), of the same latents or noise.
-        about: columns of every row.
+    image, truth: uint8 (n, 3, R, R), of the same latents or noise.
     """
     reader = asked.judges.reader
     values = asked.judged(image) | {"fid_teacher": fid(reader, image, truth), "fid": fid(reader, image, asked.real)}
-    values["paired"] = paired(image, truth).mean().item()
-    return [about | {"metric": metric, "value": value, "n": len(image)} for metric, value in values.items()]
+    return tidy(values | {"paired": paired(image, truth).mean().item()}, **about, n=len(image))
 
 
 def _cost_rows(module: nn.Module, work: Callable[[], object], repeats: int, about: Row) -> list[Row]:
     values = {"params": sum(p.numel() for p in module.parameters()), "seconds": median_seconds(work, repeats)}
-    return [about | {"metric": metric, "value": value, "n": 1} for metric, value in values.items()]
+    return tidy(values, **about, n=1)
 
 
 @torch.no_grad()
@@ -90,12 +86,10 @@ def decoder_rows(
     """Rows of a decoder, and its pictures uint8 (n, 3, R, R) of the latents that were held back.
 
     Args:
-        asked: prompts and judges.
-        held: latents of the prompts.
+        held: latents of the prompts of `asked`.
         decode: latents (B, C, H, W) -> pictures (B, 3, R, R) in [-1, 1].
         module: whose weights are counted.
         truth: the large decoder's pictures of the same latents; (1) and (2) are left out where they are the same.
-        method: name of the rows.
         repeats: timed calls at batch 1.
         factor: of (2).
     """
@@ -107,7 +101,7 @@ def decoder_rows(
     if not torch.equal(image, truth):
         values["psnr"] = psnr(image, truth)
         values["psnr_coarse"] = psnr(pooled(image, factor), pooled(truth, factor))
-    rows += [about | {"metric": metric, "value": value, "n": len(image)} for metric, value in values.items()]
+    rows += tidy(values, **about, n=len(image))
     return rows + _cost_rows(module, lambda: decode(z[:1]), repeats, about), image
 
 
@@ -115,12 +109,8 @@ def decoder_rows(
 class Probe:
     """Latents at some noise levels, with the same noise for everybody, and what a teacher answers to them.
 
-    All answers are in float32, since rounding to bfloat16 is as large as the error of a good student.
-
-    Args:
-        held: latents and prompts of the teacher.
-        ts: noise levels, of its grid.
-        seed: of the noise.
+    All answers are in float32, since rounding to bfloat16 is as large as the error of a good student. The levels `ts`
+    are those of the teacher's grid.
     """
 
     held: Pairs
@@ -153,8 +143,7 @@ class Probe:
         rows = []
         for t, v, wanted in zip(self.ts, self._answers(ask), self._wanted, strict=True):
             value = ((v - wanted).square().sum() / wanted.square().sum()).item()
-            about = {"method": method, "t": t / self.teacher.schedule.T, "seed": self.seed, "n": len(v)}
-            rows.append(about | {"metric": metric, "value": value})
+            rows += tidy({metric: value}, method=method, t=t / self.teacher.schedule.T, seed=self.seed, n=len(v))
         return rows
 
     def prediction_rows(self, student: Network, method: str) -> list[Row]:
@@ -179,15 +168,8 @@ def unet_rows(
 ) -> list[Row]:
     """Rows of a U-Net: its pictures, its predictions by (4), its weights, and the seconds of one evaluation at batch 1.
 
-    Distances are to the teacher's pictures by the same sampler in as many steps, from the same noise.
-
-    Args:
-        asked: prompts, judges, and the teacher with its strength.
-        probe: latents that it is compared with the teacher on.
-        method: name of the rows.
-        net: the U-Net behind the teacher's adapter.
-        n_steps, sampler: of the pictures; guided, at the strength of `asked`.
-        repeats: timed calls.
+    Pictures are guided, at the strength of `asked`; distances are to the teacher's by the same sampler and noise in as
+    many steps. `net` is the U-Net behind the teacher's adapter.
     """
     teacher, w = asked.told.network, asked.w
     image, truth = (asked.pictures(one, n_steps, w, sampler) for one in (net, teacher))

@@ -11,26 +11,23 @@ The reader of distances is another than the one that took maps off the teacher's
 pictures bounds what it can find in any.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
-from distill_lib.diffusion.pixels import to_bytes
-from distill_lib.engine.precision import current
-from distill_lib.engine.store import cached, weights_hash
-from distill_lib.measure.draw import sample_pictures
+from distill_lib.engine.store import cached
+from distill_lib.measure.draw import pictures_of, sample_pictures
 from distill_lib.measure.metrics import laplacian_variance, median_seconds, paired
+from distill_lib.measure.prompts import states_of, through
 from distill_lib.measure.readers.attributes import attribute_accuracy, prompt_accuracy, read_attributes
 from distill_lib.measure.readers.geometry import Geometry, depth_error, mask_iou
+from distill_lib.measure.rows import Row, tidy
 from distill_lib.measure.systems import System
 from distill_lib.networks.adapter import showing
-from distill_lib.networks.controlnet import Controlled
 from distill_lib.networks.pipeline import TextToImage
 from distill_lib.worlds.captions import attributes, names_held_out, say
 from distill_lib.worlds.maps import control_map, edge_f1, edge_map
@@ -38,9 +35,7 @@ from distill_lib.worlds.pictures import WORLDS
 from distill_lib.worlds.scenes import COLORS, TEXTURES, Scenes, draw_scenes, rendered
 from distill_lib.worlds.seeds import held_out_seed
 
-Row = dict[str, Any]
 Decode = Callable[[Tensor], Tensor]
-_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -72,31 +67,16 @@ def diversity(image: Sequence[Tensor]) -> float:
 
 def _told(system: System, prompts: list[str], seen: Tensor | None) -> Tensor:
     """What the networks are told, (N, L + K, D): the states of prompts, and maps behind them if any."""
-    label = torch.cat([system.told.states(prompts[i : i + _BATCH]) for i in range(0, len(prompts), _BATCH)])
+    label = states_of(system.told, prompts)
     return label if seen is None else showing(label, seen.float().to(label.device))
 
 
 def drawn(system: System, prompts: list[str], seen: Tensor | None = None, seed: int = 0) -> Tensor:
-    """Pictures uint8 (N, 3, R, R) of N prompts, under maps (N, C, R, R) in [0, 1] if any; kept in a cache.
+    """Pictures uint8 (N, 3, R, R) of N prompts by `draw.pictures_of`, under maps (N, C, R, R) in [0, 1] if any.
 
-    Args:
-        system: who draws, and how; shown maps, its `net` is a `controlnet.Controlled`.
-        prompts, seen: what is asked for.
-        seed: of the noise.
+    A system that is shown maps has a `controlnet.Controlled` for its network.
     """
-    net = system.net
-    parts = [net.network.module, net.control] if isinstance(net, Controlled) else [net.module]
-    spec = {"nets": [weights_hash(part, "net") for part in parts], "steps": system.n_steps, "w": system.w}
-    spec |= {"sampler": system.sampler, "bf16": net.bf16, "prompts": prompts, "seed": seed}
-    spec |= {"decoder": getattr(net.decode, "name", ""), "text": weights_hash(system.told.pipe.text_encoder, "text")}
-    spec |= {"precision": current()}  # of the decoder, whatever the networks are told
-    spec |= {"seen": "" if seen is None else hashlib.sha256(seen.float().cpu().numpy().tobytes()).hexdigest()}
-
-    def make() -> dict[str, Tensor]:
-        how = system.n_steps, system.w, _told(system, prompts, seen), seed, system.sampler
-        return {"image": sample_pictures(net, *how)}
-
-    return cached("steered", spec, make, drawn)["image"]
+    return pictures_of(system.net, system.n_steps, system.w, _told(system, prompts, seen), seed, system.sampler)
 
 
 @dataclass(frozen=True)
@@ -156,32 +136,24 @@ class Steered:
 
     def rows(self, image: Tensor, about: Row) -> list[Row]:
         """What `judged` finds, a row a metric; `about` holds the columns that they share."""
-        about = about | {"n": len(image)}
-        return [about | {"metric": metric, "value": value} for metric, value in self.judged(image).items()]
+        return tidy(self.judged(image), **about, n=len(image))
 
     def bounds(self, decoders: dict[str, Decode], about: Row) -> list[Row]:
         """What is found in true pictures ("real"), and in their latents through decoders, by name."""
-        z = [self.told.latents(part) for part in self.image.split(64)]
         rows = self.rows(self.image, about | {"method": "real"})
         for name, decode in decoders.items():
-            through = torch.cat([to_bytes(decode(part).detach()).cpu() for part in z])
-            rows += self.rows(through, about | {"method": name})
+            rows += self.rows(through(self.told, self.image, decode), about | {"method": name})
         return rows
 
-    def asked_of(self, system: System, kind: str, about: Row, seed: int = 0) -> list[Row]:
+    def asked_of(self, system: System, kind: str, about: Row) -> list[Row]:
         """Rows of one picture a scene by a system, under its map of a kind; `kind` is empty without one."""
-        image = drawn(system, self.prompts, self.maps(kind) if kind else None, seed)
+        image = drawn(system, self.prompts, self.maps(kind) if kind else None)
         return self.rows(image, about | {"steps": system.n_steps, "w": system.w, "nfe": system.evaluations["U-Net"]})
 
     def spread(self, system: System, kind: str, n: int, noises: int, about: Row, seed: int = 0) -> list[Row]:
         """Rows of (1) and (2) for the first n scenes, `noises` pictures each; and whether other prompts are followed.
 
-        Args:
-            system: who draws, and how.
-            kind: of map; empty without one.
-            n, noises: scenes, and pictures of each.
-            about: columns that all rows share.
-            seed: of the noise.
+        `kind` of map is empty without one.
         """
         seen = self.maps(kind)[:n] if kind else None
         numbers = [1000 * (seed + 1) + k for k in range(noises)]
@@ -194,12 +166,11 @@ class Steered:
         ]
         values = {"diversity": diversity(by_noise), "diversity_prompt": diversity(by_prompt)}
         values["prompt_accuracy_changed"] = torch.stack(right).mean().item()
-        about = about | {"n": n * noises}
-        return [about | {"metric": metric, "value": value} for metric, value in values.items()]
+        return tidy(values, **about, n=n * noises)
 
     def seconds(self, system: System, kind: str, repeats: int, about: Row) -> list[Row]:
         """A row: seconds for one picture, from reading the prompt to decoding."""
         seen = self.maps(kind)[:1] if kind else None
         net, n_steps, w, by = system.net, system.n_steps, system.w, system.sampler
         work = lambda: sample_pictures(net, n_steps, w, _told(system, self.prompts[:1], seen), 0, by)  # noqa: E731
-        return [about | {"metric": "seconds", "value": median_seconds(work, repeats), "n": 1}]
+        return tidy({"seconds": median_seconds(work, repeats)}, **about, n=1)

@@ -20,8 +20,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from distill_lib.engine.precision import current
+from distill_lib.measure.rows import Row, tidy
 
-Row = dict[str, Any]
 Key = TypeVar("Key", bound=Hashable)
 MODULES = ("text encoder", "U-Net", "decoder")
 """In the order in which a pipeline asks them."""
@@ -68,35 +68,35 @@ def module_rows(method: str, kind: str, params: int, flops: int, seconds: float,
     """Rows of (1) for a module: its weights, and operations and seconds of an evaluation and of `nfe` of them."""
     values = {"params": params, "flops": flops, "seconds": seconds}
     values |= {"total": nfe * seconds, "total_flops": nfe * flops}
-    about = {"method": method, "kind": kind, "nfe": nfe, "seed": seed}
-    return [about | {"metric": metric, "value": value} for metric, value in values.items()]
+    return tidy(values, method=method, kind=kind, nfe=nfe, seed=seed)
 
 
 def summed(rows: list[Row], before: str, after: str) -> list[Row]:
     """Rows of (2) to (5) from those of the modules of two systems, all of one seed; sums have no `kind`."""
     value = {(row["method"], row["kind"], row["metric"]): row["value"] for row in rows}
     (asked,) = {row["nfe"] for row in rows if (row["method"], row["kind"]) == (before, "U-Net")}
-    total = {method: sum(value[method, kind, "total"] for kind in MODULES) for method in (before, after)}
+    seed = rows[0]["seed"]
+    sums = {
+        (method, metric): sum(value[method, kind, metric] for kind in MODULES)
+        for method in (before, after)
+        for metric in ("total", "params", "total_flops")
+    }
     found: list[Row] = []
-
-    def tell(method: str, metric: str, number: float, **kind: str) -> None:
-        found.append({"method": method, **kind, "metric": metric, "value": number, "seed": rows[0]["seed"]})
-
     for method in (before, after):
-        tell(method, "sum", total[method])
-        for metric in ("params", "total_flops"):
-            part = sum(value[method, kind, metric] for kind in MODULES)
-            tell(method, f"sum_{metric.removeprefix('total_')}", part)
+        total, text = sums[method, "total"], value[method, "text encoder", "total"]
+        of_all = {"sum": total, "sum_params": sums[method, "params"], "sum_flops": sums[method, "total_flops"]}
+        found += tidy(of_all | {"gain": total / (total - text)}, method=method, seed=seed)
         for kind in MODULES:
-            tell(method, "share", value[method, kind, "total"] / total[method], kind=kind)
-        tell(method, "gain", total[method] / (total[method] - value[method, "text encoder", "total"]))
+            found += tidy({"share": value[method, kind, "total"] / total}, method=method, kind=kind, seed=seed)
     for kind in MODULES:
-        tell(after, "ratio", value[before, kind, "total"] / value[after, kind, "total"], kind=kind)
-    for kind in MODULES[1:]:  # the text encoder is the same in both
-        tell(after, "seconds_ratio", value[before, kind, "seconds"] / value[after, kind, "seconds"], kind=kind)
-    tell(after, "sum_ratio", total[before] / total[after])
-    flops = [sum(value[method, kind, "total_flops"] for kind in MODULES) for method in (before, after)]
-    tell(after, "sum_ratio_flops", flops[0] / flops[1])
+        ratios = {"ratio": value[before, kind, "total"] / value[after, kind, "total"]}
+        if kind != "text encoder":  # which is the same in both
+            ratios["seconds_ratio"] = value[before, kind, "seconds"] / value[after, kind, "seconds"]
+        found += tidy(ratios, method=after, kind=kind, seed=seed)
     left_out = max(0, asked - BUDGET) * value[before, "U-Net", "seconds"]
-    tell(after, "pictures", (total[before] - left_out) / total[after])
-    return found
+    of_both = {
+        "sum_ratio": sums[before, "total"] / sums[after, "total"],
+        "sum_ratio_flops": sums[before, "total_flops"] / sums[after, "total_flops"],
+        "pictures": (sums[before, "total"] - left_out) / sums[after, "total"],
+    }
+    return found + tidy(of_both, method=after, seed=seed)

@@ -8,9 +8,10 @@ from torch import Tensor
 from distill_lib.diffusion import noise
 from distill_lib.diffusion.pixels import to_bytes
 from distill_lib.diffusion.solvers import check_sampler, sample_by
-from distill_lib.engine.store import cached, weights_hash
+from distill_lib.engine.precision import current
+from distill_lib.engine.store import cached
 from distill_lib.networks.adapter import Network, denoiser
-from distill_lib.worlds.pictures import REAL, WORLDS, DatasetSpec, load, render_pictures
+from distill_lib.worlds.pictures import REAL, WORLDS, DatasetSpec, load, rendered_once
 from distill_lib.worlds.seeds import held_out_seed
 
 BATCH = 64
@@ -42,10 +43,7 @@ def held_out(world: str, n: int, part: int = 0) -> Tensor:
             raise ValueError(f"{world} has {len(image)} test pictures; {part + 1} sets of samples={n} need more")
         mixed = torch.randperm(len(image), generator=torch.Generator().manual_seed(0))
         return image[mixed[part * n : (part + 1) * n]]
-    seed = held_out_seed("measured", part)
-    spec = {"world": WORLDS[world], "n": n, "seed": seed}
-    make = lambda: {"image": render_pictures(WORLDS[world], seed, torch.arange(n))[0]}  # noqa: E731
-    return cached("held-out", spec, make, render_pictures)["image"]
+    return rendered_once(WORLDS[world], held_out_seed("measured", part), n)[0]
 
 
 def check_strengths(ws: Iterable[float], w_max: float) -> None:
@@ -102,12 +100,17 @@ def sample_pictures(
     return in_batches(net, len(label), draw)
 
 
-def samples_of(net: Network, n_steps: int, w: float, n: int, seed: int = 0, sampler: str = "ddim") -> Tensor:
-    """Pictures uint8 (n, 3, R, R) as `sample_pictures` draws them, kept by the weights that they came from."""
-    spec = {"net": weights_hash(net.module, "net"), "steps": n_steps, "w": w, "n": n, "seed": seed, "bf16": net.bf16}
-    spec |= {"sampler": sampler}
+def pictures_of(net: Network, n_steps: int, w: float, label: Tensor, seed: int = 0, sampler: str = "ddim") -> Tensor:
+    """`sample_pictures`, kept in `runs/cache` by the weights and settings of the network and by all that it is told."""
+    spec = {"net": net, "steps": n_steps, "w": w, "label": label, "seed": seed, "sampler": sampler, "bf16": net.bf16}
+    spec |= {"precision": current()}  # of the decoder, whatever the network is told
 
     def make() -> dict[str, Tensor]:
-        return {"image": sample_pictures(net, n_steps, w, classes(n, net.null), seed, sampler)}
+        return {"image": sample_pictures(net, n_steps, w, label, seed, sampler)}
 
-    return cached("samples", spec, make, sample_pictures)["image"]
+    return cached("pictures", spec, make, sample_pictures)["image"]
+
+
+def samples_of(net: Network, n_steps: int, w: float, n: int, seed: int = 0, sampler: str = "ddim") -> Tensor:
+    """`pictures_of` n samples of all classes in turn, uint8 (n, 3, R, R)."""
+    return pictures_of(net, n_steps, w, classes(n, net.null), seed, sampler)

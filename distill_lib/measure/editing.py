@@ -10,7 +10,6 @@ in three steps. The true picture is the same scene with one solid in another col
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ from distill_lib.diffusion.schedules import OURS, Schedule, add_noise, step_grid
 from distill_lib.measure.draw import in_batches
 from distill_lib.measure.metrics import paired
 from distill_lib.measure.readers.attributes import prompt_accuracy, read_attributes
+from distill_lib.measure.rows import Row, tidy
 from distill_lib.networks.adapter import Network, denoiser, showing
 from distill_lib.networks.pipeline import TextToImage
 from distill_lib.teachers.inpainting import shown_latents
@@ -128,10 +128,9 @@ class Edits:
             "paired_target": paired(image, self.after).mean().item(),
         }
 
-    def rows(self, image: Tensor, reader: Module, about: dict[str, Any]) -> list[dict[str, Any]]:
+    def rows(self, image: Tensor, reader: Module, about: Row) -> list[Row]:
         """What `judged` finds, a row a metric; `about` holds the columns that they share."""
-        about = about | {"n": len(image)}
-        return [about | {"metric": metric, "value": value} for metric, value in self.judged(image, reader).items()]
+        return tidy(self.judged(image, reader), **about, n=len(image))
 
 
 def _changed(scenes: Scenes, which: Tensor, kind: str, u: Tensor) -> Scenes:

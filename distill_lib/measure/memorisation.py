@@ -44,10 +44,7 @@ def with_counts(label: Tensor, wanted: Tensor) -> Tensor:
 def pairwise(reader: Reader, image: Tensor, label: Tensor) -> float:
     """Mean distance between the features of different pictures of one class, over all classes that have two.
 
-    Args:
-        reader: the extractor.
-        image: pictures uint8 (N, 3, R, R).
-        label: classes, (N,).
+    image: uint8 (N, 3, R, R); label: (N,).
 
     Raises:
         ValueError: no class has two pictures.

@@ -12,49 +12,31 @@ import time
 from collections.abc import Callable
 
 import torch
-import torch_fidelity
 from torch import Tensor
 from torch.nn.functional import conv2d
-from torch.utils.data import Dataset
-from torch.utils.weak import WeakTensorKeyDictionary
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.metric_fid import fid_featuresdict_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_isc import isc_featuresdict_to_metric
 from torch_fidelity.metric_kid import kid_featuresdict_to_metric
 from torch_fidelity.metric_prc import prc_featuresdict_to_metric
-from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
-from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
 
 from distill_lib.diffusion.pixels import finite, to_unit
-from distill_lib.engine.precision import default_device
-from distill_lib.engine.store import weights_hash
+from distill_lib.measure.readers.common import Once, answers_of
 from distill_lib.measure.readers.extractor import Extractor
 
-_LAYERS = ("64", "logits")
 _PART = 256  # pictures taken to float at a time
 
 
 class Reader:
-    """The extractor as the metrics use it: registered with torch-fidelity under a name with its hash.
+    """The extractor, or torch-fidelity's own Inception network (`judges`), as the metrics use it.
 
-    Or torch-fidelity's own Inception network, for pictures of other people's models (`judging`).
-
-    What it reads of a tensor of pictures is kept for as long as the tensor lives, so that the same pictures behind many
-    metrics are read once; do not change a tensor in place between two of them.
+    The same pictures behind many metrics are read once.
     """
 
     def __init__(self, net: Extractor | FeatureExtractorBase) -> None:
-        self.net = net
-        if isinstance(net, FeatureExtractorBase):
-            self.name, (self.features, self.logits) = net.name, net.features_list
-            self._registered, self._cuda = net, default_device().type == "cuda"
-        else:
-            self.name, (self.features, self.logits) = weights_hash(net, "scenes"), _LAYERS
-            if self.name not in FEATURE_EXTRACTORS_REGISTRY:
-                torch_fidelity.register_feature_extractor(self.name, _registered(net))
-            self._cuda = False
-            self._registered = create_feature_extractor(self.name, list(_LAYERS), cuda=False, verbose=False)
-        self._read = WeakTensorKeyDictionary()
+        self.net, self._once = net.eval().requires_grad_(False), Once(self._layers)
+        theirs = isinstance(net, FeatureExtractorBase)
+        self.features, self.logits = net.features_list if theirs else ("64", "logits")
 
     def read(self, image: Tensor) -> dict[str, Tensor]:
         """Features (N, F) and class logits (N, C) of pictures uint8 (N, 3, R, R), by the names of their layers.
@@ -62,58 +44,16 @@ class Reader:
         Raises:
             ValueError: pictures or features are not finite.
         """
-        if image not in self._read:
-            # no worker processes (save_cpu_ram): they cost more than reading tensors
-            found = get_featuresdict_from_dataset(
-                _Pictures(finite(image, "pictures")),
-                self._registered,
-                batch_size=256,
-                cuda=self._cuda,
-                save_cpu_ram=True,
-                verbose=False,
-            )
-            self._read[image] = {name: finite(layer, "features of pictures") for name, layer in found.items()}
-        return self._read[image]
+        return self._once(image)
 
-
-def _registered(net: Extractor) -> type[FeatureExtractorBase]:
-    class Registered(FeatureExtractorBase):
-        """torch-fidelity's form of the extractor."""
-
-        def __init__(self, name: str, features_list: list[str], **_: object) -> None:
-            super().__init__(name, features_list)
-            self.net = net
-
-        @staticmethod
-        def get_provided_features_list() -> tuple[str, ...]:
-            return _LAYERS
-
-        @staticmethod
-        def get_default_feature_layer_for_metric(metric: str) -> str:
-            return "logits" if metric == "isc" else "64"
-
-        @staticmethod
-        def can_be_compiled() -> bool:
-            return False
-
-        def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-            features, logits, _ = self.net(to_unit(image))
-            # float64: the Frechet distance of near-equal sets is a small difference of large traces
-            found = {"64": features.double(), "logits": logits.double()}
-            return tuple(found[name] for name in self.features_list)
-
-    return Registered
-
-
-class _Pictures(Dataset):
-    def __init__(self, image: Tensor) -> None:
-        self.image = image
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    def __getitem__(self, i: int) -> Tensor:
-        return self.image[i]
+    def _layers(self, image: Tensor) -> dict[str, Tensor]:
+        finite(image, "pictures")
+        if isinstance(self.net, FeatureExtractorBase):  # which takes bytes
+            features, logits = answers_of(self.net, image, lambda part: part)
+        else:  # float64: the Frechet distance of near-equal sets is a small difference of large traces
+            features, logits = (layer.double() for layer in answers_of(self.net, image)[:2])
+        what = "features of pictures"
+        return {self.features: finite(features, what), self.logits: finite(logits, what)}
 
 
 def fid(reader: Reader, image: Tensor, other: Tensor) -> float:
@@ -182,11 +122,18 @@ def interval(values: list[float], confidence: float = 0.95) -> tuple[float, floa
     """Student's t interval of the mean of a few seeds; (nan, nan) for a single one."""
     if len(values) < 2:
         return math.nan, math.nan
-    from scipy.stats import t
+    from scipy.stats import t  # half a second that other metrics do not need
 
     x = torch.tensor(values, dtype=torch.float64)
     half = t.ppf(0.5 + confidence / 2, len(values) - 1) * x.std().item() / math.sqrt(len(values))
     return x.mean().item() - half, x.mean().item() + half
+
+
+def margins(logits: Tensor, label: Tensor) -> Tensor:
+    """By how much the log probability of class `label` (N,) exceeds that of any other class, (N,); logits (N, C)."""
+    log_p = logits.log_softmax(1)
+    others = log_p.scatter(1, label[:, None], -torch.inf).amax(1)
+    return log_p.gather(1, label[:, None])[:, 0] - others
 
 
 def median_seconds(work: Callable[[], object], repeats: int = 5) -> float:

@@ -9,24 +9,24 @@ sharpness                               variance of the Laplacian
 Of prompts that are no world's, only clip, fid_teacher, paired and sharpness can be told.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 from transformers import CLIPModel, CLIPProcessor
 
-from distill_lib.diffusion.pixels import to_unit
+from distill_lib.diffusion.pixels import to_bytes, to_unit
 from distill_lib.diffusion.samplers import nfe
-from distill_lib.engine.precision import current, default_device
-from distill_lib.engine.store import cached, weights_hash
-from distill_lib.measure.draw import sample_pictures
+from distill_lib.engine.precision import default_device
+from distill_lib.engine.store import cached
+from distill_lib.measure.draw import pictures_of
 from distill_lib.measure.metrics import Reader, fid, laplacian_variance, paired, quality
 from distill_lib.measure.readers.attributes import attribute_accuracy, prompt_accuracy, read_attributes
+from distill_lib.measure.rows import Row, tidy
 from distill_lib.networks.adapter import Network
 from distill_lib.networks.doors import check_loaded, check_tokenizer, load_part, one_line, quiet
 from distill_lib.networks.pipeline import TextToImage
@@ -36,9 +36,7 @@ from distill_lib.worlds.pictures import WORLDS, render_pictures
 from distill_lib.worlds.scenes import draw_scenes
 from distill_lib.worlds.seeds import held_out_seed
 
-Row = dict[str, Any]
 _BATCH = 256
-_KEPT = 8 * 2**30  # bytes of pictures at hand, besides those in the cache
 
 
 @dataclass(frozen=True)
@@ -105,6 +103,17 @@ def alignment(clip: Clip, image: Tensor, prompts: list[str]) -> Tensor:
     return torch.cat(parts)
 
 
+def states_of(told: TextToImage, prompts: list[str]) -> Tensor:
+    """What the networks are told of prompts, (N, L, D), as `TextToImage.states`."""
+    return torch.cat([told.states(prompts[i : i + _BATCH]) for i in range(0, len(prompts), _BATCH)])
+
+
+@torch.no_grad()
+def through(told: TextToImage, image: Tensor, decode: Callable[[Tensor], Tensor]) -> Tensor:
+    """Pictures uint8 (N, 3, R, R) after the pipeline's encoder and a decoder of its latents into [-1, 1]."""
+    return torch.cat([to_bytes(decode(told.latents(part))).cpu() for part in image.split(64)])
+
+
 def real_pictures(
     world: str, n: int, part: int = 0, unseen: bool = False, use: str = "measured"
 ) -> tuple[Tensor, Tensor]:
@@ -122,6 +131,7 @@ def real_pictures(
     return cached("real", spec, make, real_pictures)["image"], asked[index]
 
 
+@dataclass(eq=False)
 class Prompted:
     """Prompts of a world of two objects, and what their pictures are compared with.
 
@@ -136,60 +146,30 @@ class Prompted:
         prompts: n other prompts, of which nothing else is known; `world` is then empty.
     """
 
-    def __init__(
-        self,
-        told: TextToImage,
-        judges: Judges,
-        world: str,
-        n: int,
-        teacher_steps: int,
-        w: float,
-        seed: int = 0,
-        unseen: bool = False,
-        prompts: list[str] | None = None,
-    ) -> None:
-        self.told, self.judges, self.world, self.n = told, judges, world, n
-        self.teacher_steps, self.w, self.seed = teacher_steps, w, seed
-        if prompts is None:
-            self.asked = drawn_attributes(n, seed, unseen)
-            self.real, self.shows = real_pictures(world, n, 0, unseen)  # what the world has of that kind
-        self.prompts = say(self.asked) if prompts is None else prompts
-        self._unseen = unseen
-        self._states: Tensor | None = None
-        self._kept: dict[tuple[Any, ...], Tensor] = {}
+    told: TextToImage
+    judges: Judges
+    world: str
+    n: int
+    teacher_steps: int
+    w: float
+    seed: int = 0
+    unseen: bool = False
+    prompts: list[str] = field(default_factory=list)
 
-    @property
+    def __post_init__(self) -> None:
+        if self.world:
+            self.asked = drawn_attributes(self.n, self.seed, self.unseen)
+            self.real, self.shows = real_pictures(self.world, self.n, 0, self.unseen)  # what the world has of that kind
+            self.prompts = say(self.asked)
+
+    @cached_property
     def states(self) -> Tensor:
         """What the networks are told, (n, L, D)."""
-        if self._states is None:
-            self._states = torch.cat(
-                [self.told.states(self.prompts[i : i + 256]) for i in range(0, len(self.prompts), 256)]
-            )
-        return self._states
+        return states_of(self.told, self.prompts)
 
     def pictures(self, net: Network, n_steps: int, w: float, sampler: str = "ddim") -> Tensor:
-        """Pictures uint8 (n, 3, R, R) of the prompts by a sampler; kept by the weights that they came from.
-
-        Raises:
-            ValueError: `solvers.SAMPLERS` has no such sampler.
-        """
-        words = hashlib.sha256("\n".join(self.prompts).encode()).hexdigest()[:12]
-        spec = {"net": weights_hash(net.module, "net"), "steps": n_steps, "w": w, "prompts": words}
-        spec |= {"sampler": sampler, "seed": self.seed, "bf16": net.bf16, "predicts": net.predicts}
-        # a decoder of its own, as SDXS has one
-        spec |= {"told": self.told.fingerprint, "decoder": getattr(net.decode, "name", ""), "precision": current()}
-
-        def make() -> dict[str, Tensor]:
-            return {"image": sample_pictures(net, n_steps, w, self.states, self.seed, sampler)}
-
-        key = tuple(spec.values())
-        image = self._kept.pop(key, None)
-        if image is None:
-            image = cached("prompted", spec, make, Prompted)["image"]
-        self._kept[key] = image  # the very tensor again, so that a reader reads it once; the last asked for at the end
-        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > _KEPT:
-            del self._kept[next(iter(self._kept))]
-        return image
+        """Pictures uint8 (n, 3, R, R) of the prompts, by `draw.pictures_of`."""
+        return pictures_of(net, n_steps, w, self.states, self.seed, sampler)
 
     def truth(self, w: float | None = None) -> Tensor:
         """The teacher's own pictures at its many steps, at its own strength unless another is named."""
@@ -222,9 +202,9 @@ class Prompted:
         They are compared with the teacher at the same strength, or at truth_w: a network without w may hold guidance.
         """
         image, truth = self.pictures(net, n_steps, w, sampler), self.truth(w if truth_w is None else truth_w)
-        values = self.compared(image, truth)
-        about = {"method": method, "steps": n_steps, "w": w, "nfe": nfe(n_steps, w, not net.takes_w)}
-        return [about | {"metric": m, "value": value, "n": self.n, "seed": self.seed} for m, value in values.items()]
+        count = nfe(n_steps, w, not net.takes_w)
+        columns = {"steps": n_steps, "w": w, "nfe": count, "n": self.n, "seed": self.seed}
+        return tidy(self.compared(image, truth), method=method, **columns)
 
     def floor_rows(self, many: int = 0) -> list[Row]:
         """Real pictures against other real ones, at n and at `many`; what the judges find in them and in their latents.
@@ -236,14 +216,11 @@ class Prompted:
             return []
         rows = []
         for n in sorted({self.n, many} - {0}):
-            sets = [real_pictures(self.world, n, part, self._unseen)[0] for part in (0, 1)]
-            about = {"method": "real", "metric": "floor_fid", "n": n, "seed": self.seed}
-            rows.append(about | {"value": fid(self.judges.reader, *sets)})
-        back = torch.cat([self.told.pictures(self.told.latents(part)).cpu() for part in self.real.split(64)])
+            sets = [real_pictures(self.world, n, part, self.unseen)[0] for part in (0, 1)]
+            rows += tidy({"floor_fid": fid(self.judges.reader, *sets)}, method="real", n=n, seed=self.seed)
+        back = through(self.told, self.real, self.told.network.decode)
         for method, image in (("real", self.real), ("autoencoder", back)):
-            about = {"method": method, "n": self.n, "seed": self.seed}
-            found = self.judged(image, self.shows)
-            rows += [about | {"metric": metric, "value": value} for metric, value in found.items()]
+            rows += tidy(self.judged(image, self.shows), method=method, n=self.n, seed=self.seed)
         return rows
 
     def measure(self, method: str, nets: dict[int, Network], ws: Iterable[float], sampler: str = "ddim") -> list[Row]:

@@ -11,24 +11,24 @@ Prompts are what the scenes show, in words; noise is the same for everybody. No 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakTensorKeyDictionary
 
-from distill_lib.diffusion.pixels import to_bytes
 from distill_lib.measure.metrics import Reader, fid, laplacian_variance, psnr
-from distill_lib.measure.prompts import Judges, Prompted, real_pictures
+from distill_lib.measure.prompts import Judges, Prompted, real_pictures, through
 from distill_lib.measure.readers.attributes import prompt_accuracy, read_attributes
+from distill_lib.measure.readers.common import Once
 from distill_lib.measure.readers.extractor import Extractor, called_look
 from distill_lib.measure.readers.layout import Layout, layout_iou, read_layout
+from distill_lib.measure.rows import Row, tidy
 from distill_lib.networks.adapter import Network
 from distill_lib.networks.pipeline import TextToImage
 from distill_lib.worlds.captions import say
 from distill_lib.worlds.scenes import LOOKS
 
-Row = dict[str, Any]
 Decode = Callable[[Tensor], Tensor]
 """Latents (B, C, H, W) -> pictures (B, 3, R, R) in [-1, 1]."""
 
@@ -69,7 +69,7 @@ class Looks:
         self.real = {look: real_pictures(world_of(look), n, seed, use="looks")[0] for look in LOOKS}
         self.shows = real_pictures("captioned", n, seed, use="looks")[1]
         self.reader = Reader(readers.extractor)
-        self._layouts = WeakTensorKeyDictionary()
+        self.layout = Once(partial(read_layout, readers.layout))
         self._asked = [self._prompted(seed), self._prompted(seed + 1000)]
 
     def _prompted(self, seed: int) -> Prompted:
@@ -89,31 +89,26 @@ class Looks:
         """The same by a teacher with guidance."""
         return self._asked[0].pictures(net, self.steps, self.w, "unipc")
 
-    def layout(self, image: Tensor) -> Tensor:
-        """Masks bool (n, 2, R, R) of pictures, read once for as long as the tensor lives."""
-        if image not in self._layouts:
-            self._layouts[image] = read_layout(self.readers.layout, image)
-        return self._layouts[image]
-
-    def rows(self, method: str, image: Tensor, look: str, before: Tensor, **about: Any) -> list[Row]:
-        """All metrics of pictures uint8 (n, 3, R, R) that should be of a look; `before`: without the style."""
+    def judged(self, image: Tensor, look: str, before: Tensor) -> dict[str, float]:
+        """The metrics of pictures uint8 (n, 3, R, R) that should be of a look; `before`: without the style."""
         called = called_look(self.readers.extractor, image, LOOKS)
-        values = {
+        found = read_attributes(self.readers.attributes, image)
+        return {
             "style": (called == LOOKS.index(look)).double().mean().item(),
             "fid_look": fid(self.reader, image, self.real[look]),
             "layout": layout_iou(self.layout(image), self.layout(before)).mean().item(),
-            "prompt_accuracy": prompt_accuracy(read_attributes(self.readers.attributes, image), self.shows)
-            .mean()
-            .item(),
+            "prompt_accuracy": prompt_accuracy(found, self.shows).mean().item(),
             "sharpness": laplacian_variance(image),
         }
-        about = {"method": method, "kind": look} | about | {"n": self.n, "seed": self.seed}
-        return [about | {"metric": metric, "value": value} for metric, value in values.items()]
+
+    def rows(self, method: str, image: Tensor, look: str, before: Tensor, **about: Any) -> list[Row]:
+        """What `judged` finds, a row a metric; `about` holds more columns."""
+        values = self.judged(image, look, before)
+        return tidy(values, method=method, kind=look, **about, n=self.n, seed=self.seed)
 
     def through(self, image: Tensor, decode: Decode) -> Tensor:
         """Pictures uint8 after the pipeline's encoder and a decoder of its latents."""
-        with torch.no_grad():
-            return torch.cat([to_bytes(decode(self.told.latents(part))).cpu() for part in image.split(64)])
+        return through(self.told, image, decode)
 
     def decoder_rows(self, decoders: dict[str, Decode], looks: Sequence[str] = LOOKS) -> list[Row]:
         """What decoders make of latents of true pictures in each look: PSNR in dB, and the share of the sharpness kept.
@@ -126,17 +121,14 @@ class Looks:
                 image = self.through(self.real[look], decode)
                 kept = laplacian_variance(image) / laplacian_variance(self.real[look])
                 values = {"psnr": psnr(image, self.real[look]), "sharpness_kept": kept}
-                about = {"method": method, "kind": look, "n": self.n, "seed": self.seed}
-                rows += [about | {"metric": metric, "value": value} for metric, value in values.items()]
+                rows += tidy(values, method=method, kind=look, n=self.n, seed=self.seed)
         return rows
 
     def bound_rows(self, look: str, decode: Decode) -> list[Row]:
         """True pictures in a look, as they are and through a student's decoder, beside photos of the same scenes."""
-        photo = self.real["photo"]
-        rows = self.rows("true pictures", self.real[look], look, photo)
+        true, photo = self.real[look], self.real["photo"]
         # what is left between two true sets
         other = real_pictures(world_of(look), self.n, self.seed, use="looks again")[0]
-        for row in rows:
-            if row["metric"] == "fid_look":
-                row["value"] = fid(self.reader, other, self.real[look])
-        return rows + self.rows("true, tiny decoder", self.through(self.real[look], decode), look, photo)
+        values = self.judged(true, look, photo) | {"fid_look": fid(self.reader, other, true)}
+        rows = tidy(values, method="true pictures", kind=look, n=self.n, seed=self.seed)
+        return rows + self.rows("true, tiny decoder", self.through(true, decode), look, photo)

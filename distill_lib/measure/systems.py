@@ -24,10 +24,10 @@ from distill_lib.diffusion.samplers import Denoise, Fresh, nfe
 from distill_lib.diffusion.solvers import check_sampler, sample_by
 from distill_lib.measure.costs import MODULES, fast_dtype, in_turn, module_rows, operations, summed
 from distill_lib.measure.prompts import Prompted
+from distill_lib.measure.rows import Row, tidy
 from distill_lib.networks.adapter import Network, denoiser
 from distill_lib.networks.pipeline import TextToImage
 
-Row = dict[str, Any]
 _COMPILER = {"freezing": True, "cpp_wrapper": True}
 
 
@@ -181,9 +181,7 @@ def cost_rows(
     Args:
         systems: the one before and the one after, by method.
         pipes: the same as plain pipelines of diffusers.
-        prompt: what is drawn.
         rounds: of `in_turn`.
-        seed: of the noise, and of the rows.
         fewer: other step counts of the first system's whole pipeline.
         compiled: compile both systems too.
     """
@@ -207,15 +205,13 @@ def cost_rows(
     whole = {key: value for key, value in seconds.items() if key[1] not in MODULES}
     best = min(value for (method, *_), value in whole.items() if method == after)
     for (method, kind, n), value in whole.items():
-        system = systems[method]
-        here = {"method": method, "kind": kind, "steps": n, "seed": seed}
-        asked = nfe(n, system.w, not system.net.takes_w)
-        rows += [here | {"nfe": asked, "metric": "seconds", "value": value}]
-        rows += [here | {"nfe": asked, "metric": "images_per_second", "value": 1 / value}]
+        system, columns = systems[method], {"kind": kind, "steps": n, "seed": seed}
+        count = nfe(n, system.w, not system.net.takes_w)
+        rows += tidy({"seconds": value, "images_per_second": 1 / value}, method=method, nfe=count, **columns)
         if method == before:
-            times = {"speedup": value / whole[after, kind, systems[after].n_steps]}
-            times |= {"speedup_best": value / best} if kind == "pipeline" else {}
-            rows += [here | {"method": after, "metric": metric, "value": ratio} for metric, ratio in times.items()]
+            ratios = {"speedup": value / whole[after, kind, systems[after].n_steps]}
+            ratios |= {"speedup_best": value / best} if kind == "pipeline" else {}
+            rows += tidy(ratios, method=after, **columns)
     return rows
 
 
@@ -228,9 +224,8 @@ def quality_rows(asked: Prompted, method: str, system: System) -> list[Row]:
     """What judges and metrics say of a system's pictures; compared with the teacher at its own strength."""
     values = asked.compared(pictures(asked, system), asked.truth())
     values |= {"params": sum(p.numel() for p in system.net.module.parameters())}
-    about = {"method": method, "steps": system.n_steps, "w": system.w, "nfe": system.evaluations["U-Net"]}
-    about |= {"seed": asked.seed, "n": asked.n}
-    return [about | {"metric": metric, "value": value} for metric, value in values.items()]
+    columns = {"steps": system.n_steps, "w": system.w, "nfe": system.evaluations["U-Net"]}
+    return tidy(values, method=method, **columns, seed=asked.seed, n=asked.n)
 
 
 def seconds_rows(
@@ -238,16 +233,13 @@ def seconds_rows(
 ) -> list[Row]:
     """Seconds of a picture by our function of each rival, all timed in turn, and pictures a second.
 
-    Args:
-        rivals: by method; their networks run in `costs.fast_dtype`.
-        prompt, rounds, seed, compiled: as in `cost_rows`.
+    Their networks run in `costs.fast_dtype`; rounds and compiled are those of `cost_rows`.
     """
     run = partial(Whole, dtype=fast_dtype(), compiled=compiled)
     works = {k: partial(run(one), prompt, first_noise(one, seed)) for k, (_, one) in enumerate(rivals)}
     rows = []
     for k, seconds in _timed(works, rounds).items():
         method, one = rivals[k]
-        about = {"method": method, "steps": one.n_steps, "w": one.w, "nfe": one.evaluations["U-Net"], "seed": seed}
-        rows += [about | {"metric": "seconds", "value": seconds}]
-        rows += [about | {"metric": "images_per_second", "value": 1 / seconds}]
+        columns = {"steps": one.n_steps, "w": one.w, "nfe": one.evaluations["U-Net"], "seed": seed}
+        rows += tidy({"seconds": seconds, "images_per_second": 1 / seconds}, method=method, **columns)
     return rows

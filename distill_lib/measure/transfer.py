@@ -14,9 +14,7 @@ arXiv 2203.08382). Both looks are drawn from the same scenes, so that the true a
 """
 
 import copy
-import hashlib
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,22 +22,18 @@ from torch import Tensor
 from distill_lib.diffusion.noise import normal
 from distill_lib.diffusion.pixels import to_patches, to_unit
 from distill_lib.diffusion.samplers import encode, nfe, sample
-from distill_lib.engine.store import cached, weights_hash
+from distill_lib.engine.store import cached
 from distill_lib.measure.draw import in_batches
-from distill_lib.measure.metrics import Reader, fid, laplacian_variance, paired
+from distill_lib.measure.metrics import Reader, fid, laplacian_variance, margins, paired
 from distill_lib.measure.readers.geometry import Geometry, depth_error, mask_iou
+from distill_lib.measure.rows import Row, tidy
 from distill_lib.networks.adapter import Network, denoiser
 from distill_lib.worlds.pictures import WORLDS
 from distill_lib.worlds.scenes import SHAPES, draw_scenes, rendered
 from distill_lib.worlds.seeds import held_out_seed
 
-Row = dict[str, Any]
 Leg = tuple[Network, int]
 """One way of a transfer: a network (a student, or a guided pair) and its number of steps."""
-
-
-def _digest(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()[:12]
 
 
 def transfer(up: Leg, down: Leg, image: Tensor, label: Tensor, w: float = 0.0, target: Tensor | None = None) -> Tensor:
@@ -47,15 +41,12 @@ def transfer(up: Leg, down: Leg, image: Tensor, label: Tensor, w: float = 0.0, t
 
     Args:
         up, down: network and steps of the encoder and of the decoder.
-        image: uint8 (N, 3, R, R).
         label: what the encoder is told, (N,).
-        w: guidance strength of the decoder.
         target: what the decoder is told, (N,); the same unless given.
     """
     target = label if target is None else target
-    legs = [{"net": weights_hash(net.module, "net"), "steps": steps, "bf16": net.bf16} for net, steps in (up, down)]
-    spec = {"up": legs[0], "down": legs[1], "w": w}
-    spec |= {"image": _digest(image), "label": _digest(label), "target": _digest(target)}
+    spec = {"up": up, "down": down, "w": w, "bf16": [net.bf16 for net, _ in (up, down)]}
+    spec |= {"image": image, "label": label, "target": target}
 
     def draw(index: Tensor) -> Tensor:
         here = index.cpu()
@@ -96,10 +87,9 @@ class Twins:
 
     Args:
         here, there: names of WORLDS that differ in nothing but the look.
-        n: scenes.
+        n, seed: of the scenes.
         reader: metrics that know both looks.
         geometry: reads masks and depth off pictures of both.
-        seed: of the scenes.
 
     Raises:
         ValueError: the two worlds differ in more than their look.
@@ -127,14 +117,12 @@ class Twins:
         again.label = scenes.labels(self._here)
         return again
 
-    def rows(self, image: Tensor, about: Row) -> list[Row]:
-        """The metrics of this module for transferred pictures uint8 (N, 3, R, R), one row each; `about` is added."""
+    def judged(self, image: Tensor) -> dict[str, float]:
+        """The metrics of this module for transferred pictures uint8 (N, 3, R, R)."""
         read = self.reader.read(image)
         direction, threshold = self._probe
-        asked = self.label[:, None]
-        log_p = read["logits"].log_softmax(1)
-        margin = log_p.gather(1, asked)[:, 0] - log_p.scatter(1, asked, -torch.inf).amax(1)
-        values = {
+        margin = margins(read["logits"], self.label)
+        return {
             "iou": mask_iou(self.geometry, image, self.mask).mean().item(),
             "depth_error": depth_error(self.geometry, image, self.mask, self.depth).mean().item(),
             "style": (read["64"] @ direction > threshold).double().mean().item(),
@@ -144,5 +132,7 @@ class Twins:
             "margin": margin.mean().item(),
             "sharpness": laplacian_variance(image),
         }
-        about = about | {"n": len(image), "seed": self.seed}
-        return [about | {"metric": metric, "value": value} for metric, value in values.items()]
+
+    def rows(self, image: Tensor, about: Row) -> list[Row]:
+        """What `judged` finds, a row a metric; `about` holds the columns that they share."""
+        return tidy(self.judged(image), **about, n=len(image), seed=self.seed)

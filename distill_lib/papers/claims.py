@@ -24,11 +24,10 @@ from typing import Any
 
 from distill_lib.engine.files import atomic
 from distill_lib.measure.metrics import interval
-from distill_lib.measure.rows import SEEDS
+from distill_lib.measure.rows import SEEDS, Row, read_rows
 from distill_lib.papers.manifest import PAPERS, Claim, Part, Select, load_paper
 from distill_lib.paths import figures_folder
 
-Rows = list[dict[str, Any]]
 COMPARE: dict[str, Callable[[float, float], float]] = {
     "ratio": lambda value, reference: value / reference,
     "difference": lambda value, reference: value - reference,
@@ -48,37 +47,24 @@ def _folder(profile: str, figures: Path | None) -> Path:
     return figures / profile if figures else figures_folder(profile)
 
 
-def rows(profile: str, artefact: str, figures: Path | None = None) -> Rows:
-    """The tidy rows of figures/<profile>/<artefact>.json; none where the file is not there yet.
-
-    Args:
-        figures: folder of all profiles, `figures/` unless given.
-
-    Raises:
-        ValueError: the file is no JSON or has no rows.
-    """
-    path = _folder(profile, figures) / f"{artefact}.json"
-    try:
-        return json.loads(path.read_text())["rows"]
-    except FileNotFoundError:
-        return []
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} has no readable rows: {error!r}; delete it and draw {artefact} again") from error
+def rows(profile: str, artefact: str, figures: Path | None = None) -> list[Row]:
+    """The tidy rows of figures/<profile>/<artefact>.json, as `read_rows`; `figures` is the folder of all profiles."""
+    return read_rows(_folder(profile, figures) / f"{artefact}.json")
 
 
-def effect(claim: Claim, tables: dict[str, Rows], seed: int) -> float:
+def effect(claim: Claim, tables: dict[str, list[Row]], seed: int) -> float:
     """Formula (3) for one seed; raises as `part_value`."""
     parts = [part_value(part, tables[part.artefact], seed) for part in claim.effect]
     return max(parts) if claim.direction == "at_most" else min(parts)
 
 
-def part_value(part: Part, table: Rows, seed: int) -> float:
+def part_value(part: Part, table: list[Row], seed: int) -> float:
     """Formula (2) for one seed; raises as `part_points`."""
     points = list(part_points(part, table, seed).values())
     return REDUCE[part.reduce](points) if part.reduce else points[0]
 
 
-def part_points(part: Part, table: Rows, seed: int) -> dict[str, float]:
+def part_points(part: Part, table: list[Row], seed: int) -> dict[str, float]:
     """The points (1) that (2) reduces, for one seed, by a name that says which they are.
 
     Raises:
@@ -111,7 +97,7 @@ def _name(part: Part, row: dict[str, Any]) -> str:
     return f"{part.value.metric}{method}" + (f", {_words(at)}" if at else "")
 
 
-def _point(part: Part, row: dict[str, Any], of_seed: Rows) -> float:
+def _point(part: Part, row: dict[str, Any], of_seed: list[Row]) -> float:
     """Formula (1) for one row of the value."""
     at = {field: row[field] for field in part.each}
     number = _read(row, part.value)
@@ -120,7 +106,7 @@ def _point(part: Part, row: dict[str, Any], of_seed: Rows) -> float:
     return number / (_one(of_seed, part.limit, at, part.artefact) if isinstance(part.limit, Select) else part.limit)
 
 
-def _one(table: Rows, select: Select, at: dict[str, Any], artefact: str) -> float:
+def _one(table: list[Row], select: Select, at: dict[str, Any], artefact: str) -> float:
     """The number of the only row that fits, at the same point as the value."""
     at = {field: x for field, x in at.items() if field not in select.pins()}
     found = [row for row in _fitting(table, select) if all(row.get(field, x) == x for field, x in at.items())]
@@ -131,7 +117,7 @@ def _one(table: Rows, select: Select, at: dict[str, Any], artefact: str) -> floa
     return _read(found[0], select)
 
 
-def _fitting(table: Rows, select: Select) -> Rows:
+def _fitting(table: list[Row], select: Select) -> list[Row]:
     """The rows that a selection names."""
     pins = {field: wanted for field, wanted in select.pins().items() if wanted != "most"}
     found = [
@@ -190,45 +176,26 @@ def judge_claim(
             effects[seed] = effect(claim, tables, seed)
         except MissingRows as why:
             left_out.append(f"seed {seed} left out: {why}")
-    entry = {
-        "id": claim.id,
-        "paper": paper,
-        "sentence": claim.sentence,
-        "source": claim.source,
-        "confidence": claim.confidence,
-        "verdict": None,
-        "effect": None,
-        "low": None,
-        "high": None,
-        "direction": claim.direction,
-        "margin": claim.margin,
-        "seeds": list(effects),
-        "profile": profile,
-        "artefacts": [artefact + suffix for artefact in claim.artefacts],
-        "note": "",
-    }
+    entry = claim.model_dump(include={"id", "sentence", "source", "confidence", "direction", "margin"})
+    entry |= dict.fromkeys(("verdict", "effect", "low", "high")) | {"paper": paper, "profile": profile, "note": ""}
+    entry |= {"seeds": list(effects), "artefacts": [artefact + suffix for artefact in claim.artefacts]}
     if not effects:
         why = "; ".join(left_out) or f"no rows yet at profile {profile} in {', '.join(entry['artefacts'])}"
         return entry | {"not_judged": claim.not_judged or why}
     word, note = _verdict(list(effects.values()), claim, profile)
     low, high = (x if math.isfinite(x) else None for x in interval(list(effects.values())))
     notes = [note, *left_out, *_misses(claim, tables, list(effects)), *_also(claim, tables, list(effects))]
-    return entry | {
-        "verdict": word,
-        "effect": fmean(effects.values()),
-        "low": low,
-        "high": high,
-        "note": "; ".join(filter(None, notes)),
-    }
+    found = {"verdict": word, "effect": fmean(effects.values()), "low": low, "high": high}
+    return entry | found | {"note": "; ".join(filter(None, notes))}
 
 
-def _seeds(claim: Claim, tables: dict[str, Rows]) -> list[int]:
+def _seeds(claim: Claim, tables: dict[str, list[Row]]) -> list[int]:
     return sorted(
         {row["seed"] for part in claim.effect for row in _fitting(tables[part.artefact], part.value) if "seed" in row}
     )
 
 
-def _misses(claim: Claim, tables: dict[str, Rows], seeds: list[int]) -> list[str]:
+def _misses(claim: Claim, tables: dict[str, list[Row]], seeds: list[int]) -> list[str]:
     """Where a claim fails: the points whose mean over seeds lies beyond the margin, the worst first."""
     margin, found = float(claim.margin or 0), {}
     for part in claim.effect:
@@ -243,7 +210,7 @@ def _misses(claim: Claim, tables: dict[str, Rows], seeds: list[int]) -> list[str
     return [f"fails at {'; '.join(shown + rest)}"] if worst else []
 
 
-def _also(claim: Claim, tables: dict[str, Rows], seeds: list[int]) -> list[str]:
+def _also(claim: Claim, tables: dict[str, list[Row]], seeds: list[int]) -> list[str]:
     told = []
     for label, part in claim.also.items():
         try:

@@ -14,6 +14,7 @@ from distill_lib.diffusion.schedules import OURS
 from distill_lib.engine.bounds import Count, Number, Positive, Unit
 from distill_lib.engine.loop import TrainSettings
 from distill_lib.engine.messages import short
+from distill_lib.paths import suffix_of
 from distill_lib.profiles.reading import read_yaml, sentence
 from distill_lib.worlds.pictures import REAL, WORLDS, DatasetSpec, data_name
 from distill_lib.worlds.pictures import load as load_pictures
@@ -38,6 +39,11 @@ Look = Annotated[str, AfterValidator(_look)]
 Worlds = Annotated[list[World], Field(min_length=1)]
 Counts = Annotated[list[Count], Field(min_length=1)]
 Strengths = Annotated[list[Number], Field(min_length=1)]
+
+
+def _powers(least: int, below: int) -> set[int]:
+    """The powers of two from `least` on, below `below`."""
+    return {1 << i for i in range(below.bit_length()) if least <= 1 << i < below}
 
 
 class _Strict(BaseModel):
@@ -212,29 +218,28 @@ class Profile(_Strict):
     @property
     def suffix(self) -> str:
         """What the names of artefacts of real data end in."""
-        return f"-{self.world.replace('_', '-')}" if self.world in REAL else ""
+        return suffix_of(self.world if self.world in REAL else "")
 
     @model_validator(mode="after")
     def _steps_halve(self) -> "Profile":
         """Halving reaches one step only from a power of two, and only students that it passes can be measured."""
         for what, start in (("halving_start", self.halving_start), ("hardness.start", self.hardness.start)):
-            if start < 8 or OURS.T % (2 * start) or start & (start - 1):  # the student of 4 steps is shown everywhere
+            if start not in _powers(8, OURS.T):  # the student of 4 steps is shown everywhere
                 raise ValueError(f"{what}={start} should be a power of two from 8 to {OURS.T // 2}")
         if 8 not in self.hardness.steps:
             raise ValueError(f"hardness.steps={self.hardness.steps} should hold 8, by which the worlds are compared")
-        if any(n >= self.halving_start or n & (n - 1) or n < 1 for n in self.steps):
+        if not _powers(1, self.halving_start).issuperset(self.steps):
             raise ValueError(f"steps={self.steps}: students have powers of two below {self.halving_start}")
-        way = self.transfer
-        if any(n >= self.halving_start or n & (n - 1) or n < 2 for n in way.steps):
+        way, plan = self.transfer, self.ablations
+        if not _powers(2, self.halving_start).issuperset(way.steps):
             raise ValueError(f"transfer.steps={way.steps}: powers of two from 2, below {self.halving_start}")
-        if way.start & (way.start - 1) or way.start < 2 * max(way.steps) or way.start > OURS.T:
+        if way.start not in _powers(2 * max(way.steps), OURS.T + 1):
             raise ValueError(f"transfer.start={way.start} should be a power of two, at least twice {max(way.steps)}")
-        plan = self.ablations
-        if any(n & (n - 1) or n < 1 for n in (plan.start, plan.until)) or not plan.until < plan.start // 2 < OURS.T:
+        if plan.start not in _powers(4, 2 * OURS.T) or plan.until not in _powers(1, plan.start // 2):
             raise ValueError(f"ablations: from start={plan.start} to until={plan.until} takes two halvings or more")
         for text in (self.latent, *([self.other] if self.other else [])):
             n = text.start
-            if n < 8 or n & (n - 1) or any(k >= n or k & (k - 1) or k < 1 for k in text.students):
+            if n not in _powers(8, n + 1) or not _powers(1, n).issuperset(text.students):
                 raise ValueError(f"{text.pipeline}: start={n} and students={text.students} should be powers of two")
             if 4 not in text.students or text.w not in text.ws or text.prompts < 14:
                 raise ValueError(f"{text.pipeline}: students need 4, ws={text.ws} need w={text.w}, prompts at least 14")

@@ -13,12 +13,10 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from distill_lib.measure.rows import select
+from distill_lib.measure.rows import Row, select
 from distill_lib.networks.pruning import counterparts
-from distill_lib.report.style import LABELS, _mean_and_range, _new
+from distill_lib.report.style import PALETTE, draw_band, label, legend_below, mean_and_range, new_axes
 
-Row = dict[str, Any]
-_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#777777")
 _MARKS = "osD^vPX*"
 _UNITS = {"params": ("millions", 1e-6), "seconds": ("milliseconds", 1e3)}
 
@@ -59,28 +57,16 @@ def over_levels(rows: list[Row]) -> list[Row]:
 def _styles(rows: list[Row]) -> dict[str, dict[str, Any]]:
     """Colour and marker of each method, in the order of the rows."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    looks = zip(_PALETTE, _MARKS, strict=True)
+    looks = zip(PALETTE, _MARKS, strict=True)
     return {name: {"color": color, "marker": mark} for name, (color, mark) in zip(methods, looks, strict=False)}
-
-
-def _legend(figure: Figure, columns: int) -> None:
-    found: dict[str, Any] = {}
-    for ax in figure.axes:
-        handles, labels = ax.get_legend_handles_labels()
-        found |= dict(zip(labels, handles, strict=True))
-    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns)
 
 
 def trade(rows: list[Row], pairs: Sequence[tuple[str, str]], title: str, logarithmic: Sequence[str] = ()) -> Figure:
     """A panel for each pair of metrics (across, up), a point a method: mean over seeds with the range of both.
 
-    Args:
-        rows: of at most eight methods; one that lacks a metric of a panel is not in it.
-        pairs: metrics.
-        title: of the figure.
-        logarithmic: metrics whose axes are so.
+    Of at most eight methods; one that lacks a metric of a panel is not in it. The axes of metrics in `logarithmic` are.
     """
-    figure, axes = _new(4.0 * len(pairs), 3.7, 1, len(pairs))
+    figure, axes = new_axes(4.0 * len(pairs), 3.7, 1, len(pairs))
     for ax, metrics in zip(axes[0], pairs, strict=True):
         for method, look in _styles(rows).items():
             found = [[row["value"] for row in select(rows, method=method, metric=metric)] for metric in metrics]
@@ -88,12 +74,12 @@ def trade(rows: list[Row], pairs: Sequence[tuple[str, str]], title: str, logarit
                 continue
             x, y = (sum(values) / len(values) for values in found)
             reach = [[[mean - min(v)], [max(v) - mean]] for mean, v in zip((x, y), found, strict=True)]
-            ax.errorbar(x, y, yerr=reach[1], xerr=reach[0], ls="", ms=6, lw=1, label=LABELS.get(method, method), **look)
-        ax.set(xlabel=LABELS.get(metrics[0], metrics[0]), ylabel=LABELS.get(metrics[1], metrics[1]))
+            ax.errorbar(x, y, yerr=reach[1], xerr=reach[0], ls="", ms=6, lw=1, label=label(method), **look)
+        ax.set(xlabel=label(metrics[0]), ylabel=label(metrics[1]))
         for axis, metric in zip("xy", metrics, strict=True):
             if metric in logarithmic:
                 ax.set(**{f"{axis}scale": "log"})
-    _legend(figure, 4)
+    legend_below(figure, 4)
     figure.suptitle(title)
     return figure
 
@@ -103,46 +89,38 @@ def over_noise(rows: list[Row], metric: str, unit: str, title: str) -> Figure:
 
     Another metric, `unit`, is drawn as a dashed line.
     """
-    figure, axes = _new(6.4, 3.8)
+    figure, axes = new_axes(6.4, 3.8)
     here = [row for row in select(rows, metric=metric) if row["value"] > 0]
     for method, look in _styles(here).items():
-        t, mean, low, high = _mean_and_range(select(here, method=method), "t")
-        axes[0, 0].plot(t, mean, ms=4, label=LABELS.get(method, method), **look)
-        axes[0, 0].fill_between(t, low, high, color=look["color"], alpha=0.2, lw=0)
-    t, mean, _, _ = _mean_and_range(select(rows, metric=unit), "t")
-    axes[0, 0].plot(t, mean, color="black", ls="--", lw=1, label=LABELS.get(unit, unit))
-    axes[0, 0].set(xlabel="time t (1 is pure noise)", ylabel=LABELS.get(metric, metric), yscale="log", title=title)
-    _legend(figure, 3)
+        draw_band(axes[0, 0], select(here, method=method), "t", ms=4, label=label(method), **look)
+    t, mean, _, _ = mean_and_range(select(rows, metric=unit), "t")
+    axes[0, 0].plot(t, mean, color="black", ls="--", lw=1, label=label(unit))
+    axes[0, 0].set(xlabel="time t (1 is pure noise)", ylabel=label(metric), yscale="log", title=title)
+    legend_below(figure, 3)
     return figure
 
 
 def sweep(rows: list[Row], x: str, metrics: Sequence[str], base: float, title: str) -> Figure:
     """A panel a metric: its values at each value of column x, evenly spaced, 0 among them.
 
-    Args:
-        rows: of one method; those without column x are drawn as level lines, dashed.
-        x: column of the weight that is varied.
-        metrics: one panel each.
-        base: the value that is used elsewhere, marked by a larger dot.
-        title: of the figure.
+    Rows are of one method; those without column x are drawn as level lines, dashed. `base` is the value that is used
+    elsewhere, marked by a larger dot.
     """
-    figure, axes = _new(2.9 * len(metrics) + 0.3, 3.2, 1, len(metrics))
+    figure, axes = new_axes(2.9 * len(metrics) + 0.3, 3.2, 1, len(metrics))
     varied = [row for row in rows if x in row]
     places = sorted({row[x] for row in varied})
     for ax, metric in zip(axes[0], metrics, strict=True):
-        values, mean, low, high = _mean_and_range(select(varied, metric=metric), x)
-        at = [places.index(value) for value in values]
-        ax.plot(at, mean, "o-", color=_PALETTE[0], ms=4)
-        ax.fill_between(at, low, high, color=_PALETTE[0], alpha=0.2, lw=0)
-        ax.plot(places.index(base), mean[values.index(base)], "o", color=_PALETTE[1], ms=8, label="used elsewhere")
+        here = select(varied, metric=metric)
+        draw_band(ax, here, x, PALETTE[0], places.index, marker="o", ms=4)
+        at_base = mean_and_range(select(here, **{x: base}), x)[1]
+        ax.plot(places.index(base), at_base, "o", color=PALETTE[1], ms=8, label="used elsewhere")
         for method in dict.fromkeys(row["method"] for row in rows if x not in row):
             level = [row["value"] for row in select(rows, method=method, metric=metric)]
             if level:
-                name = LABELS.get(method, method)
-                ax.axhline(sum(level) / len(level), color="black", ls="--", lw=1, label=name)
+                ax.axhline(sum(level) / len(level), color="black", ls="--", lw=1, label=label(method))
         ax.set_xticks(range(len(places)), [f"{place:g}" for place in places])
-        ax.set(xlabel=LABELS.get(x, x), ylabel=LABELS.get(metric, metric))
-    _legend(figure, 3)
+        ax.set(xlabel=label(x), ylabel=label(metric))
+    legend_below(figure, 3)
     figure.suptitle(title)
     return figure
 

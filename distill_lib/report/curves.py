@@ -10,8 +10,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from distill_lib.measure.rows import select
-from distill_lib.report.style import _LEVELS, COLORS, LABELS, MARKERS, Row, _mean_and_range, _new
+from distill_lib.measure.rows import Row, select
+from distill_lib.report.style import COLORS, LEVELS, MARKERS, draw_band, label, legend_below, mean_and_range, new_axes
 
 
 def curves(
@@ -20,7 +20,9 @@ def curves(
     """Metrics (down) for each w (across) against network evaluations; the many-step teacher is a dashed line."""
     drawn = ("ours-D", "ours-S", "single-w", "ddim", "ancestral")
     most = max((row["steps"] for row in select(rows, method="teacher")), default=math.inf)
-    figure, axes = _new(2.5 * len(ws) + 0.6, 2.0 * len(metrics) + 0.5, len(metrics), len(ws), sharex=True, sharey="row")
+    figure, axes = new_axes(
+        2.5 * len(ws) + 0.6, 2.0 * len(metrics) + 0.5, len(metrics), len(ws), sharex=True, sharey="row"
+    )
     for i, metric in enumerate(metrics):
         for j, w in enumerate(ws):
             ax = axes[i, j]
@@ -31,13 +33,11 @@ def curves(
                 if metric == "fid_teacher":
                     # DDIM with the teacher's own number of steps is the teacher: 0, which no logarithm shows
                     here = [row for row in here if row["steps"] < most]
-                x, mean, low, high = _mean_and_range(here, "nfe")
-                ax.plot(x, mean, color=COLORS[method], marker=MARKERS[method], ms=4, label=LABELS.get(method, method))
-                ax.fill_between(x, low, high, color=COLORS[method], alpha=0.2, lw=0)
+                draw_band(ax, here, "nfe", COLORS[method], marker=MARKERS[method], ms=4, label=label(method))
             teacher = select(rows, method="teacher", metric=metric, w=w)
             if teacher and metric != "fid_teacher":
-                _, (mean,), _, _ = _mean_and_range(teacher, "nfe")
-                ax.axhline(mean, color="black", ls="--", lw=1, label=LABELS["teacher"])
+                _, (mean,), _, _ = mean_and_range(teacher, "nfe")
+                ax.axhline(mean, color="black", ls="--", lw=1, label=label("teacher"))
             if floor is not None and metric.startswith("fid"):
                 ax.axhline(floor, color=COLORS["real"], ls=":", lw=1, label="real against real")
             ax.set_xscale("log", base=2)
@@ -49,13 +49,10 @@ def curves(
             if i == 0:
                 ax.set_title(f"w = {w:g}")
             if j == 0:
-                ax.set_ylabel(LABELS.get(metric, metric))
+                ax.set_ylabel(label(metric))
             if i == len(metrics) - 1:
-                ax.set_xlabel(LABELS["nfe"])
-    handles, labels = axes[0, -1].get_legend_handles_labels()
-    extra, names = axes[-1, 0].get_legend_handles_labels()
-    unique = dict(zip(labels + names, handles + extra, strict=True))
-    figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=min(4, 2 * len(ws)))
+                ax.set_xlabel(label("nfe"))
+    legend_below(figure, min(4, 2 * len(ws)))
     figure.suptitle(title)
     return figure
 
@@ -65,7 +62,7 @@ def panels(rows: list[Row], metrics: Sequence[str], title: str, x: str = "nfe") 
 
     A method without the column x is a level line, and so is the teacher where x counts evaluations.
     """
-    figure, axes = _new(3.1 * len(metrics) + 0.3, 3.2, 1, len(metrics))
+    figure, axes = new_axes(3.1 * len(metrics) + 0.3, 3.2, 1, len(metrics))
     for ax, metric in zip(axes[0], metrics, strict=True):
         here, logarithmic = select(rows, metric=metric), metric.startswith("fid")
         for method in dict.fromkeys(row["method"] for row in here):
@@ -74,22 +71,16 @@ def panels(rows: list[Row], metrics: Sequence[str], title: str, x: str = "nfe") 
                 level = sum(row["value"] for row in of_method) / len(of_method)
                 if logarithmic and level < 1e-6:  # a set's distance to itself, which no logarithm shows
                     continue
-                ax.axhline(level, color="black", ls=_LEVELS.get(method, "-"), lw=1, label=LABELS.get(method, method))
+                ax.axhline(level, color="black", ls=LEVELS.get(method, "-"), lw=1, label=label(method))
                 continue
-            places, mean, low, high = _mean_and_range(of_method, x)
-            ax.plot(places, mean, color=COLORS[method], marker=MARKERS[method], ms=4, label=LABELS[method])
-            ax.fill_between(places, low, high, color=COLORS[method], alpha=0.2, lw=0)
-        ax.set(xlabel=LABELS.get(x, x), ylabel=LABELS.get(metric, metric))
+            draw_band(ax, of_method, x, COLORS[method], marker=MARKERS[method], ms=4, label=label(method))
+        ax.set(xlabel=label(x), ylabel=label(metric))
         if logarithmic:
             ax.set_yscale("log")
         if x == "nfe":
             ax.set_xscale("log", base=2)
             ax.xaxis.set_major_formatter("{x:g}")
-    handles = {}
-    for ax in axes[0]:
-        found, labels = ax.get_legend_handles_labels()
-        handles |= dict(zip(labels, found, strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
+    legend_below(figure, 5)
     figure.suptitle(title)
     return figure
 
@@ -97,7 +88,7 @@ def panels(rows: list[Row], metrics: Sequence[str], title: str, x: str = "nfe") 
 def dots(rows: list[Row], panels: Sequence[tuple[str, float]], title: str) -> Figure:
     """A panel for each (metric, w), a line a method: the mean over seeds as a dot, the range over seeds as a bar."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    figure, axes = _new(2.4 * len(panels) + 1.6, 0.26 * len(methods) + 1.2, 1, len(panels), sharey=True)
+    figure, axes = new_axes(2.4 * len(panels) + 1.6, 0.26 * len(methods) + 1.2, 1, len(panels), sharey=True)
     for ax, (metric, w) in zip(axes[0], panels, strict=True):
         for place, method in enumerate(methods):
             values = [row["value"] for row in select(rows, method=method, metric=metric, w=w)]
@@ -107,8 +98,8 @@ def dots(rows: list[Row], panels: Sequence[tuple[str, float]], title: str) -> Fi
         here = [row["value"] for row in select(rows, metric=metric, w=w)]
         if min(here, default=0) > 0 and max(here) > 30 * min(here):  # or all but one would lie on the axis
             ax.set_xscale("log")
-        ax.set(xlabel=f"{LABELS.get(metric, metric)}, w = {w:g}", yticks=range(len(methods)))
-        ax.set_yticklabels([LABELS.get(method, method) for method in methods])
+        ax.set(xlabel=f"{label(metric)}, w = {w:g}", yticks=range(len(methods)))
+        ax.set_yticklabels([label(method) for method in methods])
     axes[0, 0].invert_yaxis()
     figure.suptitle(title)
     return figure
@@ -116,21 +107,20 @@ def dots(rows: list[Row], panels: Sequence[tuple[str, float]], title: str) -> Fi
 
 def tradeoff(rows: list[Row], steps: Sequence[int], title: str) -> Figure:
     """FID (down is better) against Inception score (right is better) as w moves along each curve."""
-    figure, axes = _new(5.6, 3.8)
+    figure, axes = new_axes(5.6, 3.8)
     ax = axes[0, 0]
     shades = mpl.colormaps["viridis"](np.linspace(0.85, 0.1, len(steps)))
     lines = [("ours-D", n, shade, f"student, {n} step{'s' * (n > 1)}") for n, shade in zip(steps, shades, strict=True)]
     teacher_steps = max((row["steps"] for row in select(rows, method="teacher")), default=None)
     lines.append(("teacher", teacher_steps, "black", f"teacher, {teacher_steps} steps"))
-    for method, n, color, label in lines:
-        x, y = (_mean_and_range(select(rows, method=method, steps=n, metric=m), "w")[:2] for m in ("is", "fid"))
-        ax.plot(
-            x[1], y[1], color=color, marker=MARKERS[method], ms=5, ls="--" if method == "teacher" else "-", label=label
-        )
+    for method, n, color, name in lines:
+        x, y = (mean_and_range(select(rows, method=method, steps=n, metric=m), "w")[:2] for m in ("is", "fid"))
+        dashes = "--" if method == "teacher" else "-"
+        ax.plot(x[1], y[1], color=color, marker=MARKERS[method], ms=5, ls=dashes, label=name)
         if method == "teacher":
             for w, a, b in zip(x[0], x[1], y[1], strict=True):
                 ax.annotate(f"w={w:g}", (a, b), textcoords="offset points", xytext=(4, 4), fontsize=7, color=color)
-    ax.set(xlabel=LABELS["is"], ylabel=LABELS["fid"], yscale="log", title=title)
+    ax.set(xlabel=label("is"), ylabel=label("fid"), yscale="log", title=title)
     ax.legend(fontsize=8)
     return figure
 
@@ -141,10 +131,10 @@ Curve = Sequence[tuple[float, float]]
 
 def loss_curve(curves: dict[str, Curve], title: str) -> Figure:
     """Training losses against the step, on a logarithmic axis."""
-    figure, axes = _new(5.6, 2.8)
+    figure, axes = new_axes(5.6, 2.8)
     colors = mpl.colormaps["viridis"](np.linspace(0.1, 0.85, len(curves)))
-    for (label, points), color in zip(curves.items(), colors, strict=True):
-        axes[0, 0].plot(*zip(*points, strict=True), color=color, lw=1.2, label=label)
+    for (name, points), color in zip(curves.items(), colors, strict=True):
+        axes[0, 0].plot(*zip(*points, strict=True), color=color, lw=1.2, label=name)
     axes[0, 0].set(title=title, xlabel="training step", ylabel="loss, smoothed", yscale="log")
     axes[0, 0].legend(fontsize=8)
     return figure
@@ -156,47 +146,43 @@ def training_panels(rows: list[Row], committed: list[Row], title: str) -> Figure
     Args:
         rows: of the live trainings, with `update`; drawn as lines.
         committed: of the committed ones; drawn broad and faint behind, as mean and range over their seeds.
-        title: of the figure.
     """
     panels = list(dict.fromkeys((row["metric"], row["method"]) for row in rows))
     steps = sorted({row["steps"] for row in rows}, reverse=True)
     shades = dict(zip(steps, mpl.colormaps["viridis"](np.linspace(0.1, 0.85, len(steps))), strict=True))
-    figure, axes = _new(3.4 * len(panels) + 0.4, 3.3, 1, len(panels))
+    figure, axes = new_axes(3.4 * len(panels) + 0.4, 3.3, 1, len(panels))
     for ax, (metric, method) in zip(axes[0], panels, strict=True):
         for n in steps:
             about = {"metric": metric, "method": method, "steps": n}
             if behind := select(committed, **about):
-                x, mean, low, high = _mean_and_range(behind, "update")
-                ax.plot(x, mean, color=shades[n], lw=4, alpha=0.25)
-                ax.fill_between(x, low, high, color=shades[n], alpha=0.2, lw=0)
+                draw_band(ax, behind, "update", shades[n], lw=4, alpha=0.25)
             if live := select(rows, **about):
-                x, mean, _, _ = _mean_and_range(live, "update")
+                x, mean, _, _ = mean_and_range(live, "update")
                 marker = "o" if metric == "fid_teacher" else None
                 ax.plot(x, mean, color=shades[n], lw=1.2, marker=marker, ms=3, label=f"{n} step" + "s" * (n > 1))
-        ax.set(xlabel="training step", yscale="log", ylabel=LABELS.get(metric, metric))
+        ax.set(xlabel="training step", yscale="log", ylabel=label(metric))
         ax.set_xscale("log" if metric == "loss" else "linear")  # distances are few and evenly spaced
-        ax.set_title(LABELS[method], fontsize=9)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(steps))
+        ax.set_title(label(method), fontsize=9)
+    legend_below(figure, len(steps))
     figure.suptitle(title)
     return figure
 
 
 def hardness(rows: list[Row], title: str) -> Figure:
     """Left: what the plain sampler loses at w = 1, by world. Right: how much closer halving stays at w = 0."""
-    figure, (axes,) = _new(7.2, 3.2, 1, 2)
+    figure, (axes,) = new_axes(7.2, 3.2, 1, 2)
     palette = ("#009E73", "#0072B2", "#D55E00", "#CC79A7")
     for world, color in zip(dict.fromkeys(row["world"] for row in rows), palette, strict=False):
         here = select(rows, world=world)
         floor = select(here, metric="floor_fid")[0]["value"]
         ddim = select(here, method="ddim", w=1.0, metric="fid_teacher")
         ddim = [row for row in ddim if row["steps"] < max(one["steps"] for one in ddim)]  # the most are the teacher
-        x, mean, _, _ = _mean_and_range(ddim, "steps")
+        x, mean, _, _ = mean_and_range(ddim, "steps")
         axes[0].plot(x, [value / floor for value in mean], "o-", ms=4, color=color, label=world)
         plain = select(here, method="ddim", w=0.0, metric="fid_teacher")
-        x, plain, _, _ = _mean_and_range(plain, "steps")
+        x, plain, _, _ = mean_and_range(plain, "steps")
         ours = [row for row in select(here, method="ours-D", metric="fid_teacher") if row["steps"] in x]
-        ours = _mean_and_range(ours, "steps")[1]
+        ours = mean_and_range(ours, "steps")[1]
         axes[1].plot(x, [b / a for a, b in zip(ours, plain, strict=True)], "o-", ms=4, color=color, label=world)
     for ax in axes:
         ax.axhline(1, color=COLORS["real"], ls=":", lw=1)

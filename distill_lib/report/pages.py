@@ -87,6 +87,10 @@ def _effect(claim: dict[str, Any]) -> str:
     return f"{claim['effect']:.3g}{spread}"
 
 
+def _bound(claim: dict[str, Any]) -> str:
+    return f"{_SIGNS[claim['direction']]} {claim['margin']:g}"
+
+
 def claims_table(figures: Path = FIGURES) -> str:
     """The verdicts; the claims without one follow, one line a reason."""
     path = figures / COMMITTED / "claims.json"
@@ -97,15 +101,7 @@ def claims_table(figures: Path = FIGURES) -> str:
     head = ["claim", "says", "verdict", "effect [95 % interval]", "supported if", "seeds", "note"]
     for title, wanted in [("Claims of the papers", False), ("Our hypotheses", True)]:
         lines = [
-            [
-                c["id"],
-                c["sentence"],
-                f"**{c['verdict']}**",
-                _effect(c),
-                f"{_SIGNS[c['direction']]} {c['margin']:g}",
-                str(len(c["seeds"])),
-                c["note"],
-            ]
+            [c["id"], c["sentence"], f"**{c['verdict']}**", _effect(c), _bound(c), str(len(c["seeds"])), c["note"]]
             for c in claims
             if c["verdict"] and (c["confidence"] == "M") == wanted
         ]
@@ -171,17 +167,12 @@ def real_table(figures: Path = FIGURES) -> str:
     for real in sorted(path.parent.glob("claims-*.json")):
         suffix = real.stem.removeprefix("claims")
         pairs = [(here[claim["id"]], claim) for claim in json.loads(real.read_text()) if claim["id"] in here]
-        lines = [
-            [
-                there["id"],
-                f"{_SIGNS[there['direction']]} {there['margin']:g}",
-                f"{ours['effect']:.3g}",
-                f"{there['effect']:.3g}",
-                _conclusion(_holds(ours), _holds(there)),
-                there["note"],
-            ]
-            for ours, there in pairs
-        ]
+        lines = []
+        for ours, there in pairs:
+            effects = [f"{claim['effect']:.3g}" for claim in (ours, there)]
+            lines.append(
+                [there["id"], _bound(there), *effects, _conclusion(_holds(ours), _holds(there)), there["note"]]
+            )
         other = sum(line[4] != _AS_HERE for line in lines)
         seeds = max((len(there["seeds"]) for _, there in pairs), default=0)
         about = (
@@ -200,7 +191,7 @@ def _conclusion(ours: bool, theirs: bool) -> str:
 _REST = {
     "pretrained/": "shipped weights, safetensors, each with its recipe and training curve",
     "figures/laptop/": "the committed results",
-    "tests/": "a file a subject; notebooks under nbval, with planted faults",
+    "tests/": "a file a subject; notebooks under nbval, with planted faults; `chaos/` kills runs, `bench.py` times",
     "Snakefile Makefile": "one rule a notebook; the commands",
     "LOG.md CHANGELOG.md": "experiments with their negatives; what changed",
 }
@@ -219,11 +210,8 @@ def tree(figures: Path) -> str:
     del figures
     library = Path(__file__).resolve().parent.parent
     notebooks = sorted((library.parent / "notebooks").glob("*.ipynb"))
-    lines = [
-        ("notebooks/", f"{notebooks[0].stem} to {notebooks[-1].stem}: read these"),
-        ("distill_lib/", _first_line(library / "__init__.py")),
-    ]
-    lines += [("  paths.py", _first_line(library / "paths.py"))]
+    lines = [("notebooks/", f"{notebooks[0].stem} to {notebooks[-1].stem}: read these")]
+    lines += [("distill_lib/", _first_line(library / "__init__.py")), ("  paths.py", _first_line(library / "paths.py"))]
     for chapter in re.findall(r"^ *\d+ (\w+)/", (library / "__init__.py").read_text(), re.MULTILINE):
         lines.append((f"  {chapter}/", _first_line(library / chapter / "__init__.py")))
         for path in sorted((library / chapter).rglob("*.py")):

@@ -8,18 +8,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from distill_lib.report.style import COLORS, Row, _new
+from distill_lib.measure.rows import Row
+from distill_lib.report.style import COLORS, PALETTE, new_axes
 
 
 def grid(images: Sequence[Sequence[Tensor]], rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
     """Pictures uint8 (3, R, R) in a labelled grid; an inner tensor (n, 3, R, R) is shown as n pictures side by side."""
-    figure, axes = _new(
-        0.95 * sum(_width(c) for c in images[0]) + 0.8,
-        1.0 * len(images) + 0.5,
-        len(images),
-        len(images[0]),
-        width_ratios=[_width(c) for c in images[0]],
-    )
+    widths = [_width(cell) for cell in images[0]]
+    size = 0.95 * sum(widths) + 0.8, 1.0 * len(images) + 0.5
+    figure, axes = new_axes(*size, len(images), len(images[0]), width_ratios=widths)
     for i, line in enumerate(images):
         for j, cell in enumerate(line):
             strip = cell if cell.ndim == 3 else np.concatenate(list(cell), 2)
@@ -40,8 +37,8 @@ def _width(cell: Tensor) -> int:
 
 def scatter_2d(panels: dict[str, Tensor], label: Tensor, title: str, limit: float = 2.2) -> Figure:
     """Two-dimensional samples (N, 2), coloured by class, a panel each."""
-    figure, axes = _new(2.2 * len(panels), 2.6, 1, len(panels), sharex=True, sharey=True)
-    palette = np.array(["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"])
+    figure, axes = new_axes(2.2 * len(panels), 2.6, 1, len(panels), sharex=True, sharey=True)
+    palette = np.array(PALETTE[:6])
     for ax, (name, points) in zip(axes[0], panels.items(), strict=True):
         ax.scatter(points[:, 0], points[:, 1], s=3, c=palette[np.asarray(label) % 6], lw=0)
         ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
@@ -52,26 +49,14 @@ def scatter_2d(panels: dict[str, Tensor], label: Tensor, title: str, limit: floa
 
 def sampler_diagram(deterministic: Sequence[int], stochastic: Sequence[int], T: int, title: str) -> Figure:
     """The moves of two samplers along time: network moves as arrows to the right, noise added as arrows back."""
-    figure, axes = _new(6.4, 2.6, 2, 1, sharex=True)
+    figure, axes = new_axes(6.4, 2.6, 2, 1, sharex=True)
     for ax, path, name in zip(axes[:, 0], (deterministic, stochastic), ("deterministic", "stochastic"), strict=True):
         ax.axhline(0, color="#bbbbbb", lw=1, zorder=0)
         for i, (t, s) in enumerate(pairwise(path)):
             back = s > t
-            color, bend = (COLORS["ddim"], 0.45) if back else (COLORS["ours-D"], -0.35)
-            ax.annotate(
-                "",
-                (s / T, 0),
-                (t / T, 0),
-                arrowprops={
-                    "arrowstyle": "-|>",
-                    "color": color,
-                    "lw": 1.5,
-                    "ls": "--" if back else "-",
-                    "connectionstyle": f"arc3,rad={bend if not back else -bend}",
-                    "shrinkA": 2,
-                    "shrinkB": 2,
-                },
-            )
+            color, dashes, bend = (COLORS["ddim"], "--", -0.45) if back else (COLORS["ours-D"], "-", -0.35)
+            arrow = {"arrowstyle": "-|>", "color": color, "lw": 1.5, "ls": dashes, "shrinkA": 2, "shrinkB": 2}
+            ax.annotate("", (s / T, 0), (t / T, 0), arrowprops=arrow | {"connectionstyle": f"arc3,rad={bend}"})
             ax.plot(t / T, 0, "o", color="black", ms=4 if i else 6)
         ax.plot(0, 0, "o", color="black", ms=6)
         ax.set(yticks=[], ylim=(-0.5, 0.5), xlim=(1.05, -0.05))
@@ -86,7 +71,7 @@ def sampler_diagram(deterministic: Sequence[int], stochastic: Sequence[int], T: 
 
 def error_map(rows: list[Row], title: str) -> Figure:
     """Relative error of stage one over time (across) and guidance strength (up), on a logarithmic colour scale."""
-    figure, axes = _new(6.2, 3.0)
+    figure, axes = new_axes(6.2, 3.0)
     ts, ws = sorted({row["t"] for row in rows}), sorted({row["w"] for row in rows})
     seeds = {row["seed"] for row in rows}
     value = np.zeros((len(ws), len(ts)))

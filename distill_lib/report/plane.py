@@ -7,12 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from distill_lib.measure.rows import select
-from distill_lib.report.style import COLORS, Row, _mean_and_range, _new
+from distill_lib.measure.rows import Row, select
+from distill_lib.report.style import COLORS, PALETTE, mean_and_range, new_axes
 from distill_lib.sdxs.crossing import DATA, Crossing, meetings, on_lines, own_ways
 
 _KINDS = {"independent": "#D55E00", "own": "#0072B2", "reflow": "#009E73", "teacher": "#000000"}
-_CLASSES = np.array(["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"])
+_CLASSES = np.array(PALETTE[:5])
 _FLAT, _STEEP = COLORS["stage-one"], COLORS["single-w"]
 _NAMES = {"independent": "drawn apart", "own": "the teacher's own", "reflow": "after one reflow"}
 _NAMES |= {"teacher": "teacher, many steps"}
@@ -46,12 +46,10 @@ def crossing(found: Crossing, rows: list[Row], title: str, count: int = 40) -> F
     lines meet in the picture only, one being there before the other.
 
     Args:
-        found: couples and students.
         rows: of s-crossing, of one seed or several, for the last panel.
-        title: of the figure.
         count: ways that are drawn.
     """
-    figure, axes = _new(10.4, 5.6, 2, 4)
+    figure, axes = new_axes(10.4, 5.6, 2, 4)
     lines = {_NAMES[kind]: couples.lines()[:, :count] for kind, couples in found.couples.items()}
     lines |= {"the teacher's ways, scaled": on_lines(own_ways(found.couples["own"].z[:count]))}
     for ax, (name, ways) in zip(axes[0], lines.items(), strict=True):
@@ -61,9 +59,9 @@ def crossing(found: Crossing, rows: list[Row], title: str, count: int = 40) -> F
     for row, limit in ((axes[0], 2.6), (axes[1, :3], 1.5)):
         for ax in row:
             ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
-    last, (_, steepness, _, _) = axes[1, 3], _mean_and_range(select(rows, metric="steepness"), "decile")
+    last, (_, steepness, _, _) = axes[1, 3], mean_and_range(select(rows, metric="steepness"), "decile")
     for kind, color in _KINDS.items():
-        _, mean, low, high = _mean_and_range(select(rows, metric="off_modes_decile", method=kind), "decile")
+        _, mean, low, high = mean_and_range(select(rows, metric="off_modes_decile", method=kind), "decile")
         dashes = "--" if kind == "teacher" else "-"
         last.plot(steepness, mean, dashes, color=color, marker="o", ms=3, lw=1.2, label=_NAMES[kind])
         last.fill_between(steepness, low, high, color=color, alpha=0.2, lw=0)

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from distill_lib.engine.files import atomic
 from distill_lib.engine.origin import origin
-from distill_lib.measure.rows import Row
+from distill_lib.measure.rows import Row, read_rows
 from distill_lib.paths import COMMITTED, ROOT, figures_folder
 
 
@@ -98,8 +98,7 @@ class Recorder:
 
     def committed(self, artefact: str) -> list[Row]:
         """The rows that the repository holds of an artefact; none if it holds none."""
-        path = ROOT / "figures" / COMMITTED / f"{artefact}{self.suffix}.json"
-        return json.loads(path.read_text())["rows"] if path.exists() else []
+        return read_rows(ROOT / "figures" / COMMITTED / f"{artefact}{self.suffix}.json")
 
     def rows(self, artefact: str, rows: list[Row]) -> list[Row]:
         """Write rows as JSON and CSV; returns them with the kept rows of other seeds, which keep their own origin.

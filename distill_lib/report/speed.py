@@ -13,11 +13,10 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 from distill_lib.measure.costs import BUDGET, MODULES
-from distill_lib.measure.rows import select
-from distill_lib.report.style import LABELS, _mean_and_range, _new
+from distill_lib.measure.rows import Row, select
+from distill_lib.report.style import label, mean_and_range, new_axes
 from distill_lib.report.tables import over_seeds
 
-Row = dict[str, Any]
 _COLORS = dict(zip(MODULES, ("#56B4E9", "#0072B2", "#E69F00"), strict=True))
 _TEACHER, _STUDENT = "#000000", "#D55E00"
 _UNITS = {"params": 1e-6, "seconds": 1e3, "total": 1e3, "share": 1, "total_flops": 1e-9}
@@ -56,13 +55,13 @@ def cost_table(rows: list[Row], paper: Paper | None = None) -> tuple[list[str], 
                 one = paper[method, kind]
                 total = one["latency_ms"] * one["nfe"]
                 line += [one["params"] / 1e6, one["latency_ms"], total, total / whole]
-            lines.append([LABELS.get(method, method), kind, *line])
+            lines.append([label(method), kind, *line])
         weights, total, flops = (
             _scaled(select(rows, method=method, metric=metric), unit)
             for metric, unit in (("sum_params", 1e-6), ("sum", 1e3), ("sum_flops", 1e-9))
         )
         line = [weights, "", "", total, "", flops, *(["", "", whole, ""] if paper else [])]
-        lines.append([LABELS.get(method, method), "sum", *line])
+        lines.append([label(method), "sum", *line])
     return header, lines
 
 
@@ -96,7 +95,7 @@ def way_table(rows: list[Row]) -> tuple[list[str], list[list[Any]]]:
         times = [select(rows, metric=metric, kind=kind, steps=steps) for metric in ("speedup", "speedup_best")]
         student = method == times[0][0]["method"] if times[0] else True
         cells = ["", ""] if student else [over_seeds(one) for one in times]
-        lines.append([LABELS.get(method, method), kind, steps, here[0]["nfe"], _scaled(here, 1e3), *cells])
+        lines.append([label(method), kind, steps, here[0]["nfe"], _scaled(here, 1e3), *cells])
     header = ["system", "run by", "steps", "evaluations", "ms a picture"]
     return [*header, "times slower than the student", "than its fastest way"], lines
 
@@ -111,9 +110,9 @@ def where_time_goes(rows: list[Row], before: str, after: str, title: str) -> Fig
         for method in (before, after)
     }
     once = {kind: _mean(rows, method=before, kind=kind, metric="seconds") for kind in MODULES}
-    bars = {LABELS.get(before, before): totals[before], "each module asked once": once}
-    bars |= {LABELS.get(after, after): totals[after]}
-    figure, ((left, right),) = _new(8.4, 2.4, 1, 2, sharey=True)
+    bars = {label(before): totals[before], "each module asked once": once}
+    bars |= {label(after): totals[after]}
+    figure, ((left, right),) = new_axes(8.4, 2.4, 1, 2, sharey=True)
     for place, parts in enumerate(bars.values()):
         start, whole = 0.0, sum(parts.values())
         for kind, value in parts.items():
@@ -142,14 +141,11 @@ def budget(
     """Quality against the seconds a picture takes; below, what fits into the time of BUDGET evaluations.
 
     Args:
-        rows: `seconds` and all `metrics` of the system `slow` at several step counts, and of `fast`.
-        metrics: a panel each.
-        slow, fast: methods.
+        rows: `seconds` and all `metrics`, a panel each, of the method `slow` at several step counts, and of `fast`.
         teacher: the first prompt by `slow`, uint8 (K, 3, R, R), from few steps to many.
         student: pictures that `fast` draws in that time, uint8 (M, 3, R, R), M at least 1.
-        title: of the figure.
     """
-    figure, axes = _new(9.0, 5.4, 2, 1, height_ratios=[1.25, 1])
+    figure, axes = new_axes(9.0, 5.4, 2, 1, height_ratios=[1.25, 1])
     for ax in axes[:, 0]:
         ax.remove()
     above, below = (figure.add_subfigure(part) for part in axes[0, 0].get_gridspec())
@@ -158,14 +154,14 @@ def budget(
         logarithmic = metric.startswith("fid")  # which shows no distance of a set to itself
         for method, look in looks.items():
             here = [row for row in select(rows, method=method, metric=metric) if row["value"] > 1e-6 or not logarithmic]
-            steps, mean, low, high = _mean_and_range(here, "steps")
+            steps, mean, low, high = mean_and_range(here, "steps")
             seconds = [_mean(rows, method=method, metric="seconds", steps=n) for n in steps]
-            ax.plot(seconds, mean, lw=1.2, label=LABELS.get(method, method), **look)
+            ax.plot(seconds, mean, lw=1.2, label=label(method), **look)
             ax.vlines(seconds, low, high, color=look["color"], lw=3, alpha=0.3)
             for n, x, y in zip(steps, seconds, mean, strict=True):
                 ax.annotate(str(n), (x, y), (4, 4), textcoords="offset points", fontsize=7)
         ax.axvline(_limit(rows, slow), color="#777777", ls=":", lw=1)
-        ax.set(xlabel="seconds a picture, at batch 1", ylabel=LABELS.get(metric, metric), xscale="log")
+        ax.set(xlabel="seconds a picture, at batch 1", ylabel=label(metric), xscale="log")
         ax.set_yscale("log" if logarithmic else "linear")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))  # the range is short: powers of ten alone are too few,
         ax.xaxis.set_major_formatter("{x:g}")

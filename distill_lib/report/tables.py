@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from distill_lib.measure.metrics import interval
-from distill_lib.measure.rows import SEEDS, select
-from distill_lib.report.style import LABELS, Row
+from distill_lib.measure.rows import SEEDS, Row, select
+from distill_lib.report.style import label
 
 
 def metric_table(rows: list[Row], about: Sequence[str], metrics: Sequence[str]) -> tuple[list[str], list[list[object]]]:
@@ -20,8 +20,8 @@ def metric_table(rows: list[Row], about: Sequence[str], metrics: Sequence[str]) 
     for values in dict.fromkeys(tuple(row.get(column) for column in about) for row in rows):
         here = [row for row in rows if tuple(row.get(column) for column in about) == values]
         cells = [over_seeds(select(here, metric=metric)) for metric in metrics]
-        lines.append([*("" if value is None else LABELS.get(value, value) for value in values), *cells])
-    return [LABELS.get(column, column) for column in (*about, *metrics)], lines
+        lines.append([*("" if value is None else label(value) for value in values), *cells])
+    return [label(column) for column in (*about, *metrics)], lines
 
 
 def in_words(rows: list[Row], base: str, metric: str) -> list[str]:
@@ -47,7 +47,7 @@ def in_words(rows: list[Row], base: str, metric: str) -> list[str]:
                 told = "more" if low > 0 else "less" if high < 0 else "not told apart"
                 told = f"[{_digits(math.exp(low))}, {_digits(math.exp(high))}], {told}"
             parts.append(f"{_digits(math.exp(sum(logs) / len(logs)))} times at w = {w:g} ({told})")
-        said.append(f"{LABELS.get(metric, metric)} of {name}, beside {base}: {'; '.join(parts)}")
+        said.append(f"{label(metric)} of {name}, beside {base}: {'; '.join(parts)}")
     return said
 
 
@@ -89,7 +89,7 @@ def table_1(rows: list[Row], ws: Sequence[float]) -> tuple[list[str], list[list[
         here = select(rows, method=method, steps=n_steps)
         cells = [" / ".join(over_seeds(select(here, w=w, metric=m)) for m in ("fid", "is", "fid_teacher")) for w in ws]
         if any(cell.strip(" /") for cell in cells):
-            lines.append([LABELS.get(method, method), n_steps, max(row["nfe"] for row in here), *cells])
+            lines.append([label(method), n_steps, max(row["nfe"] for row in here), *cells])
     return header, lines
 
 
@@ -101,7 +101,7 @@ def table_of_strength(rows: list[Row], w: float) -> tuple[list[str], list[list[A
     for method, n_steps in _lines_of(select(rows, w=w)):
         here = select(rows, method=method, steps=n_steps, w=w)
         cells = [over_seeds(select(here, metric=metric)) for metric in metrics]
-        lines.append([LABELS.get(method, method), n_steps, here[0]["nfe"], *cells])
+        lines.append([label(method), n_steps, here[0]["nfe"], *cells])
     return ["method", "steps", "evaluations", *metrics.values()], lines
 
 
@@ -121,5 +121,5 @@ def spread_table(rows: list[Row]) -> tuple[list[str], list[list[Any]]]:
         trained = [[row["value"] for row in select(here, draw=draw)] for draw in draws]
         mean = float(np.mean([row["value"] for row in here]))
         again = "" if method == "teacher" else spread(trained)  # the teacher is trained once
-        lines.append([LABELS[method], n_steps, LABELS.get(metric, metric), mean, spread(noise), again])
+        lines.append([label(method), n_steps, label(metric), mean, spread(noise), again])
     return ["method", "steps", "metric", "mean", "spread over noise", "spread over trainings"], lines

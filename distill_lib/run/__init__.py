@@ -1,5 +1,5 @@
 """The commands behind the Makefile; `python -m distill_lib.run` lists them (see `__main__`).
 
-Drawing by Snakemake and papermill, verifying, publishing, timing, and killing runs on purpose.
+Drawing by Snakemake and papermill, verifying, publishing and timing.
 Rule: no other chapter imports it.
 """

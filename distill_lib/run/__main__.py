@@ -5,13 +5,14 @@ python -m distill_lib.run verify            redraw the laptop figures apart and 
 python -m distill_lib.run publish           put the executed laptop notebooks back into notebooks/
 python -m distill_lib.run lab               open the notebooks in JupyterLab
 python -m distill_lib.run notebook NAME OUT one notebook by papermill (what the Snakefile calls)
-python -m distill_lib.run teachers | bench | true-scale | readme    as the Makefile says
+python -m distill_lib.run teachers | true-scale | readme    as the Makefile says
 """
 
 import argparse
 import json
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,12 @@ from distill_lib.run import notebooks
 from distill_lib.run.guard import FAILED, Failure, guarded
 from distill_lib.run.settings import Settings, read_settings
 
-_OTHERS = ("teachers", "bench", "true-scale", "readme")
-"""Commands that read their own arguments."""
+_OTHERS = {
+    "teachers": "distill_lib.shipped.make",
+    "true-scale": "distill_lib.run.true_scale",
+    "readme": "distill_lib.report.pages",
+}
+"""Commands that read their own arguments, and the modules whose `main` they are."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,15 +104,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def _other(name: str) -> None:
     settle()
-    if name == "teachers":
-        from distill_lib.shipped.make import main
-    elif name == "bench":
-        from distill_lib.run.bench import main
-    elif name == "true-scale":
-        from distill_lib.run.true_scale import main
-    else:
-        from distill_lib.report.pages import main
-    main()
+    import_module(_OTHERS[name]).main()
 
 
 def main() -> None:

@@ -6,8 +6,7 @@ import subprocess
 import sys
 from typing import Any
 
-from distill_lib.paths import COMMITTED, ROOT, runs_folder
-from distill_lib.run.drawing import suffix_of
+from distill_lib.paths import COMMITTED, ROOT, runs_folder, suffix_of
 from distill_lib.run.stale import rows_of
 
 # what rests on seconds, which are the machine's

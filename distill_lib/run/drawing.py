@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from distill_lib.paths import ROOT, asked_precision, figures_folder, runs_folder
+from distill_lib.paths import ROOT, asked_precision, figures_folder, runs_folder, suffix_of
 from distill_lib.run import notebooks
 from distill_lib.run.executing import failure_path
 from distill_lib.run.guard import Failure, kept_log
@@ -29,11 +29,6 @@ def check_profile(profile: str) -> None:
 def executed_path(settings: Settings, name: str, seed: int) -> Path:
     """Where the executed notebook lies."""
     return runs_folder() / "notebooks" / settings.place / f"seed{seed}" / f"{name}.ipynb"
-
-
-def suffix_of(dataset: str) -> str:
-    """What the names of artefacts of real data end in."""
-    return f"-{dataset.replace('_', '-')}" if dataset else ""
 
 
 def _check_dataset(dataset: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from distill_lib.engine.messages import short
 from distill_lib.paths import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -89,9 +90,4 @@ def check_parameters(name: str, wanted: dict[str, Any]) -> None:
         exact = type(value) is type(known[key])  # True is no number here
         if not exact and not number:
             kind = type(known[key]).__name__
-            raise ValueError(f"{name}: parameter {key}={_short(value)} should be of type {kind}, like {known[key]!r}")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}.."
+            raise ValueError(f"{name}: parameter {key}={short(value)} should be of type {kind}, like {known[key]!r}")

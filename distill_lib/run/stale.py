@@ -10,16 +10,18 @@ import json
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from distill_lib.engine.reach import notebook_files
+from distill_lib.measure.rows import Row, read_rows
 from distill_lib.paths import ROOT, figures_folder
 from distill_lib.run.notebooks import NOTEBOOKS, read
 
 
-@cache
-def _bytes_hash(path: Path) -> str:
+def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+_kept_hash = cache(_hash)  # of what no run changes
 
 
 def digest(name: str, profile: str) -> str:
@@ -28,14 +30,15 @@ def digest(name: str, profile: str) -> str:
     Outputs of cells do not count: `publish` writes those.
     """
     library = notebook_files(NOTEBOOKS / f"{name}.ipynb")
-    papers = (ROOT / "distill_lib" / "papers").glob("*.yaml") if any("papers" in p.parts for p in library) else []
-    files = [*library, *sorted(papers), ROOT / "distill_lib" / "profiles" / f"{profile}.yaml"]
+    beside = {path.parent for path in library if path.parent.name in ("papers", "report", "run")}
+    data = sorted(path for folder in beside for path in folder.glob("*.yaml"))
+    files = [*library, *data, ROOT / "distill_lib" / "profiles" / f"{profile}.yaml"]
     files += [ROOT / "requirements.lock", *sorted((ROOT / "pretrained").glob("*/made.json"))]
     whole = hashlib.sha256()
     for cell in read(name).cells:
         whole.update(f"{cell.cell_type}\0{cell.source}\0".encode())
     for path in files:
-        whole.update(f"{path.relative_to(ROOT)}\0{_bytes_hash(path)}\0".encode())
+        whole.update(f"{path.relative_to(ROOT)}\0{_kept_hash(path)}\0".encode())
     return whole.hexdigest()
 
 
@@ -77,10 +80,6 @@ def is_stale(executed: Path, made_of: str, seed: int) -> bool:
     return any(was != now for was, now in states.values())
 
 
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _state(path: Path, seed: int) -> dict[str, str]:
     """Hashes of a file of rows, all of them and the seed's own, or of the bytes of any other file."""
     if path.suffix != ".json":
@@ -90,14 +89,13 @@ def _state(path: Path, seed: int) -> dict[str, str]:
     return {"all": _rows_hash(rows), "own": _rows_hash(own) if own else "none"}
 
 
-def rows_of(path: Path) -> list[dict[str, Any]]:
+def rows_of(path: Path) -> list[Row]:
     """The rows of a file of results; none where there is no file, or a broken one."""
     try:
-        rows = json.loads(path.read_text())["rows"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_rows(path)
+    except (OSError, ValueError):
         return []
-    return rows if isinstance(rows, list) and all(isinstance(row, dict) for row in rows) else []
 
 
-def _rows_hash(rows: list[dict[str, Any]]) -> str:
+def _rows_hash(rows: list[Row]) -> str:
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()

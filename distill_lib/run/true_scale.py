@@ -15,6 +15,7 @@ import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,54 +26,20 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from distill_lib.engine.precision import default_device
 from distill_lib.measure.costs import fast_dtype, module_rows, operations, summed
 from distill_lib.measure.metrics import median_seconds
-from distill_lib.measure.rows import SEEDS
+from distill_lib.measure.rows import SEEDS, Row
 from distill_lib.networks.pruning import SDXS_512, SDXS_1024, pruned_config
 from distill_lib.papers.manifest import load_paper
 from distill_lib.paths import COMMITTED
+from distill_lib.profiles.reading import read_yaml
 from distill_lib.report.record import Recorder
 from distill_lib.report.speed import Paper, cost_table, ratio_table
 from distill_lib.report.tables import markdown_table
 
-Row = dict[str, Any]
-SD_21: dict[str, Any] = {
-    "sample_size": 64,
-    "cross_attention_dim": 1024,
-    "attention_head_dim": (5, 10, 20, 20),
-    "use_linear_projection": True,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-    "mid_block_type": "UNetMidBlock2DCrossAttn",
-    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-    "layers_per_block": 2,
-}
+_SIZES = read_yaml(Path(__file__).parent / "true_sizes.yaml")
+SD_21: dict[str, Any] = _SIZES["unet"]["SD 2.1"]
 """U-Net of Stable Diffusion 2.1 base."""
-SDXL: dict[str, Any] = {
-    "sample_size": 128,
-    "cross_attention_dim": 2048,
-    "attention_head_dim": (5, 10, 20),
-    "use_linear_projection": True,
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 2,
-    "mid_block_type": "UNetMidBlock2DCrossAttn",
-    "up_block_types": ("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",),
-    "transformer_layers_per_block": (1, 2, 10),
-    "layers_per_block": 2,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
+SDXL: dict[str, Any] = _SIZES["unet"]["SDXL"]
 """U-Net of Stable Diffusion XL base."""
-_CLIP = {"vocab_size": 49408, "max_position_embeddings": 77}
-_TEXTS = {  # width, layers, heads
-    "SD 2.1": [(1024, 23, 16)],
-    "SDXL": [(768, 12, 12), (1280, 32, 20)],
-}
-_VAE = {
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-}
 
 
 @dataclass(frozen=True)
@@ -87,25 +54,17 @@ class Part:
 class _Texts(nn.Module):
     """One text encoder or two, one after the other."""
 
-    def __init__(self, sizes: list[tuple[int, int, int]]) -> None:
+    def __init__(self, configs: list[dict[str, int]]) -> None:
         super().__init__()
-        configs = (
-            CLIPTextConfig(
-                **_CLIP, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
-                num_attention_heads=heads,
-            )
-            for width, layers, heads in sizes
-        )  # fmt: skip
-        self.encoders = nn.ModuleList(map(CLIPTextModel, configs))
+        self.encoders = nn.ModuleList(CLIPTextModel(CLIPTextConfig(**config)) for config in configs)
 
     def forward(self, ids: Tensor) -> list[Tensor]:
         return [encoder(ids).last_hidden_state for encoder in self.encoders]
 
 
-def _text(sizes: list[tuple[int, int, int]], nfe: int) -> Part:
-    return Part(
-        lambda: _Texts(sizes), lambda device, _: ((torch.ones(1, 77, dtype=torch.long, device=device),), {}), nfe
-    )
+def _text(configs: list[dict[str, int]], nfe: int) -> Part:
+    given = lambda device, _: ((torch.ones(1, 77, dtype=torch.long, device=device),), {})  # noqa: E731
+    return Part(lambda: _Texts(configs), given, nfe)
 
 
 def _unet(config: dict[str, Any], nfe: int) -> Part:
@@ -126,14 +85,14 @@ def _decoder(build: Callable[[], nn.Module], side: int) -> Part:
 
 
 def _system(text: str, unet: dict[str, Any], decoder: Callable[[], nn.Module], guided: int, steps: int) -> dict:
-    parts = {"text encoder": _text(_TEXTS[text], guided), "U-Net": _unet(unet, guided * steps)}
+    parts = {"text encoder": _text(_SIZES["text encoders"][text], guided), "U-Net": _unet(unet, guided * steps)}
     return parts | {"decoder": _decoder(decoder, unet["sample_size"])}
 
 
 SYSTEMS: dict[str, dict[str, Part]] = {
-    "SD 2.1 base": _system("SD 2.1", SD_21, lambda: AutoencoderKL(**_VAE).decoder, 2, 16),
+    "SD 2.1 base": _system("SD 2.1", SD_21, lambda: AutoencoderKL(**_SIZES["vae"]).decoder, 2, 16),
     "SDXS-512": _system("SD 2.1", pruned_config(SD_21, SDXS_512), lambda: AutoencoderTiny().decoder, 1, 1),
-    "SDXL": _system("SDXL", SDXL, lambda: AutoencoderKL(**_VAE).decoder, 2, 16),
+    "SDXL": _system("SDXL", SDXL, lambda: AutoencoderKL(**_SIZES["vae"]).decoder, 2, 16),
     "SDXS-1024": _system("SDXL", pruned_config(SDXL, SDXS_1024), lambda: AutoencoderTiny().decoder, 1, 1),
 }
 """Modules by system; text encoders without their projections, which no U-Net of these reads."""

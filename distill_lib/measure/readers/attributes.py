@@ -13,12 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from distill_lib.diffusion.pixels import to_unit
-from distill_lib.engine.loop import Loop, Progress, TrainSettings
-from distill_lib.engine.precision import autocast
+from distill_lib.engine.loop import Progress, TrainSettings
 from distill_lib.engine.store import Run
 from distill_lib.engine.trainable import Trainable
-from distill_lib.measure.readers.extractor import degrade
+from distill_lib.measure.readers.common import answers_of, chosen, train_degraded
 from distill_lib.worlds.captions import _KINDS, LOGITS
 
 
@@ -47,23 +45,16 @@ def attribute_loss(logits: Tensor, truth: Tensor) -> Tensor:
 
 def train_reader(net: Trainable, image: Tensor, truth: Tensor, settings: TrainSettings, run: Run) -> Iterator[Progress]:
     """Train net.module on pictures uint8 (N, 3, R, R) and their attributes, blurred or grainy by halves."""
-    loop = Loop(net, settings, run)
-    for _, draws in loop:
-        index = draws.integer("picture", len(image)).cpu()
-        x = to_unit(image[index].to(loop.device))
-        blur, grain = ((2 * draws.uniform(stream) - 1).clamp(min=0) for stream in ("blur", "grain"))
-        x = degrade(x, 1.2 * blur, 0.15 * grain, draws.normal("eps", x.shape[1:]))
-        with autocast(loop.device, settings.bf16):
-            logits = net.forward(x)
-        yield loop.update(attribute_loss(logits.float(), truth[index].to(loop.device)))
+
+    def loss(logits: Tensor, truth: Tensor, *_: Tensor) -> Tensor:
+        return attribute_loss(logits, truth)
+
+    return train_degraded(net, chosen(image, truth), loss, settings, run)
 
 
-@torch.no_grad()
 def read_attributes(net: nn.Module, image: Tensor) -> Tensor:
     """The attributes that the reader finds in pictures uint8 (N, 3, R, R), (N, 2, 4)."""
-    device = next(net.parameters()).device
-    parts = [net(to_unit(part.to(device))).cpu() for part in image.split(256)]
-    return torch.stack([part.argmax(2) for part in torch.cat(parts).split(_KINDS, 2)], 2)
+    return torch.stack([part.argmax(2) for part in answers_of(net, image)[0].split(_KINDS, 2)], 2)
 
 
 def attribute_accuracy(found: Tensor, asked: Tensor) -> Tensor:

@@ -2,8 +2,7 @@
 
 A metric network that knows only the class is blind to what distillation loses, so this one is trained to read class,
 position, size, rotation, texture frequency, light, floor, tiles, background, albedo and clutter, and how much a
-picture was blurred and overlaid with noise: what few steps lose first is sharpness. No loss of any method uses it. Its
-name holds a hash of its weights, because torch-fidelity caches features by name.
+picture was blurred and overlaid with noise: what few steps lose first is sharpness. No loss of any method uses it.
 """
 
 import math
@@ -12,13 +11,12 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, cross_entropy, interpolate, pad
+from torch.nn.functional import cross_entropy, interpolate
 
-from distill_lib.diffusion.pixels import to_unit
-from distill_lib.engine.loop import Loop, Progress, TrainSettings
-from distill_lib.engine.precision import autocast
+from distill_lib.engine.loop import Progress, TrainSettings
 from distill_lib.engine.store import Run
 from distill_lib.engine.trainable import Trainable
+from distill_lib.measure.readers.common import answers_of, chosen, train_degraded
 from distill_lib.worlds.pictures import Pictures, rendered_once
 from distill_lib.worlds.scenes import COLORS, LOOKS, TEXTURES, Scenes, SceneSpec
 
@@ -120,24 +118,6 @@ def joint_label(scenes: Scenes) -> Tensor:
     return label * len(TEXTURES) + scenes.texture[:, 0]
 
 
-def degrade(image: Tensor, blur: Tensor, grain: Tensor, eps: Tensor) -> Tensor:
-    """Pictures (B, 3, R, R) blurred by a Gaussian of `blur` pixels, then overlaid with `grain` times eps, clipped.
-
-    Args:
-        image: in [-1, 1].
-        blur: standard deviation in pixels, (B,); 0 leaves a picture as it is.
-        grain: standard deviation of the noise, (B,).
-        eps: unit noise, (B, 3, R, R).
-    """
-    b, c, r, _ = image.shape
-    offset = torch.arange(-3, 4, device=image.device)
-    kernel = (-offset.square() / (2 * blur.clamp(min=1e-3).square())[:, None]).exp()
-    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(c, 0)[:, None]
-    rows = pad(image.reshape(1, b * c, r, r), (3, 3, 3, 3), mode="replicate")
-    blurred = conv2d(conv2d(rows, kernel[:, :, None], groups=b * c), kernel[..., None], groups=b * c)
-    return (blurred.reshape(b, c, r, r) + grain[:, None, None, None] * eps).clamp(-1, 1)
-
-
 def extractor_loss(logits: Tensor, read: Tensor, label: Tensor, values: Tensor, weights: Tensor) -> Tensor:
     """Cross-entropy of the class plus the weighted square error of the factors read, (B,)."""
     error = (weights * (read - values).square()).sum(1) / math.sqrt(values.shape[1])
@@ -175,7 +155,6 @@ def look_codes(looks: Iterable[str]) -> dict[str, Tensor]:
     return dict(zip(named, codes, strict=True))
 
 
-@torch.no_grad()
 def called_look(net: nn.Module, image: Tensor, looks: Iterable[str]) -> Tensor:
     """Which of the looks that the extractor was trained on each picture uint8 (N, 3, R, R) is read as, (N,).
 
@@ -183,9 +162,7 @@ def called_look(net: nn.Module, image: Tensor, looks: Iterable[str]) -> Tensor:
     """
     codes = torch.stack([*look_codes(looks).values()])
     columns = slice(-2 - codes.shape[1], -2)  # before blur and grain
-    device = next(net.parameters()).device
-    read = [net(to_unit(part.to(device)))[2][:, columns].cpu() for part in image.split(256)]
-    return torch.cdist(torch.cat(read), codes).argmin(1)
+    return torch.cdist(answers_of(net, image)[2][:, columns], codes).argmin(1)
 
 
 def picture_lessons(pictures: Pictures) -> Lessons:
@@ -196,19 +173,14 @@ def picture_lessons(pictures: Pictures) -> Lessons:
 
 
 def train_extractor(net: Trainable, lessons: Lessons, settings: TrainSettings, run: Run) -> Iterator[Progress]:
-    """Train net.module on lessons, mixed; half of the pictures blurred, half overlaid with noise.
+    """Train net.module on lessons, mixed, as `train_degraded` does.
 
     The last two factors are the blur (up to 1.2 pixels) and the noise (up to 0.15).
     """
-    image, label, value, weight = lessons
-    loop = Loop(net, settings, run)
-    for _, draws in loop:
-        index = draws.integer("picture", len(image)).cpu()
-        shown, named, values, weights = (part[index].to(loop.device) for part in (image, label, value, weight))
-        blur, grain = ((2 * draws.uniform(stream) - 1).clamp(min=0) for stream in ("blur", "grain"))
-        shown = degrade(to_unit(shown), 1.2 * blur, 0.15 * grain, draws.normal("eps", shown.shape[1:]))
-        values = torch.cat([values, 3 * blur[:, None] - 0.75, 3 * grain[:, None] - 0.75], 1)
-        weights = torch.cat([weights, torch.ones_like(values[:, -2:])], 1)
-        with autocast(loop.device, settings.bf16):
-            _, logits, read = net.forward(shown)
-        yield loop.update(extractor_loss(logits.float(), read.float(), named, values, weights))
+
+    def loss(answers: list[Tensor], label: Tensor, values: Tensor, weights: Tensor, *degraded: Tensor) -> Tensor:
+        added = 3 * torch.stack(degraded, 1) - 0.75
+        values, weights = torch.cat([values, added], 1), torch.cat([weights, torch.ones_like(added)], 1)
+        return extractor_loss(*answers[1:], label, values, weights)
+
+    return train_degraded(net, chosen(*lessons), loss, settings, run)

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
-from distill_lib.diffusion.pixels import to_unit
-from distill_lib.engine.loop import Loop, Progress, TrainSettings
-from distill_lib.engine.precision import autocast
+from distill_lib.engine.loop import Progress, TrainSettings
 from distill_lib.engine.store import Run
 from distill_lib.engine.trainable import Trainable
-from distill_lib.measure.readers.extractor import degrade
+from distill_lib.measure.readers.common import answers_of, chosen, train_degraded
 from distill_lib.worlds.scenes import SceneSpec, draw_scenes, rendered
 
 _FAR = 12.0  # the scenes' largest depth
@@ -63,34 +61,24 @@ def geometry_loss(logits: Tensor, depth: Tensor, mask: Tensor, true_depth: Tenso
 def train_geometry(
     net: Trainable, worlds: list[SceneSpec], count: int, settings: TrainSettings, run: Run
 ) -> Iterator[Progress]:
-    """Train net.module on `count` pictures of each world, mixed; half of them blurred, half overlaid with noise."""
+    """Train net.module on `count` pictures of each world, mixed, as `train_degraded` does."""
     parts = [rendered(world, draw_scenes(world, settings.seed, torch.arange(count))) for world in worlds]
     image, depth, mask = (torch.cat(column) for column in zip(*parts, strict=True))
-    loop = Loop(net, settings, run)
-    for _, draws in loop:
-        index = draws.integer("picture", len(image)).cpu()
-        shown, true_depth, true_mask = (part[index].to(loop.device) for part in (image, depth, mask))
-        blur, grain = ((2 * draws.uniform(stream) - 1).clamp(min=0) for stream in ("blur", "grain"))
-        shown = degrade(to_unit(shown), 1.2 * blur, 0.15 * grain, draws.normal("eps", shown.shape[1:]))
-        with autocast(loop.device, settings.bf16):
-            logits, found = net.forward(shown)
-        yield loop.update(geometry_loss(logits.float(), found.float(), true_mask.float(), true_depth.float()))
 
+    def loss(answers: list[Tensor], depth: Tensor, mask: Tensor, *_: Tensor) -> Tensor:
+        return geometry_loss(*answers, mask.float(), depth.float())
 
-@torch.no_grad()
-def _read(net: Geometry, image: Tensor) -> tuple[Tensor, Tensor]:
-    found = [net(to_unit(part)) for part in image.split(256)]
-    return torch.cat([mask for mask, _ in found]), torch.cat([depth for _, depth in found])
+    return train_degraded(net, chosen(image, depth, mask), loss, settings, run)
 
 
 def read_depth(net: Geometry, image: Tensor) -> Tensor:
     """Distances (N, R, R) in scene units that are read off pictures uint8 (N, 3, R, R)."""
-    return _read(net, image)[1]
+    return answers_of(net, image)[1]
 
 
 def mask_iou(net: Geometry, image: Tensor, mask: Tensor) -> Tensor:
     """Intersection over union of the solid as read off pictures uint8 (N, 3, R, R) and as it is (N, R, R), (N,)."""
-    found, true = _read(net, image)[0] > 0, mask > 0.5
+    found, true = answers_of(net, image)[0] > 0, mask > 0.5
     both, either = (found & true).flatten(1).sum(1), (found | true).flatten(1).sum(1)
     return both / either.clamp(min=1)
 
@@ -98,5 +86,5 @@ def mask_iou(net: Geometry, image: Tensor, mask: Tensor) -> Tensor:
 def depth_error(net: Geometry, image: Tensor, mask: Tensor, depth: Tensor) -> Tensor:
     """Mean absolute error of the depth read off pictures, over the pixels of the true solid, in scene units, (N,)."""
     true = (mask > 0.5).float()
-    error = (_read(net, image)[1] - depth.float()).abs() * true
+    error = (answers_of(net, image)[1] - depth.float()).abs() * true
     return error.flatten(1).sum(1) / true.flatten(1).sum(1).clamp(min=1)

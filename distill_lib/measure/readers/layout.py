@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from distill_lib.diffusion.pixels import to_unit
-from distill_lib.engine.loop import Loop, Progress, TrainSettings
-from distill_lib.engine.precision import autocast
+from distill_lib.diffusion.noise import Draws
+from distill_lib.engine.loop import Progress, TrainSettings
 from distill_lib.engine.store import Run, cached
 from distill_lib.engine.trainable import Trainable
-from distill_lib.measure.readers.extractor import degrade
+from distill_lib.measure.readers.common import answers_of, train_degraded
 from distill_lib.measure.readers.geometry import Geometry
 from distill_lib.worlds.pictures import rendered_once
 from distill_lib.worlds.scenes import Scenes, SceneSpec, draw_scenes, render
@@ -55,7 +54,7 @@ def _masks(scenes: Scenes, spec: SceneSpec) -> Tensor:
 def train_layout(
     net: Trainable, worlds: list[SceneSpec], count: int, settings: TrainSettings, run: Run
 ) -> Iterator[Progress]:
-    """Train net.module on `count` pictures of each world; half of them blurred, half overlaid with noise.
+    """Train net.module on `count` pictures of each world, as `train_degraded` does.
 
     The worlds differ in their looks alone, so that the same scenes give the same masks.
     """
@@ -63,23 +62,20 @@ def train_layout(
     image = torch.stack([rendered_once(world, settings.seed, count)[0] for world in worlds])
     make = lambda: {"mask": true_layout(worlds[0], settings.seed, index)}  # noqa: E731
     mask = cached("layout", {"world": worlds[0], "seed": settings.seed, "count": count}, make, true_layout)["mask"]
-    loop = Loop(net, settings, run)
-    for _, draws in loop:
+
+    def batch(draws: Draws) -> tuple[Tensor, Tensor]:
         look, scene = draws.integer("look", len(worlds)).cpu(), draws.integer("picture", count).cpu()
-        shown, true = image[look, scene].to(loop.device), mask[scene].to(loop.device)
-        blur, grain = ((2 * draws.uniform(stream) - 1).clamp(min=0) for stream in ("blur", "grain"))
-        shown = degrade(to_unit(shown), 1.2 * blur, 0.15 * grain, draws.normal("eps", shown.shape[1:]))
-        with autocast(loop.device, settings.bf16):
-            logits = net.forward(shown)
-        loss = binary_cross_entropy_with_logits(logits.float(), true.float(), reduction="none")
-        yield loop.update(loss.flatten(1).mean(1))
+        return image[look, scene], mask[scene]
+
+    def loss(logits: Tensor, true: Tensor, *_: Tensor) -> Tensor:
+        return binary_cross_entropy_with_logits(logits, true.float(), reduction="none").flatten(1).mean(1)
+
+    return train_degraded(net, batch, loss, settings, run)
 
 
-@torch.no_grad()
 def read_layout(net: Layout, image: Tensor) -> Tensor:
     """Masks bool (N, 2, R, R) read off pictures uint8 (N, 3, R, R)."""
-    device = next(net.parameters()).device
-    return torch.cat([(net(to_unit(part.to(device))) > 0).cpu() for part in image.split(256)])
+    return answers_of(net, image)[0] > 0
 
 
 def layout_iou(found: Tensor, true: Tensor) -> Tensor:

@@ -221,3 +221,7 @@ def main() -> None:
     with atomic(folder / "bench.json") as part:
         part.write_text(json.dumps(results, indent=1))
     print(f"convolution peak {peak / 1e9:.0f} GFLOP/s; {origin()['device']}; written to {folder / 'bench.json'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -15,8 +15,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from chaos.campaign import Campaign
+
 from distill_lib.paths import COMMITTED, ROOT, figures_folder
-from distill_lib.run.campaign import Campaign
 
 
 def main() -> None:
@@ -35,7 +36,7 @@ def main() -> None:
         records = [Path(folder) / f"{lane}.json" for lane in range(2)]
         halves = [(args.kills + 1) // 2, args.kills // 2]
         lanes = [
-            [sys.executable, "-m", "distill_lib.run.chaos", f"--kills={n}", f"--seed={args.seed + k}", f"--lane={p}"]
+            [sys.executable, "-m", "chaos", f"--kills={n}", f"--seed={args.seed + k}", f"--lane={p}"]
             for k, (n, p) in enumerate(zip(halves, records, strict=True))
         ]
         running = [subprocess.Popen(lane, cwd=ROOT) for lane in lanes]
