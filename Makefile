@@ -19,8 +19,8 @@ ablations: .venv/.installed ## draw the ablations of both papers at the committe
 	@$(MAKE) figures PROFILE="$${PROFILE:-laptop}" ID=g-abl-range
 	@$(MAKE) figures PROFILE="$${PROFILE:-laptop}" ID=s-abl-alpha
 
-test: .venv/.installed ## all tests, as CI runs them
-	$(run) pytest -q tests
+test: .venv/.installed ## all tests, as CI runs them: two workers of one thread, each a file at a time
+	$(run) pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
 
 chaos: .venv/.installed ## kill runs 200 times and compare what comes out with an undisturbed run, an hour [KILLS=20]
 	PYTHONPATH=tests $(run) chaos $${KILLS:+--kills "$$KILLS"}

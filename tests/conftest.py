@@ -1,12 +1,16 @@
-"""Shared fixtures. Nothing here needs a network, a GPU or a shipped file."""
+"""Shared fixtures, and the order of files. Nothing here needs a network, a GPU or a shipped file."""
 
+import gc
 import os
+
+# One thread in each worker of `make test` and in what it starts: the same sums in the same order on every machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test takes a second to find out what this machine is faster in, and subprocesses compute as tests do: in the
+# coarser numbers, for which tolerances are chosen. PRECISION=fp32 runs the tests in the finer ones.
+os.environ.setdefault("PRECISION", "bf16")
 
 import pytest
 import torch
-
-from distill_lib.engine import store
-from distill_lib.teachers.small_diffusion import train_small_diffusion
 
 SHORT = {"steps": 2, "batch_size": 8, "lr": 1e-3, "warmup": 1, "seed": 0}
 RECIPE = {
@@ -19,10 +23,20 @@ RECIPE = {
     "unet": SHORT | {"channels": [16, 32], "attention": [True, False], "layers": 1, "drop": 0.2},
 }
 
-# No test takes a second to find out what this machine is faster in, and subprocesses compute as tests do: in the
-# coarser numbers, for which tolerances are chosen. PRECISION=fp32 runs the tests in the finer ones.
-os.environ.setdefault("PRECISION", "bf16")
-torch.set_num_threads(1)  # the same sums in the same order on every machine
+torch.set_num_threads(1)  # whatever OMP_NUM_THREADS says
+
+
+def pytest_collection_modifyitems(items):
+    """Files that run notebooks come first, those with most of them before: two workers then end at the same time."""
+    heavy: dict[object, int] = {}
+    for item in items:
+        heavy[item.path] = heavy.get(item.path, 0) + (item.get_closest_marker("notebook") is not None)
+    items.sort(key=lambda item: -heavy[item.path])
+
+
+def pytest_collection_finish():
+    """What imports have made lives to the end: no collection of garbage looks at a million objects again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +48,8 @@ def deterministic():
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     """An empty place for run folders and caches; trainings in this process stay on the CPU."""
+    from distill_lib.engine import store
+
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setattr(store, "RUNS", tmp_path / "runs")
     return tmp_path / "runs"
@@ -42,6 +58,9 @@ def runs(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def small_pipeline(tmp_path_factory):
     """A small Stable Diffusion after two steps of each training: its folder, and the runs."""
+    from distill_lib.engine import store
+    from distill_lib.teachers.small_diffusion import train_small_diffusion  # loads diffusers
+
     folder = tmp_path_factory.mktemp("small")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "RUNS", folder / "runs")

@@ -71,11 +71,10 @@ def test_each_word_of_a_caption_is_one_token_and_every_caption_fits():
 def test_the_tokenizer_is_the_same_in_every_process():
     code = "from distill_lib.worlds.captions import tokenizer; print(sorted(tokenizer().get_vocab().items()))"
     here = str(sorted(tokenizer().get_vocab().items()))
-    for seed in ("1", "2"):
-        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-c", code]
-        found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
-        assert found == here
+    environment = os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+    assert found == here
 
 
 def test_attributes_are_what_can_be_seen_of_the_scene_from_left_to_right():

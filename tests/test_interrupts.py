@@ -246,12 +246,12 @@ def test_a_process_that_is_told_to_end_in_the_midst_goes_on_to_the_same_weights_
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": path}
     running = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(stopped)],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,  # a line in a buffer would be lost
     )  # fmt: skip
     while int(running.stdout.readline()) < 30:
         pass
     running.send_signal(signal.SIGTERM)
-    rest, said = running.communicate(timeout=120)
+    rest, said = (heard.decode() for heard in running.communicate(timeout=120))
     assert running.returncode == 143, said
     (state,) = stopped.glob("*/state/state.safetensors")
     step = load_tensors(state, strict=True)["step"].item()

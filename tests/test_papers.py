@@ -51,8 +51,11 @@ JUDGED |= {f"s-{name}" for name in "F1 F4 F5 F6 F7 F8a F8b F9 T1 T2 T3a T3c G2".
 ANSWERED = [item for name in PAPERS for item in [*load_paper(name).items, *load_paper(name).ours] if item.artefacts]
 
 
+CLAIM_OF = {claim.id: claim for paper in PAPERS for claim in load_paper(paper).claims}
+
+
 def claim_of(name: str) -> Claim:
-    return next(claim for paper in PAPERS for claim in load_paper(paper).claims if claim.id == name)
+    return CLAIM_OF[name]
 
 
 # --- the manifests

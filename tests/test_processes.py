@@ -13,15 +13,19 @@ from distill_lib.engine.files import load_tensors
 from distill_lib.paths import ROOT
 
 SCRIPT = """
+import math
 import sys
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from distill_lib.engine import store
-from distill_lib.guided.halving import Halving, halve_steps
 from distill_lib.diffusion.mixture import MixtureData, ToyNetwork, ring
-from distill_lib.engine.loop import TrainSettings, finish
+from distill_lib.diffusion.noise import normal
+from distill_lib.engine import store
+from distill_lib.engine.loop import Loop, TrainSettings, finish
+from distill_lib.engine.trainable import Bare
+from distill_lib.guided.halving import Halving, halve_steps
 
 torch.set_num_threads(1)
 store.RUNS = Path(sys.argv[1])
@@ -31,22 +35,7 @@ settings = TrainSettings(steps=6, batch_size=32, lr=1e-2, warmup=1, ema=0.5)
 run = store.Run("shared", {}, halve_steps)
 finish(student, halve_steps(student, teacher, data, Halving(4, settings), run), run, "shared")
 print(run.folder)
-"""
-BROKEN = """
-import math
-import sys
-from pathlib import Path
 
-import torch
-from torch import nn
-
-from distill_lib.engine import store
-from distill_lib.diffusion.noise import normal
-from distill_lib.engine.trainable import Bare; from distill_lib.engine.loop import Loop, TrainSettings
-
-torch.set_num_threads(1)
-store.RUNS = Path(sys.argv[1])
-torch.manual_seed(0)
 net, run = Bare(nn.Linear(3, 3)), store.Run("broken", {}, normal)
 loop = Loop(net, TrainSettings(steps=6, batch_size=4, lr=1e-2, checkpoint_seconds=1e9), run)
 try:
@@ -58,8 +47,8 @@ except ValueError as error:
 """
 
 
-def start(script, folder, processes):
-    """What each of the processes says on standard output."""
+def start(folder, processes):
+    """What each of the processes says on standard output: where the weights lie, and how the broken training ended."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -70,29 +59,29 @@ def start(script, folder, processes):
         if processes > 1:
             env = common | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
             env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        command = [sys.executable, "-c", script, str(folder)]
+        command = [sys.executable, "-c", SCRIPT, str(folder)]
         running.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     ended = [one.communicate(timeout=300) for one in running]
     assert [one.returncode for one in running] == [0] * processes, "\n".join(err for _, err in ended)
-    return [out.strip() for out, _ in ended]
+    (said,) = {out for out, _ in ended}
+    return said.splitlines()
 
 
-def train(folder, processes):
-    (place,) = set(start(SCRIPT, folder, processes))
-    return load_tensors(Path(place) / "weights.safetensors")
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    return start(tmp_path_factory.mktemp("two"), 2)
 
 
 @pytest.mark.slow
-def test_two_processes_end_with_the_weights_of_one(tmp_path):
-    one, two = train(tmp_path / "one", 1), train(tmp_path / "two", 2)
-    for name in one:
+def test_two_processes_end_with_the_weights_of_one(two, tmp_path):
+    ours, theirs = (load_tensors(Path(place) / "weights.safetensors") for place in (start(tmp_path, 1)[0], two[0]))
+    for name in ours:
         # gradients of two halves are summed in another order, which Adam's first steps magnify
-        assert torch.allclose(one[name], two[name], rtol=0, atol=2e-4), name
+        assert torch.allclose(ours[name], theirs[name], rtol=0, atol=2e-4), name
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_on_one_process_stops_all_at_the_same_step(tmp_path):
-    (said,) = set(start(BROKEN, tmp_path, 2))
-    place, _, what = said.partition(" ")
+def test_a_loss_that_is_not_finite_on_one_process_stops_all_at_the_same_step(two):
+    place, _, what = two[1].partition(" ")
     assert what == "the loss is nan 3"
     assert load_tensors(Path(place) / "state" / "state.safetensors")["step"] == 3

@@ -48,7 +48,7 @@ def change_smoke(tmp_path, monkeypatch, right, wrong):
 
 @pytest.mark.parametrize(
     "right, wrong",
-    [("halving_start: 32", "halving_start: 24"), ("start: 8", "start: 1024"), ("steps: [1, 4]\n", "steps: [1, 3]\n")],
+    [("halving_start: 16", "halving_start: 24"), ("start: 8", "start: 1024"), ("steps: [1, 4]\n", "steps: [1, 3]\n")],
 )
 def test_steps_that_halving_does_not_pass_are_refused(tmp_path, monkeypatch, right, wrong):
     change_smoke(tmp_path, monkeypatch, right, wrong)
@@ -59,8 +59,8 @@ def test_steps_that_halving_does_not_pass_are_refused(tmp_path, monkeypatch, rig
 @pytest.mark.parametrize(
     "right, wrong, said",
     [
-        ("steps: [2, 4]\n  start: 16", "steps: [2, 32]\n  start: 64", "transfer.steps="),
-        ("steps: [2, 4]\n  start: 16", "steps: [2, 4]\n  start: 4", "transfer.start=4"),
+        ("steps: [2, 4]\n  start: 8", "steps: [2, 16]\n  start: 32", "transfer.steps="),
+        ("steps: [2, 4]\n  start: 8", "steps: [2, 4]\n  start: 4", "transfer.start=4"),
         ("start: 16\n  until: 4", "start: 16\n  until: 8", "from start=16 to until=8"),
         ("ranges: [1.0, 4.0]", "ranges: [8.0]", "ablations.ranges="),
     ],

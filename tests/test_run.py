@@ -1,15 +1,11 @@
-"""The commands: what they refuse, what is stale, and that a second `make figures` has nothing to do."""
+"""The commands: what they refuse, what is stale, what is published, and the rows that they keep."""
 
-import contextlib
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
 
 import nbformat
-import psutil
 import pytest
 
 from distill_lib.engine.reach import notebook_files
@@ -45,21 +41,6 @@ def refused(monkeypatch, capsys, *arguments):
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     return line
-
-
-def environment_of(tmp_path):
-    environment = os.environ | {"DISTILL_FIGURES": str(tmp_path / "figures"), "DISTILL_RUNS": str(tmp_path / "runs")}
-    environment.pop("DISTILL_PROFILE", None)
-    return environment
-
-
-def command(tmp_path, *arguments):
-    start = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "distill_lib.run", *arguments],
-        cwd=ROOT, env=environment_of(tmp_path), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return done, time.monotonic() - start
 
 
 @pytest.mark.parametrize(
@@ -258,95 +239,6 @@ def test_a_run_with_settings_of_its_own_is_never_published(places, monkeypatch, 
     out.write_text((ROOT / "notebooks" / "07_text_to_image_in_few_steps.ipynb").read_text())
     publishing.publish("laptop")
     assert "no run at laptop" in capsys.readouterr().out
-
-
-WANTED = ("figures", "--profile", "smoke", "--id", "g-start")
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    """A folder in which 00_start_here was drawn in peace."""
-    folder = tmp_path_factory.mktemp("drawn")
-    done, _ = command(folder, *WANTED)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return folder
-
-
-@pytest.mark.notebook
-def test_figures_are_drawn_once_and_again_for_another_seed(drawn):
-    result = drawn / "figures" / "smoke" / "g-start.json"
-    record = json.loads(result.read_text())
-    assert record["paper"] == "guided" and record["profile"] == "smoke" and record["rows"]
-    assert (drawn / "figures" / "smoke" / "claims.json").exists()
-
-    stamp = result.stat().st_mtime_ns
-    done, seconds = command(drawn, *WANTED)
-    assert done.returncode == 0 and result.stat().st_mtime_ns == stamp
-    assert seconds < 10 * (1 + os.getloadavg()[0])  # 10 s on an idle machine is the promise
-
-    done, _ = command(drawn, *WANTED, "--seed", "1")
-    stamp = result.stat().st_mtime_ns
-    assert {row["seed"] for row in json.loads(result.read_text())["rows"]} == {0, 1}
-    done, _ = command(drawn, *WANTED, "--seed", "1")
-    assert done.returncode == 0 and result.stat().st_mtime_ns == stamp
-
-
-def left_of(runs):
-    """Command lines of processes that belong to a folder of runs."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get("DISTILL_OWNER") == str(runs) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline()))
-    return found
-
-
-def weights_of(runs):
-    """The finished weights of a folder of runs by key, with their marks."""
-    found = {path.parent.name: path.parent for path in runs.glob("*/done")}
-    return {
-        key: ((path / "done").read_text(), (path / "weights.safetensors").read_bytes()) for key, path in found.items()
-    }
-
-
-@pytest.mark.notebook
-def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_weights_bit_for_bit(drawn, tmp_path):
-    killed = tmp_path / "killed"
-    for stage, how in (("toy-stage-one", signal.SIGKILL), ("toy-8", signal.SIGTERM)):
-        running = subprocess.Popen(
-            [sys.executable, "-m", "distill_lib.run", *WANTED],
-            cwd=ROOT, env=environment_of(killed), start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        while not list((killed / "runs").glob(f"{stage}-*/state/*.safetensors")):  # in the midst of a training
-            assert running.poll() is None, "it ended before it could be killed"
-            time.sleep(0.02)  # leave the processor to what is to be killed
-        start = time.monotonic()
-        if how is signal.SIGKILL:
-            os.killpg(running.pid, how)
-        else:
-            running.send_signal(how)  # to the head alone, as a scheduler does
-        assert running.wait() == (-how if how is signal.SIGKILL else 128 + how)
-        if how is signal.SIGTERM:
-            assert time.monotonic() - start < 5 * (1 + os.getloadavg()[0])  # 5 s on an idle machine is the promise
-            assert left_of(killed / "runs") == []
-        assert not list((killed / "runs").glob("toy-1-*/done"))
-
-    done, _ = command(killed, *WANTED)
-    assert done.returncode == 0, done.stderr[-2000:]
-    ours, peace = weights_of(killed / "runs"), weights_of(drawn / "runs")
-    assert len(ours) == 6 and ours.items() <= peace.items()
-
-
-@pytest.mark.notebook
-def test_a_sentence_of_a_notebook_reaches_the_user_alone(tmp_path):
-    done, _ = command(tmp_path, "figures", "--profile", "smoke", "--id", "g-tab1", "--set", "ws=[9.0]")
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: 03_step_halving: w=9.0 lies outside [0, 4.0]")
-    log = line.rpartition("(log: ")[2].removesuffix(")")
-    assert "check_strengths" in open(log).read()
-    assert "Kernel is running over TCP" not in done.stdout
 
 
 def test_rows_that_moved_vanished_or_came_are_told():

@@ -59,6 +59,6 @@ def test_only_the_deterministic_chain_is_watched_on_its_way(settings):
 def test_the_students_for_one_strength_rest_on_the_pair_and_have_keys_of_their_own(settings):
     found = {w: halvings.for_one_strength(settings, w, PICTURES, 0) for w in (0.0, 1.0)}
     pair = pretrained.made(f"teacher-{settings.world}")["weights"]
-    assert all(chain[16].run.config["parent"] == pair for chain in found.values())
+    assert all(chain[8].run.config["parent"] == pair for chain in found.values())
     assert all(chain[4].run.config["w_range"] == (w, w) for w, chain in found.items())
     assert found[0.0][1].key != found[1.0][1].key

@@ -98,10 +98,10 @@ def distill_guidance(
     if loop.share % strengths:
         raise ValueError(f"a batch of {loop.share} a process does not divide by strengths={strengths}; take a multiple")
     place(teacher, loop.device)
+    each = min(64, max(1, settings.steps * settings.batch_size // _LEVELS))  # no more than the training itself sees
     with held(loop.precision):
-        size = guidance_size(
-            teacher, pictures, Draws(settings.seed, -1, torch.arange(64 * _LEVELS, device=loop.device))
-        )
+        index = torch.arange(each * _LEVELS, device=loop.device)
+        size = guidance_size(teacher, pictures, Draws(settings.seed, -1, index))
     unit = size.clamp(min=0.1 * size.mean())  # at low noise guidance may add nothing to be relative to
     schedule = teacher.schedule
     for _, draws in loop:

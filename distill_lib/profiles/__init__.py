@@ -59,6 +59,7 @@ class Sizes(_Strict):
         description="steps of the many-step teacher; the paper takes 1,024, as far as we recall"
     )
     repeats: Count = Field(description="timed repeats of a sampler, of which the median is kept")
+    stride: Count = Field(le=8, description="of the map of stage one's error: 1 takes all 16 times and 8 strengths")
 
 
 class Hardness(_Strict):

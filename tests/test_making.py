@@ -1,0 +1,71 @@
+"""Every recipe of the shipped weights, made small, runs from its parents to a folder that opens."""
+
+import shutil
+
+import pytest
+
+from distill_lib.engine.files import folder_hash
+from distill_lib.networks.pruning import Cut
+from distill_lib.sdxs import tiny_unet
+from distill_lib.shipped import make, pretrained
+from distill_lib.shipped.write import write_origin
+
+SMALL = {"steps": 2, "batch_size": 4, "warmup": 1, "count": 16, "alone": 1, "teacher_steps": 2}
+SMALL |= {"width": 16, "layers": 1, "tower": 8, "blocks": 1}
+MADE = {  # updates of all trainings of a recipe, in an order in which parents come first
+    "attributes-scenes": 2,
+    "matcher-cnn": 2,
+    "clip-judge": 2,
+    "geometry-captioned": 2,
+    "layout-looks": 2,
+    "textstudent-scenes": 2,
+    "inpainter-scenes": 2,
+    "inpaintstudent-scenes": 2,
+    "pairs-scenes": 0,
+    "tinydecoder-scenes": 2,
+    "tinyunet-scenes": 2,
+    "onestep-scenes": 4,
+    "lora-sketch": 2,
+    "controlnet-edges": 2,
+    "onecontrol-edges": 6,
+}
+
+
+def small(recipe):
+    """A recipe with the sizes of SMALL, wherever they stand in it."""
+    sizes = {name: SMALL[name] for name in recipe.keys() & SMALL.keys()}
+    return recipe | {name: small(part) for name, part in recipe.items() if isinstance(part, dict)} | sizes
+
+
+def test_what_is_made_by_the_recipes_opens_and_says_how_it_was_made(small_pipeline, runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "PRETRAINED", tmp_path / "pretrained")
+    monkeypatch.setattr(tiny_unet, "CUT", Cut(middle="removed"))  # of two stages none can be spared
+    for kind, recipes in pretrained.RECIPES.items():
+        for name, recipe in recipes.items():
+            monkeypatch.setitem(recipes, name, small(recipe) if kind != "networks" else recipe)
+    folder = shutil.copytree(small_pipeline[0], tmp_path / "pretrained" / "pipeline-scenes")
+    write_origin(folder, small_pipeline[1], {"a": "test"}, "none")
+
+    for name, updates in MADE.items():
+        make.make(name)
+        made = pretrained.made(name)
+        assert made["command"] == f"make teachers NAMES={name}"
+        assert made["weights"] == folder_hash(tmp_path / "pretrained" / name)
+        assert (made["curve"] or [[0]])[-1][0] == updates, name
+    assert pretrained.made("onestep-scenes")["config"]["unet"] == pretrained.made("tinyunet-scenes")["weights"]
+    assert pretrained.made("onecontrol-edges")["config"]["student"] == pretrained.made("onestep-scenes")["weights"]
+
+    told = pretrained.pipeline()
+    assert len(pretrained.pairs("scenes", told)) == SMALL["count"]
+    for network in (pretrained.one_step, pretrained.text_student, pretrained.tiny_unet):
+        assert network("scenes", told).shape == told.network.shape
+    for kind in ("inpainter", "inpaintstudent"):
+        assert pretrained.inpaint_network(kind, "scenes", told).module.config.in_channels > told.network.shape[0]
+    pretrained.controlnet("edges"), pretrained.one_control("edges"), pretrained.lora("sketch")
+    pretrained.tiny_decoder(), pretrained.clip(), pretrained.attribute_reader(), pretrained.layout()
+    pretrained.geometry("captioned"), pretrained.matcher("cnn")
+
+
+def test_an_unknown_setting_of_a_recipe_is_named():
+    with pytest.raises(ValueError, match=r"recipes.yaml: setps is unknown; remove it, or mend its name"):
+        make.settings_of({"setps": 2, "steps": 2, "batch_size": 4, "lr": 1e-3})
