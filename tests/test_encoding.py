@@ -13,7 +13,7 @@ from distill_lib.diffusion.samplers import above_zero, ddim_step, encode, sample
 from distill_lib.diffusion.schedules import OURS, add_noise, step_grid
 from distill_lib.engine import store
 from distill_lib.engine.loop import TrainSettings, finish
-from distill_lib.guided.encoder import encoding_loss, encoding_target, halve_encoder, halve_encoder_down
+from distill_lib.guided.encoder import encoding_loss, encoding_target, halve_encoder, halve_encoder_once
 from distill_lib.guided.halving import halving_loss, halving_target
 from distill_lib.networks.adapter import Keyed, Network
 from distill_lib.networks.unet import student_of
@@ -172,17 +172,17 @@ def test_encoders_train_on_the_times_that_they_will_visit_and_without_guidance(r
     assert all(torch.equal(features, guidance_embedding(torch.zeros(8), 64)) for features in told["features"])
 
 
-def test_a_chain_of_encoders_halves_down_to_where_it_is_told_and_is_found_again(runs, pictures):
-    pair = Network(tiny_unet().requires_grad_(False), bf16=False)
-    chain = halve_encoder_down(Keyed(pair, "parent"), 64, 8, 2, pictures, SHORT.with_seed)
-    assert list(chain) == [8, 4, 2]
-    assert [one.run.config["counts"] for one in chain.values()] == [(64, 8), (8, 4), (4, 2)]
-    assert [one.run.config["parent"] for one in chain.values()] == ["parent", chain[8].key, chain[4].key]
-    again = halve_encoder_down(Keyed(pair, "parent"), 64, 8, 2, pictures, SHORT.with_seed)
-    assert {n: one.key for n, one in again.items()} == {n: one.key for n, one in chain.items()}
+def test_an_encoder_is_made_of_the_one_before_and_is_found_again(runs, pictures):
+    pair = Keyed(Network(tiny_unet().requires_grad_(False), bf16=False), "parent")
+    first = halve_encoder_once(pair, (64, 8), pictures, SHORT)
+    second = halve_encoder_once(first, (8, 4), pictures, SHORT)
+    assert [one.run.config["counts"] for one in (first, second)] == [(64, 8), (8, 4)]
+    assert [one.run.config["parent"] for one in (first, second)] == ["parent", first.key]
+    again = halve_encoder_once(first, (8, 4), pictures, SHORT)
+    assert again.key == second.key
     z = add_noise(torch.zeros(2, 12, 4, 4), torch.ones(2, 12, 4, 4), torch.tensor([512, 512]))
     told = torch.tensor([512, 512]), torch.tensor([0, 1]), torch.zeros(2)
-    assert torch.equal(chain[2].net(z, *told), again[2].net(z, *told))
+    assert torch.equal(second.net(z, *told), again.net(z, *told))
 
 
 def test_steps_that_fall_between_grid_points_are_refused(runs, pictures):

@@ -5,14 +5,17 @@ import torch
 from tiny_pipelines import tiny_pipeline
 
 from distill_lib import profiles
+from distill_lib.diffusion.schedules import step_counts
 from distill_lib.engine.loop import finish
 from distill_lib.engine.store import Run
 from distill_lib.experiments import halvings, text_to_image
 from distill_lib.experiments.text_to_image import prompts_of, task
+from distill_lib.guided.halving import Halving, halve_once
 from distill_lib.guided.stage_one import distill_guidance
 from distill_lib.measure.metrics import Reader
 from distill_lib.measure.prompts import Judges
 from distill_lib.measure.readers.extractor import Extractor
+from distill_lib.networks.adapter import Keyed
 from distill_lib.networks.pipeline import TextToImage, open_pipeline
 from distill_lib.worlds.captions import drawn_attributes, say
 
@@ -129,5 +132,10 @@ def test_another_teacher_is_distilled_on_its_own_samples(file, predicts, tmp_pat
     finish(live, training, run, "stage one")
     chain = halvings.in_latents(settings, job.how, (live, run.key), job.w_max, job.pictures, 0)
     assert sorted(chain) == [1, 2, 4]
+    student = Keyed(live, run.key)  # notebook 07 has the loop in the open, and finds what the others share
+    for n in step_counts(job.how.start):
+        halving = Halving(n, job.how.halving.with_seed(n), (0.0, job.w_max), reuse=settings.reuse)
+        student = halve_once(student, job.pictures, halving, "text-halving")
+        assert student.key == chain[n].key
     rows = job.asked.rows("ours-D", chain[4].net, 4, job.how.w)
     assert {row["metric"] for row in rows} == {"fid_teacher", "paired", "clip", "sharpness"}

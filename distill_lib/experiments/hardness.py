@@ -7,25 +7,16 @@ evaluations. Distances are read in units of the real-against-real floor, since e
 
 from typing import Any
 
-from distill_lib.diffusion.schedules import step_counts
-from distill_lib.guided.halving import Halving, halve_down
 from distill_lib.measure.classes import Measured, measure
 from distill_lib.measure.draw import held_out
 from distill_lib.measure.metrics import Reader, fid
 from distill_lib.measure.rows import select
-from distill_lib.networks.adapter import Keyed, Network
+from distill_lib.networks.adapter import Trained
 from distill_lib.profiles import Hardness, Profile
-from distill_lib.shipped import pretrained
 from distill_lib.worlds.pictures import REAL, DatasetSpec, load
 
 Row = dict[str, Any]
 _KEPT = ("fid_teacher", "sharpness", "accuracy", "paired")
-
-
-def measured_of(world: str, profile: Profile, reader: Reader, seed: int) -> Measured:
-    """What the samples of a world are compared with, at the sizes of a profile."""
-    teacher = Network(pretrained.teacher(world).requires_grad_(False))
-    return Measured(reader, teacher, world, profile.hardness.samples, profile.sizes.teacher_steps, seed)
 
 
 def _of_world(world: str, rows: list[Row]) -> list[Row]:
@@ -38,20 +29,14 @@ def ddim_rows(measured: Measured, profile: Profile) -> list[Row]:
     return _of_world(measured.world, measure(measured, "ddim", steps, [1.0]) + measured.floor_rows())
 
 
-def halving_rows(measured: Measured, profile: Profile) -> list[Row]:
+def halving_rows(measured: Measured, chain: dict[int, Trained]) -> list[Row]:
     """Students of a short chain of halvings at w = 0, and the plain sampler at w = 0 with the same step counts.
 
     At w = 0 the teacher is one network, so that no first stage is needed and both pay one evaluation a step.
     """
-    settings, world = profile.hardness, measured.world
-    pictures = load(DatasetSpec(name=world, count=profile.sizes.pictures))
-    first = Keyed(measured.teacher, pretrained.made(f"teacher-{world}")["weights"])
-    seeded = {n: settings.training.with_seed(1000 * measured.seed + n) for n in step_counts(settings.start)}
-    plan = [Halving(n, training, w_range=(0.0, 0.0)) for n, training in seeded.items()]
-    chain = halve_down(first, pictures, plan, f"hardness-{world}")
     rows = measure(measured, "ours-D", {n: student.net for n, student in chain.items()}, [0.0])
     rows += measure(measured, "ddim", dict.fromkeys(chain, measured.teacher), [0.0])
-    return _of_world(world, rows)
+    return _of_world(measured.world, rows)
 
 
 def most_held_out(world: str, wanted: int) -> int:

@@ -27,7 +27,7 @@ Differs from the paper: the first student learns from all of N0/N1 steps at once
 downward: from clean pictures DDIM with 32 steps ends in noise that is visibly too small, so that N0 has to be large.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -35,7 +35,7 @@ from torch import Tensor
 
 from distill_lib.diffusion.errors import mean_square
 from distill_lib.diffusion.samplers import Denoise, above_zero, ddim_step
-from distill_lib.diffusion.schedules import OURS, Schedule, add_noise, step_counts, step_grid
+from distill_lib.diffusion.schedules import OURS, Schedule, add_noise, step_grid
 from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish, place
 from distill_lib.engine.store import Run
 from distill_lib.networks.adapter import Network, Parent, Trained, denoise_pair, denoise_student
@@ -97,25 +97,17 @@ def halve_encoder(
         yield loop.update(encoding_loss(denoise_student(student, label, w), v_target, z_t, t, schedule))
 
 
-def halve_encoder_down(
-    first: Parent, start: int, most: int, until: int, pictures: Pictures, settings_of: Callable[[int], TrainSettings]
-) -> dict[int, Trained]:
-    """The encoders of `most`, most/2, .., `until` steps, each trained from the one before; by their steps.
+def halve_encoder_once(
+    teacher: Parent, counts: tuple[int, int], pictures: Pictures, settings: TrainSettings
+) -> Trained:
+    """The finished encoder of counts[1] steps; loaded if its run is done.
 
     Args:
-        first: the network that the first encoder is made of: a guided pair, or a student.
-        start: its steps, a multiple of `most`.
-        most: steps of the first encoder, a power of two.
-        until: steps of the last encoder.
-        settings_of: settings of the training of the encoder of so many steps.
+        teacher: the network that it is made of: a guided pair, or an encoder of counts[0] steps.
+        counts, pictures, settings: as in `halve_encoder`.
     """
-    chain: dict[int, Trained] = {}
-    for n_steps in step_counts(2 * most, until):
-        student, counts, settings = first.net.student(), (start, n_steps), settings_of(n_steps)
-        config = {"counts": counts, "settings": settings, "pictures": identity(pictures), "parent": first.key}
-        run = Run(f"encoder-{n_steps}", config, halve_encoder)
-        training = halve_encoder(student, first.net, counts, pictures, settings, run)
-        curve = finish(student, training, run, f"encoder: {n_steps} steps")
-        first = chain[n_steps] = Trained(student, curve, run)
-        start = n_steps
-    return chain
+    student = teacher.net.student()
+    config = {"counts": counts, "settings": settings, "pictures": identity(pictures), "parent": teacher.key}
+    run = Run(f"encoder-{counts[1]}", config, halve_encoder)
+    training = halve_encoder(student, teacher.net, counts, pictures, settings, run)
+    return Trained(student, finish(student, training, run, f"encoder: {counts[1]} steps"), run)
