@@ -20,8 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 CHANGING = {"finish"}
 """Functions that train what they are given, and whose value is kept: no other sign says that an argument changes."""
 PRINTING = {"print", "check", "source"}
-"""Functions that change none of their arguments; and methods of a session that write, and change no other name."""
+"""Functions that change none of their arguments."""
 RECORDING = {"rows", "table", "figure"}
+"""Methods of a session that write results, and change no other name."""
 LOCAL = ast.Lambda | ast.FunctionDef | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 
 
