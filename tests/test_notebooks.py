@@ -51,17 +51,12 @@ def test_a_notebook_has_the_form_that_readers_expect(name):
     assert not any("class " in line for cell in code for line in cell.source.splitlines() if line.startswith("class "))
 
 
-WITH_LONG_CELLS = {name for name in NAMES if name[:2] not in ("00", "01", "02", "03", "04", "05", "06", "07", "13")}
-
-
 def only_imports(source: str) -> bool:
     return all(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.parse(source).body)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_cells_are_short_and_the_set_up_stands_in_a_few_lines_behind_folded_imports(name):
-    if name in WITH_LONG_CELLS:
-        pytest.skip("not yet")
     code = [cell for cell in cells(name) if cell.cell_type == "code"]
     assert not [cell.source for cell in code if len(cell.source.splitlines()) > 15]
     folded = [cell for cell in code if "hide-input" in cell.metadata.get("tags", [])]

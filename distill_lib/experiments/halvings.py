@@ -3,10 +3,9 @@
 from dataclasses import replace
 
 from distill_lib.diffusion.schedules import step_counts
-from distill_lib.engine.loop import TrainSettings
 from distill_lib.guided.halving import Halving, halve_down
 from distill_lib.networks.adapter import Keyed, Network, Trained
-from distill_lib.networks.pipeline import Latents, TextToImage
+from distill_lib.networks.pipeline import Latents
 from distill_lib.profiles import Profile, Text
 from distill_lib.shipped import pretrained
 from distill_lib.worlds.pictures import Pictures
@@ -43,23 +42,10 @@ def for_one_strength(settings: Profile, w: float, pictures: Pictures, seed: int)
     return halve_down(pair, pictures, plan, f"single-{w:g}")
 
 
-def _in_latents(training: TrainSettings, start: int, w_max: float, reuse: int, seed: int) -> list[Halving]:
-    """The halvings of a latent network, all with the same settings but for their seeds."""
-    counts = step_counts(start)
-    return [Halving(n, training.with_seed(1000 * seed + n), (0.0, w_max), reuse=reuse) for n in counts]
-
-
 def in_latents(
     settings: Profile, how: Text, first: tuple[Network, str], w_max: float, pictures: Latents, seed: int
 ) -> dict[int, Trained]:
     """Text-to-image students of all w by their steps, from a student of stage one for w up to w_max, and its key."""
-    plan = _in_latents(how.halving, how.start, w_max, settings.reuse, seed)
+    counts, reuse = step_counts(how.start), settings.reuse
+    plan = [Halving(n, how.halving.with_seed(1000 * seed + n), (0.0, w_max), reuse=reuse) for n in counts]
     return halve_down(Keyed(*first), pictures, plan, "text-halving")
-
-
-def for_inpainting(settings: Profile, told: TextToImage, pictures: Latents, seed: int) -> dict[int, Trained]:
-    """Inpainting students of all w by their steps, from the shipped student of stage one."""
-    how, made = settings.latent, pretrained.made(f"inpaintstudent-{settings.latent.pipeline}")
-    first = Keyed(pretrained.inpaint_network("inpaintstudent", how.pipeline, told), made["weights"])
-    plan = _in_latents(how.inpainting, how.start, made["config"]["w_max"], settings.reuse, seed)
-    return halve_down(first, pictures, plan, "inpaint-halving")

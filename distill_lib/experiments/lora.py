@@ -75,11 +75,6 @@ class StyleTrials:
     how: Sizes
     seed: int
 
-    @property
-    def parents(self) -> list[str]:
-        """Names of the shipped folders that all students rest on."""
-        return ["pairs-scenes", "onestep-scenes", "matcher-cnn", *(f"lora-{look}" for look in self.how.looks)]
-
     @cached_property
     def student(self) -> Network:
         """The shipped student of one step with its tiny decoder."""

@@ -39,9 +39,6 @@ class Trials:
     how: Small
     seed: int
 
-    parents = ("pairs-scenes", "tinyunet-scenes", "tinydecoder-scenes", "matcher-cnn", "matcher-vit")
-    """Names of the shipped folders that all students rest on."""
-
     @cached_property
     def decode(self) -> TinyDecode:
         """The shipped tiny decoder."""
