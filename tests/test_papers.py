@@ -399,7 +399,7 @@ def test_committed_verdicts_are_what_the_committed_rows_give(path: Path) -> None
     written = json.loads(path.read_text())
     suffix = path.stem.removeprefix("claims")
     computed = judged_there(Place("laptop", ROOT / "figures", suffix))
-    for key in ("id", "sentence", "verdict", "verdict_v1", "margin", "seeds", "cells_passed", "cause", "from_dirty_tree"):
+    for key in ("id", "sentence", "verdict", "verdict_v1", "margin", "seeds", "cells_passed", "from_dirty_tree"):
         assert [entry[key] for entry in written] == [entry[key] for entry in computed]
     # a t quantile may differ in its last digits between builds of scipy
     numbers = ("effect", "low", "high")

@@ -104,7 +104,7 @@ def _holds(part: Entry) -> bool:
 
 
 def compared(here: list[Entry], there: list[Entry]) -> list[list[str]]:
-    """A line for each claim that both worlds judge, by the second edition where it has effects in both, else the first."""
+    """A line for each claim that both worlds judge, by the second edition where it has effects in both, else by v1."""
     of_id, lines = {entry["id"]: entry for entry in here}, {}
     for other in there:
         pair = (of_id[other["id"]], other)
