@@ -41,7 +41,9 @@ def _why(entry: Entry) -> str:
     failing = [premise["sentence"] for premise in entry["premises"] if premise["holds"] is False]
     if entry["verdict"] == "not assessable here":
         return f"not so here: {'; '.join(failing)}"
-    return f"{entry['cause']['kind']}: {entry['cause']['why']}" if entry["cause"] else ""
+    if entry["cause"]:
+        return f"{entry['cause']['kind']}: {entry['cause']['why']}"
+    return "" if entry["verdict"] in (None, "supported") else "not settled"
 
 
 def _line(entry: Entry) -> list[str]:

@@ -13,9 +13,7 @@ from distill_lib.measure.metrics import interval
 from distill_lib.measure.rows import SEEDS, select
 from distill_lib.report.style import LABELS, Row
 
-PLUS_MINUS = (
-    "±: half of the 95 % t interval over seeds, each with noise and training of its own where methods are trained."
-)
+PLUS_MINUS = "±: half of the 95 % t interval over seeds."
 
 
 def metric_table(rows: list[Row], about: Sequence[str], metrics: Sequence[str]) -> tuple[list[str], list[list[object]]]:
