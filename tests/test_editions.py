@@ -171,7 +171,7 @@ def test_a_cost_needs_no_seeds_and_is_judged_by_its_number(tmp_path):
     once = [PART | {"once": True}]
     found = verdict(tmp_path, {0: (0.5,)}, first=0, effect=once)
     assert (found["verdict"], found["low"], found["seeds"]) == ("supported", 0.5, [0])
-    assert "rows that were there" in found["note"]
+    assert "rows may be older" in found["note"]
     found = verdict(tmp_path, {0: (1.5,)}, first=0, effect=once)
     assert (found["verdict"], found["half_length"]) == ("contradicted", None)
 

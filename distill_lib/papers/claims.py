@@ -18,7 +18,7 @@ import json
 import math
 import sys
 from pathlib import Path
-from statistics import StatisticsError, fmean
+from statistics import fmean
 from typing import Any
 
 from distill_lib.engine.files import atomic
@@ -129,7 +129,7 @@ def _decide(
         return "inconclusive", [], None, why
     verdict, failing = second_verdict(claim, cells, rule)
     if claim.once:
-        return verdict, failing, None, "a cost, from rows that were there when this definition was set"
+        return verdict, failing, None, "a cost, which needs no seeds: its rows may be older than this definition"
     if verdict == "contradicted" and claim.training:
         half_length = learning(claim, failing, seeds, place, rule)
         return ("still learning" if half_length == "moving" else verdict), failing, half_length, ""
@@ -174,12 +174,13 @@ def _evidence(entry: Entry, claim: Second, first: Entry, place: Place) -> Entry:
 
 
 def _also(also: dict[str, Part], tables: Tables, seeds: list[int]) -> list[str]:
+    """The numbers told beside a verdict: the mean over the seeds that count, or over all where it is a cost."""
     told = []
     for label, part in also.items():
         try:
-            counted = seeds_of([part], tables) if part.once else seeds
-            told.append(f"{label} {fmean(part_value(part, tables, seed) for seed in counted):.3g}")
-        except (MissingRows, StatisticsError) as why:
+            values = [part_value(part, tables, seed) for seed in (seeds_of([part], tables) if part.once else seeds)]
+            told.append(f"{label} {fmean(values):.3g}" if values else f"{label}: no rows")
+        except MissingRows as why:
             told.append(f"{label}: {why}")
     return told
 
