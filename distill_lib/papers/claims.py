@@ -130,7 +130,7 @@ def _decide(
     verdict, failing = second_verdict(claim, cells, rule)
     if claim.once:
         return verdict, failing, None, "a cost, which needs no seeds: its rows may be older than this definition"
-    if verdict == "contradicted" and claim.training:
+    if verdict == "contradicted" and claim.training and not any(cell.once for cell in failing):
         half_length = learning(claim, failing, seeds, place, rule)
         return ("still learning" if half_length == "moving" else verdict), failing, half_length, ""
     return verdict, failing, None, ""

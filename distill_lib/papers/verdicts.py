@@ -25,7 +25,8 @@ training by more than a quarter of its distance to the margin:
 
     |effect - effect of half the length| > 0.25 |effect - margin|      for a seed that has both                    (6)
 
-Without rows of half the length the verdict is `contradicted`, and `half_length` says "not run".
+Without rows of half the length the verdict is `contradicted`, and `half_length` says "not run". A cost that fails needs
+none.
 """
 
 import math
