@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from distill_lib.engine import origin as engine_origin
-from distill_lib.engine.origin import commit, origin
+from distill_lib.engine.origin import check_committed, commit, origin
 from distill_lib.report import record
 from distill_lib.report.record import Recorder, curve_rows
 
@@ -103,6 +103,26 @@ def test_the_commit_is_that_of_the_checkout_and_says_whether_files_differ(checko
     assert len(commit()) >= 7 and head(checkout).startswith(commit())
     (checkout / "file").write_text("two")
     assert commit().endswith("+") and head(checkout).startswith(commit()[:-1])
+
+
+def test_committed_rows_are_drawn_by_committed_code_alone(checkout):
+    folder, library = checkout / "figures" / "laptop", checkout / "distill_lib"
+    for place in (folder, library):
+        place.mkdir(parents=True)
+    (folder / "g-x.json").write_text("{}")
+    for command in (["add", "."], ["commit", "-qm", "Two"]):
+        subprocess.run(["git", *command], cwd=checkout, check=True)
+    (folder / "g-x.json").write_text('{"rows": []}')  # what was just drawn is no other code
+    (checkout / "note").write_text("new, and no part of the library")
+    check_committed(folder)
+    assert not commit().endswith("+")
+    for path, name in ((library / "new.py", "distill_lib/new.py"), (checkout / "file", "file")):
+        path.write_text("two")
+        assert commit().endswith("+")
+        with pytest.raises(ValueError, match=f"^{name} differ from the commit"):
+            check_committed(folder)
+        check_committed(checkout / "figures" / "smoke")  # other places may hold what they like
+        path.write_text("one") if name == "file" else path.unlink()
 
 
 def test_a_worktree_has_a_commit(checkout, monkeypatch):

@@ -1,12 +1,13 @@
-"""Every claim on ablations, transfer, cost and text can be supported and can be contradicted, each part of it alone."""
+"""First edition: every claim on ablations, transfer, cost and text can be supported and contradicted, by each part."""
 
 import json
 from itertools import product
 
 import pytest
 
-from distill_lib.papers import claims
-from distill_lib.papers.manifest import load_paper
+from distill_lib.papers.cells import Place
+from distill_lib.papers.claims import judge_first
+from distill_lib.papers.editions import first_edition, rules
 
 RANGES = {f"w from 0 to {w_max}": {"fid_teacher": 1.2} for w_max in (1, 2, 4, 8)}
 FIG_12 = {
@@ -139,8 +140,8 @@ def _ws(method, artefact):
 
 def verdict(folder, name, artefacts):
     write(folder, artefacts)
-    claim = next(claim for claim in load_paper("guided").claims if claim.id == name)
-    return claims.judge_claim(claim, "guided", "laptop", folder)
+    claim = next(claim for claim in first_edition("guided") if claim.id == name)
+    return judge_first(claim, Place("laptop", folder), rules().first_seed)
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -179,6 +180,6 @@ def test_that_w_matters_and_in_which_direction_are_two_claims(tmp_path, margin, 
     path = tmp_path / "laptop" / "g-v1-fig4.json"
     path.parent.mkdir()
     path.write_text(json.dumps({"rows": strengths(margin, paired)}))
-    every = {claim.id: claim for claim in load_paper("guided").claims}
-    found = [claims.judge_claim(every[name], "guided", "laptop", tmp_path)["verdict"] for name in ("g-S9", "g-S9a")]
-    assert found == [another, direction]
+    every = {claim.id: claim for claim in first_edition("guided")}
+    place, seed = Place("laptop", tmp_path), rules().first_seed
+    assert [judge_first(every[name], place, seed)["verdict"] for name in ("g-S9", "g-S9a")] == [another, direction]

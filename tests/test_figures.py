@@ -25,9 +25,10 @@ def rows(method="ours-D", steps=4, w=1.0, metric="fid", values=(10.0,), **more):
 
 @pytest.mark.parametrize(
     "values, text",
-    [((), ""), ((12.345,), "12.3"), ((1.0, 3.0), "2 ± 1.4"), ((-2e-10,), "0"), ((0.9, 0.9, 0.9), "0.9 ± 0")],
+    [((), ""), ((12.345,), "12.3"), ((1.0, 3.0), "2 ± 13"), ((-2e-10,), "0"), ((0.9, 0.9, 0.9), "0.9 ± 0")],
 )
-def test_a_cell_is_the_mean_with_the_standard_deviation_over_seeds(values, text):
+def test_a_cell_is_the_mean_with_half_of_the_interval_over_seeds(values, text):
+    """Of 1 and 3 the mean has a standard error of 1, and t(0.975; 1) = 12.7."""
     assert over_seeds(rows(values=values)) == text
 
 
@@ -92,6 +93,7 @@ def test_committed_trainings_lie_behind_the_live_one_in_its_colour_with_their_ra
 def test_a_table_prints_rounding_as_zero_and_three_digits_of_the_rest():
     text = markdown_table(["a", "b"], [[-9.3e-12, 0.00012345], [1234.5, 7]])
     assert text.splitlines()[2:] == ["| 0 | 0.000123 |", "| 1.23e+03 | 7 |"]
+    assert markdown_table(["a"], [["1 ± 2"]]).splitlines()[3:] == ["", "±: half of the 95 % t interval over seeds."]
 
 
 def test_a_table_of_metrics_has_a_line_for_each_combination_of_its_columns_and_blanks_for_what_is_absent():
@@ -101,7 +103,7 @@ def test_a_table_of_metrics_has_a_line_for_each_combination_of_its_columns_and_b
     header, lines = metric_table(some, ("method", "w"), ("iou", "style"))
     assert header == ["method", "w", LABELS["iou"], LABELS["style"]]
     assert lines == [
-        [LABELS["ours-D"], 1.0, "0.6 ± 0.14", ""],
+        [LABELS["ours-D"], 1.0, "0.6 ± 1.3", ""],
         [LABELS["truth"], "", "0.9", ""],
     ]
 

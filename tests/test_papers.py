@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from distill_lib.papers import claims
-from distill_lib.papers.manifest import PAPERS, Claim, Item, Part, Reported, load_paper
+from distill_lib.papers.cells import Place
+from distill_lib.papers.claims import judge_first, judged_there, write_claims
+from distill_lib.papers.editions import First, Part, first_edition, rules, second_edition
+from distill_lib.papers.manifest import PAPERS, Item, Reported, load_paper
 from distill_lib.paths import ROOT
 from distill_lib.report import pages
 
@@ -51,10 +53,10 @@ JUDGED |= {f"s-{name}" for name in "F1 F4 F5 F6 F7 F8a F8b F9 T1 T2 T3a T3c G2".
 ANSWERED = [item for name in PAPERS for item in [*load_paper(name).items, *load_paper(name).ours] if item.artefacts]
 
 
-CLAIM_OF = {claim.id: claim for paper in PAPERS for claim in load_paper(paper).claims}
+CLAIM_OF = {claim.id: claim for paper in PAPERS for claim in first_edition(paper)}
 
 
-def claim_of(name: str) -> Claim:
+def claim_of(name: str) -> First:
     return CLAIM_OF[name]
 
 
@@ -65,7 +67,7 @@ def claim_of(name: str) -> Claim:
 def test_every_item_and_claim_of_the_paper_is_listed_once(paper: str) -> None:
     manifest = load_paper(paper)
     assert sorted(item.id for item in manifest.items) == sorted(ITEMS[paper])
-    assert sorted(claim.id for claim in manifest.claims) == sorted(CLAIMS[paper])
+    assert sorted(claim.id for claim in first_edition(paper)) == sorted(CLAIMS[paper])
 
 
 @pytest.mark.parametrize("item", ANSWERED, ids=lambda item: item.id)
@@ -88,14 +90,14 @@ def test_unbuilt_items_name_a_notebook_of_the_plan() -> None:
               06_latent_teacher 07_text_to_image_in_few_steps 08_editing 09_tiny_decoder 10_tiny_unet 11_one_step
               12_lora 13_controlnet 14_speed 15_claims""".split()
     reasons = [item.not_reproduced for paper in PAPERS for item in load_paper(paper).items if item.not_reproduced]
-    reasons += [claim.not_judged for paper in PAPERS for claim in load_paper(paper).claims if claim.not_judged]
+    reasons += [claim.not_judged for paper in PAPERS for claim in first_edition(paper) if claim.not_judged]
     for reason in reasons:
         if "not built yet" in reason:
             assert any(notebook in reason for notebook in plan), reason
 
 
 def test_recalled_claims_are_hypotheses_and_these_are_judged() -> None:
-    every = [claim for paper in PAPERS for claim in load_paper(paper).claims]
+    every = [claim for paper in PAPERS for claim in first_edition(paper)]
     assert {claim.id for claim in every if claim.hypothesis} == RECALLED
     assert {claim.id for claim in every if claim.not_judged is None} == JUDGED
 
@@ -121,9 +123,9 @@ def test_a_recalled_number_and_an_unexplained_gap_are_refused() -> None:
     with pytest.raises(ValidationError, match="only not_reproduced"):
         Item(id="fig-1", shows="x")
     with pytest.raises(ValidationError, match="only not_judged"):
-        Claim(id="g-X", sentence="x", source="x", confidence="V")
+        First(id="g-X", sentence="x", source="x", confidence="V")
     with pytest.raises(ValidationError, match="is a hypothesis"):
-        Claim(id="g-X", sentence="x", source="x", confidence="M", not_judged="x")
+        First(id="g-X", sentence="x", source="x", confidence="M", not_judged="x")
 
 
 def test_an_unknown_paper_is_named() -> None:
@@ -131,7 +133,7 @@ def test_an_unknown_paper_is_named() -> None:
         load_paper("turbo")
 
 
-# --- verdicts, from rows made up here
+# --- verdicts of the first edition, from rows made up here
 
 Row = dict[str, Any]
 JITTER = {0: -0.01, 1: 0.0, 2: 0.01}
@@ -182,7 +184,7 @@ def stage_one(seeds: list[int], error: float, worst: float) -> list[Row]:
 def judged(folder: Path, name: str, artefact: str, table: list[Row], profile: str = "laptop") -> dict[str, Any]:
     (folder / profile).mkdir(exist_ok=True)
     (folder / profile / f"{artefact}.json").write_text(json.dumps({"rows": table}))
-    return claims.judge_claim(claim_of(name), "guided", profile, folder)
+    return judge_first(claim_of(name), Place(profile, folder), rules().first_seed)
 
 
 GOOD = {"fid": 0.4, "is": 1.0, "fid_teacher": 0.4}
@@ -286,8 +288,8 @@ def test_the_teacher_at_its_most_steps_is_the_reference(tmp_path: Path) -> None:
 
 
 def test_no_rows_mean_no_verdict(tmp_path: Path) -> None:
-    entry = claims.judge_claim(claim_of("g-S1"), "guided", "laptop", tmp_path)
-    assert entry["verdict"] is None and "g-stage-one" in entry["not_judged"]
+    entry = judge_first(claim_of("g-S1"), Place("laptop", tmp_path), rules().first_seed)
+    assert entry["verdict"] is None and "g-stage-one" in entry["note"]
 
 
 def test_a_missing_w_leaves_the_seed_out_and_says_so(tmp_path: Path) -> None:
@@ -295,7 +297,7 @@ def test_a_missing_w_leaves_the_seed_out_and_says_so(tmp_path: Path) -> None:
     entry = judged(tmp_path, "g-A1", "g-tab1", table)
     assert entry["seeds"] == [0, 1] and "seed 2 left out" in entry["note"]
     only = judged(tmp_path, "g-A1", "g-tab1", [row for row in table if row["seed"] == 2])
-    assert only["verdict"] is None and "not each w" in only["not_judged"]
+    assert only["verdict"] is None and "not each w" in only["note"]
 
 
 def at_equal_evaluations(seed: int, worse: float) -> list[Row]:
@@ -316,14 +318,14 @@ def test_methods_are_compared_at_equal_evaluations_and_the_worst_of_all_steps_an
     table = [row for seed in range(3) for row in at_equal_evaluations(seed, worse=4.0)]
     assert judged(tmp_path, "g-T1b", "g-tab1", table)["effect"] == pytest.approx(0.5)
     table = [row for row in table if (row["method"], row["steps"], row["w"]) != ("ours-D", 16, 0.3)]
-    assert "not each steps and w" in judged(tmp_path, "g-T1b", "g-tab1", table)["not_judged"]
+    assert "not each steps and w" in judged(tmp_path, "g-T1b", "g-tab1", table)["note"]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_number_that_is_none_is_not_judged(tmp_path: Path, value: float) -> None:
     table = [row | ({"value": value} if row["metric"] == "relative_error" else {}) for row in stage_one([0], 0.1, 0.1)]
     entry = judged(tmp_path, "g-S1", "g-stage-one", table)
-    assert entry["verdict"] is None and "not finite" in entry["not_judged"]
+    assert entry["verdict"] is None and "not finite" in entry["note"]
 
 
 def test_two_rows_for_one_question_and_a_broken_file_are_refused(tmp_path: Path) -> None:
@@ -331,12 +333,12 @@ def test_two_rows_for_one_question_and_a_broken_file_are_refused(tmp_path: Path)
         judged(tmp_path, "g-S2", "g-tab1", tab1([0], GOOD) * 2)
     (tmp_path / "laptop" / "g-tab1.json").write_text('{"rows": [')
     with pytest.raises(ValueError, match="no readable rows"):
-        claims.rows("laptop", "g-tab1", tmp_path)
+        Place("laptop", tmp_path).rows("g-tab1")
 
 
 def test_a_misspelt_comparison_or_half_a_part_is_refused() -> None:
     value = {"metric": "fid"}
-    for wrong in ({"compare": "quotient", "reference": value}, {"reference": value}, {"each": ["w"]}, {"metrics": 1}):
+    for wrong in ({"compare": "quotient", "reference": value}, {"reference": value}, {"reduce": "max"}, {"metrics": 1}):
         with pytest.raises(ValidationError):
             Part.model_validate({"artefact": "g-tab1", "value": value} | wrong)
 
@@ -344,8 +346,8 @@ def test_a_misspelt_comparison_or_half_a_part_is_refused() -> None:
 def test_claims_file_has_every_claim_in_the_form_of_the_contract(tmp_path: Path) -> None:
     judged(tmp_path, "g-S2", "g-tab1", tab1([0, 1, 2], GOOD))
     # strict JSON: no NaN
-    entries = json.loads(claims.write_claims("laptop", tmp_path).read_text(), parse_constant=pytest.fail)
-    assert [entry["id"] for entry in entries] == [c.id for name in PAPERS for c in load_paper(name).claims]
+    entries = json.loads(write_claims("laptop", tmp_path).read_text(), parse_constant=pytest.fail)
+    assert [entry["id"] for entry in entries] == [c.id for name in PAPERS for c in second_edition(name).claims]
     contract = {
         "id",
         "paper",
@@ -361,22 +363,31 @@ def test_claims_file_has_every_claim_in_the_form_of_the_contract(tmp_path: Path)
         "profile",
         "artefacts",
         "note",
+        "verdict_v1",
+        "cells",
+        "cells_passed",
+        "cause",
+        "detectable",
+        "notebook_cell",
     }
     for entry in entries:
         assert contract <= set(entry)
         assert entry["verdict"] in ("supported", "contradicted", "inconclusive") or entry["not_judged"]
+    (entry,) = (entry for entry in entries if entry["id"] == "g-S2")
+    assert (entry["verdict"], entry["verdict_v1"]) == (None, "supported")
+    assert entry["not_judged"] == "not judged yet: no rows of seeds from 3 on"
 
 
 def test_real_data_is_judged_apart_by_the_same_margins(tmp_path: Path) -> None:
     judged(tmp_path, "g-S2", "g-tab1", tab1([0, 1, 2], GOOD))
     far = GOOD | {"fid_teacher": 3.0}  # of 4.0, beyond the half allowed
     judged(tmp_path, "g-S2", "g-tab1-fashion-mnist", tab1([0], far))
-    claims.write_claims("laptop", tmp_path)
+    write_claims("laptop", tmp_path)
     plain, real = (
         {claim["id"]: claim for claim in json.loads((tmp_path / "laptop" / f"{name}.json").read_text())}
         for name in ("claims", "claims-fashion-mnist")
     )
-    assert (plain["g-S2"]["effect"], real["g-S2"]["effect"]) == pytest.approx((0.2, 1.5), abs=0.02)
+    assert (plain["g-S2"]["v1"]["effect"], real["g-S2"]["v1"]["effect"]) == pytest.approx((0.2, 1.5), abs=0.02)
     assert real["g-S2"]["artefacts"] == ["g-tab1-fashion-mnist"] and plain["g-S2"]["artefacts"] == ["g-tab1"]
     assert "g-S6" in plain and "g-S6" not in real  # not asked of real data
     text = pages.real_table(tmp_path)
@@ -390,12 +401,14 @@ def test_real_data_is_judged_apart_by_the_same_margins(tmp_path: Path) -> None:
 def test_committed_verdicts_are_what_the_committed_rows_give(path: Path) -> None:
     written = json.loads(path.read_text())
     suffix = path.stem.removeprefix("claims")
-    computed = [c for c in claims.judge("laptop", ROOT / "figures", suffix) if c["verdict"] or not suffix]
-    for key in ("id", "sentence", "verdict", "margin", "seeds"):
+    computed = judged_there(Place("laptop", ROOT / "figures", suffix))
+    for key in ("id", "sentence", "verdict", "verdict_v1", "margin", "seeds", "cells_passed", "from_dirty_tree"):
         assert [entry[key] for entry in written] == [entry[key] for entry in computed]
     # a t quantile may differ in its last digits between builds of scipy
+    numbers = ("effect", "low", "high")
     for old, new in zip(written, computed, strict=True):
-        assert [old[k] for k in ("effect", "low", "high")] == pytest.approx([new[k] for k in ("effect", "low", "high")])
+        assert [old[k] for k in numbers] == pytest.approx([new[k] for k in numbers])
+        assert [old["v1"][k] for k in numbers] == pytest.approx([new["v1"][k] for k in numbers])
 
 
 # --- README
@@ -417,13 +430,14 @@ def test_readme_shows_measured_numbers_and_verdicts(tmp_path: Path) -> None:
     ddim = {"method": "ddim", "steps": 4, "w": 0, "nfe": 4, "seed": 0, "n": 64}
     table.append(ddim | {"metric": "fid_teacher", "value": 7.0})
     judged(tmp_path, "g-S2", "g-tab1", table)
-    claims.write_claims("laptop", tmp_path)
+    write_claims("laptop", tmp_path)
     (tmp_path / "laptop" / "g-tab1.md").touch()
     text = pages.regenerate(MARKERS, tmp_path)
     assert "[g-tab1](figures/laptop/g-tab1.md)" in text
     # equal evaluations: at w = 0 DDIM makes 4 steps, at w = 1 two steps of the pair
     assert "| 4 | **0.4 ± 0.0099** / 7 | **0.4 ± 0.0099** / 4 ± 0 |" in text
-    assert "| g-S2 | Samples of 4 steps look like those of the many-step teacher. | **supported** | 0.2 [" in text
+    assert "| g-S2 | Samples of 4 steps look like those of the many-step teacher. | the source article (S) |" in text
+    assert "| **supported** 0.2 [0.195, 0.205] ≤ 1 | not judged yet |" in text
 
 
 def test_readme_without_a_marker_is_refused(tmp_path: Path) -> None:

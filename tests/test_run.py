@@ -8,11 +8,12 @@ import time
 import nbformat
 import pytest
 
+from distill_lib.engine import origin
 from distill_lib.engine.reach import notebook_files
 from distill_lib.measure.rows import select
 from distill_lib.paths import ROOT, figures_folder, settle
 from distill_lib.report.record import Recorder, load_rows, own_folder
-from distill_lib.run import notebooks, publishing
+from distill_lib.run import drawing, notebooks, publishing
 from distill_lib.run.__main__ import main
 from distill_lib.run.comparing import differences
 from distill_lib.run.drawing import executed_path
@@ -66,6 +67,19 @@ def test_bad_input_ends_in_one_sentence_and_writes_nothing(places, monkeypatch, 
     line = refused(monkeypatch, capsys, "figures", *arguments)
     assert line.startswith("error: ") and said in line
     assert not list(places.rglob("*.json"))
+
+
+def test_committed_rows_are_refused_to_a_dirty_tree_before_anything_runs(places, monkeypatch, capsys):
+    monkeypatch.setattr(origin, "ROOT", places)  # so that its figures/laptop is the committed one
+    monkeypatch.setattr(origin, "uncommitted", lambda: ["distill_lib/paths.py"])
+    monkeypatch.setattr(drawing, "_snakemake", lambda *_: pytest.fail("drawn all the same"))
+    line = refused(monkeypatch, capsys, "figures", "--profile", "laptop", "--id", "g-start")
+    assert line.startswith("error: distill_lib/paths.py differ from the commit, and rows of laptop")
+    for name in ("_snakemake", "_judge"):
+        monkeypatch.setattr(drawing, name, lambda *_: None)
+    monkeypatch.setenv("DISTILL_FIGURES", str(places / "elsewhere"))
+    monkeypatch.setattr(sys, "argv", ["run", "figures", "--profile", "laptop", "--id", "g-start"])
+    main()
 
 
 def test_an_unwritable_figures_folder_is_named_before_anything_runs(places, monkeypatch, capsys):

@@ -1,14 +1,15 @@
-"""The manifest of a paper, and the verdicts on its claims, computed from the rows under figures/.
+"""The verdicts on all claims of both papers: figures/<profile>/claims.json.
 
-What a claim measures is data. For each seed, from the tidy rows of an artefact:
+An entry is a claim of the second edition, with the verdict of the claim of the first that it replaces. Each edition
+counts its own seeds: the first those below `first_seed`, which it was judged on, the second those from it on: no row
+that was in view when a definition was written decides it. A cost is no matter of seeds: all its measurements count.
 
-    point  = compare(value, reference) / limit      one for each combination of the fields in `each`               (1)
-    part   = reduce(points)                         max, median or min                                             (2)
-    effect = max(parts)  if direction is at_most,  min(parts)  if it is at_least: the worst part decides           (3)
-
-The 95 % t interval of (3) over seeds gives the verdict: `supported` if all of it lies on the right side of `margin`,
-`contradicted` if all of it lies on the wrong side, else `inconclusive`; always the last with fewer than three seeds, or
-where all seeds share one training (`one_training`).
+    verdict        of the second edition; None, with `not_judged`, until there are rows of seeds that nobody had seen
+    verdict_v1     as first set; `v1` holds its effect, interval, margin, seeds and note
+    half_length    "not run", "steady" or "moving", where a training failed; else None
+    premises       what has to hold here, and whether it does; where one fails, the verdict is `not assessable here`
+    cause          where neither edition's latest verdict is `supported`: scale, world, metric, under-specified, finding
+    from_dirty_tree    "n of m seeds", of the rows that the latest verdict rests on
 
 Results on real data, whose artefacts end in a suffix of their own, are judged apart, by the same margins.
 """
@@ -16,208 +17,181 @@ Results on real data, whose artefacts end in a suffix of their own, are judged a
 import json
 import math
 import sys
-from collections.abc import Callable
-from itertools import product
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 from distill_lib.engine.files import atomic
 from distill_lib.measure.metrics import interval
-from distill_lib.measure.rows import SEEDS, Row, read_rows
-from distill_lib.papers.manifest import PAPERS, Claim, Part, Select, load_paper
-from distill_lib.paths import figures_folder
+from distill_lib.papers.cells import HALF, MissingRows, Place, Tables, artefacts_of, seeds_of, tables_of
+from distill_lib.papers.editions import First, Part, Rules, Second, first_edition, rules, second_edition
+from distill_lib.papers.evidence import dirty_share, notebook_cell
+from distill_lib.papers.manifest import PAPERS
+from distill_lib.papers.verdicts import (
+    PLUMBING,
+    Cell,
+    deciding,
+    detectable,
+    first_effect,
+    first_misses,
+    first_verdict,
+    holds,
+    learning,
+    measured,
+    notes_of,
+    part_value,
+    second_verdict,
+    table_of,
+    trainings_of,
+)
 
-COMPARE: dict[str, Callable[[float, float], float]] = {
-    "ratio": lambda value, reference: value / reference,
-    "difference": lambda value, reference: value - reference,
-    "distance": lambda value, reference: abs(value - reference),
-    "change": lambda value, reference: (value - reference) / abs(reference),
-    "departure": lambda value, reference: abs(value - reference) / abs(reference),
-}
-_SHOWN = 3  # failing points that a note names
-REDUCE: dict[str, Callable[[list[float]], float]] = {"max": max, "median": median, "min": min}
-
-
-class MissingRows(LookupError):
-    """A claim cannot be judged for a seed; the message says which row is absent or unusable."""
-
-
-def _folder(profile: str, figures: Path | None) -> Path:
-    return figures / profile if figures else figures_folder(profile)
-
-
-def rows(profile: str, artefact: str, figures: Path | None = None) -> list[Row]:
-    """The tidy rows of figures/<profile>/<artefact>.json, as `read_rows`; `figures` is the folder of all profiles."""
-    return read_rows(_folder(profile, figures) / f"{artefact}.json")
+Entry = dict[str, Any]
 
 
-def effect(claim: Claim, tables: dict[str, list[Row]], seed: int) -> float:
-    """Formula (3) for one seed; raises as `part_value`."""
-    parts = [part_value(part, tables[part.artefact], seed) for part in claim.effect]
-    return max(parts) if claim.direction == "at_most" else min(parts)
+def judge(place: Place, rule: Rules | None = None) -> list[Entry]:
+    """All claims of both papers, in the form of claims.json."""
+    rule, entries = rule or rules(), []
+    for paper in PAPERS:
+        edition = second_edition(paper)
+        first = {claim.id: judge_first(claim, place, rule.first_seed) for claim in first_edition(paper)}
+        found = {claim.id: judge_second(claim, place, rule) for claim in edition.claims}
+        known = {gate.id: (gate.sentence, holds(gate, place, rule.first_seed)) for gate in edition.gates}
+        known |= {
+            name: (entry["sentence"], entry["verdict"] and entry["verdict"] != "contradicted")
+            for name, entry in found.items()
+        }
+        for claim in edition.claims:
+            entry = {"id": claim.id, "paper": paper} | found[claim.id] | _premises(claim, found[claim.id], known)
+            entries.append(_evidence(entry, claim, first[claim.replaces], place))
+    return entries
 
 
-def part_value(part: Part, table: list[Row], seed: int) -> float:
-    """Formula (2) for one seed; raises as `part_points`."""
-    points = list(part_points(part, table, seed).values())
-    return REDUCE[part.reduce](points) if part.reduce else points[0]
-
-
-def part_points(part: Part, table: list[Row], seed: int) -> dict[str, float]:
-    """The points (1) that (2) reduces, for one seed, by a name that says which they are.
-
-    Raises:
-        MissingRows: a row is absent, or the number that comes out is not finite.
-        ValueError: two rows answer the same question.
-    """
-    of_seed = [row for row in table if row.get("seed", seed) == seed]
-    chosen = [row for row in _fitting(of_seed, part.value) if all(field in row for field in part.each)]
-    keys = [tuple(row[field] for field in part.each) for row in chosen]
-    what = f"{part.artefact}: {_words(part.value.pins())}, seed {seed}"
-    if len(set(keys)) < len(keys):
-        raise ValueError(f"{what} has several rows; draw {part.artefact} again")
-    lists = part.value.lists()
-    wanted = set(product(*lists.values()))
-    if not chosen or wanted - {tuple(row.get(field) for field in lists) for row in chosen}:
-        raise MissingRows(f"{what} has no row" + (f", or not each {' and '.join(lists)}" if lists else ""))
-    try:
-        points = [_point(part, row, of_seed) for row in chosen]
-    except ZeroDivisionError as error:
-        raise MissingRows(f"{what} would be divided by 0") from error
-    if not all(map(math.isfinite, points)):
-        raise MissingRows(f"{what} is not finite")
-    return dict(zip((_name(part, row) for row in chosen), points, strict=True))
-
-
-def _name(part: Part, row: dict[str, Any]) -> str:
-    """Which point a row gives: "fid of ours-D, steps 8, w 4"."""
-    at = {field: row[field] for field in ("steps", "t", "w") if field in row}
-    method = f" of {row['method']}" if "method" in row else ""
-    return f"{part.value.metric}{method}" + (f", {_words(at)}" if at else "")
-
-
-def _point(part: Part, row: dict[str, Any], of_seed: list[Row]) -> float:
-    """Formula (1) for one row of the value."""
-    at = {field: row[field] for field in part.each}
-    number = _read(row, part.value)
-    if part.reference and part.compare:
-        number = COMPARE[part.compare](number, _one(of_seed, part.reference, at, part.artefact))
-    return number / (_one(of_seed, part.limit, at, part.artefact) if isinstance(part.limit, Select) else part.limit)
-
-
-def _one(table: list[Row], select: Select, at: dict[str, Any], artefact: str) -> float:
-    """The number of the only row that fits, at the same point as the value."""
-    at = {field: x for field, x in at.items() if field not in select.pins()}
-    found = [row for row in _fitting(table, select) if all(row.get(field, x) == x for field, x in at.items())]
-    if not found:
-        raise MissingRows(f"{artefact} has no row for {_words(select.pins() | at)}")
-    if len(found) > 1:
-        raise ValueError(f"{artefact}: {len(found)} rows for {_words(select.pins() | at)}; draw it again")
-    return _read(found[0], select)
-
-
-def _fitting(table: list[Row], select: Select) -> list[Row]:
-    """The rows that a selection names."""
-    pins = {field: wanted for field, wanted in select.pins().items() if wanted != "most"}
-    found = [
-        row
-        for row in table
-        if all(row.get(field) in (wanted if isinstance(wanted, list) else [wanted]) for field, wanted in pins.items())
-    ]
-    if select.steps != "most":
-        return found
-    most = max((row.get("steps", 0) for row in found), default=0)
-    return [row for row in found if row.get("steps", 0) == most]
-
-
-def _read(row: dict[str, Any], select: Select) -> float:
-    number = {"value": row["value"], "nfe": row.get("nfe"), "value_per_nfe": row["value"]}[select.read]
-    number = number / row["nfe"] if select.read == "value_per_nfe" else number
-    return math.nan if number is None else float(number)
-
-
-def _words(fields: dict[str, Any]) -> str:
-    return ", ".join(f"{field} {value}" for field, value in fields.items())
-
-
-def _verdict(effects: list[float], claim: Claim, profile: str) -> tuple[str, str]:
-    """The verdict on an effect measured once a seed, and a note that says why it is no stronger (or nothing)."""
-    if profile == "smoke":
-        return "inconclusive", "smoke: plumbing only"
-    if claim.one_training:
-        return "inconclusive", "one training, whatever the seed of the noise"
-    if len(effects) < SEEDS:
-        return "inconclusive", f"{len(effects)} of the {SEEDS} seeds that a verdict needs"
-    low, high, margin, direction = *interval(effects), float(claim.margin or 0), claim.direction
-    if (high <= margin) if direction == "at_most" else (low >= margin):
-        return "supported", ""
-    if (low > margin) if direction == "at_most" else (high < margin):
-        return "contradicted", ""
-    return "inconclusive", "the interval holds the margin"
-
-
-def judge(profile: str, figures: Path | None = None, suffix: str = "") -> list[dict[str, Any]]:
-    """All claims of both papers, in the form of claims.json; on the artefacts that end in `suffix`.
-
-    A claim without a verdict (verdict, effect, low, high are None) says why in `not_judged`.
-    """
-    return [judge_claim(claim, name, profile, figures, suffix) for name in PAPERS for claim in load_paper(name).claims]
-
-
-def judge_claim(
-    claim: Claim, paper: str, profile: str, figures: Path | None = None, suffix: str = ""
-) -> dict[str, Any]:
-    """One entry of claims.json."""
-    tables = {artefact: rows(profile, artefact + suffix, figures) for artefact in claim.artefacts}
+def judge_first(claim: First, place: Place, first_seed: int) -> Entry:
+    """The verdict as first set, from the seeds below `first_seed`."""
+    tables = tables_of([*claim.effect, *claim.also.values()], place)
     effects, left_out = {}, []
-    for seed in _seeds(claim, tables):
+    for seed in (seed for seed in seeds_of(claim.effect, tables) if seed < first_seed):
         try:
-            effects[seed] = effect(claim, tables, seed)
+            effects[seed] = first_effect(claim, tables, seed)
         except MissingRows as why:
             left_out.append(f"seed {seed} left out: {why}")
-    entry = claim.model_dump(include={"id", "sentence", "source", "confidence", "direction", "margin"})
-    entry |= dict.fromkeys(("verdict", "effect", "low", "high")) | {"paper": paper, "profile": profile, "note": ""}
-    entry |= {"seeds": list(effects), "artefacts": [artefact + suffix for artefact in claim.artefacts]}
+    entry: Entry = {"id": claim.id, "verdict": None, "effect": None, "low": None, "high": None}
+    entry |= {"direction": claim.direction, "margin": claim.margin, "seeds": list(effects)}
+    entry |= {"artefacts": [artefact + place.suffix for artefact in claim.artefacts], "note": ""}
     if not effects:
-        why = "; ".join(left_out) or f"no rows yet at profile {profile} in {', '.join(entry['artefacts'])}"
-        return entry | {"not_judged": claim.not_judged or why}
-    word, note = _verdict(list(effects.values()), claim, profile)
-    low, high = (x if math.isfinite(x) else None for x in interval(list(effects.values())))
-    notes = [note, *left_out, *_misses(claim, tables, list(effects)), *_also(claim, tables, list(effects))]
-    found = {"verdict": word, "effect": fmean(effects.values()), "low": low, "high": high}
-    return entry | found | {"note": "; ".join(filter(None, notes))}
+        return entry | {"note": claim.not_judged or "; ".join(left_out) or _no_rows(entry["artefacts"], place)}
+    word, note = first_verdict(list(effects.values()), claim, place.profile)
+    low, high = _finite(interval(list(effects.values())))
+    notes = [note, *left_out, *first_misses(claim, tables, list(effects)), *_also(claim.also, tables, list(effects))]
+    return entry | {
+        "verdict": word,
+        "effect": fmean(effects.values()),
+        "low": low,
+        "high": high,
+        "note": "; ".join(filter(None, notes)),
+    }
 
 
-def _seeds(claim: Claim, tables: dict[str, list[Row]]) -> list[int]:
-    return sorted(
-        {row["seed"] for part in claim.effect for row in _fitting(tables[part.artefact], part.value) if "seed" in row}
-    )
+def judge_second(claim: Second, place: Place, rule: Rules) -> Entry:
+    """The verdict of the second edition, whatever its premises; None with `not_judged` where no row counts."""
+    tables = tables_of([*claim.effect, *claim.also.values()], place)
+    cells, seeds, left_out = measured(claim.effect, tables, rule.first_seed)
+    artefacts = [artefact + place.suffix for artefact in artefacts_of([*claim.effect, *claim.also.values()])]
+    entry: Entry = {key: getattr(claim, key) for key in ("sentence", "tests", "source", "confidence")}
+    entry |= {"verdict": None, "effect": None, "low": None, "high": None, "direction": claim.direction}
+    entry |= {"margin": claim.margin, "limits": claim.limits, "seeds": seeds, "profile": place.profile}
+    entry |= {"artefacts": artefacts, "cells": [], "cells_passed": 0, "detectable": None, "half_length": None}
+    if not cells:
+        unseen = f"not judged yet: no rows of seeds from {rule.first_seed} on"
+        return entry | {"note": "", "not_judged": claim.not_judged or "; ".join(left_out) or unseen}
+    verdict, failing, half_length, note = _decide(claim, cells, seeds, place, rule)
+    shown, table = deciding(claim, cells, failing, rule), table_of(cells, claim, rule)
+    low, high = _finite(shown.interval(rule.confidence))
+    notes = [note, *left_out, *notes_of(claim, cells, rule), *_also(claim.also, tables, seeds)]
+    return entry | {
+        "verdict": verdict,
+        "effect": shown.mean,
+        "low": low,
+        "high": high,
+        "cells": table,
+        "cells_passed": sum(cell["passes"] for cell in table),
+        "detectable": detectable(shown, rule),
+        "half_length": half_length,
+        "note": "; ".join(filter(None, notes)),
+    }
 
 
-def _misses(claim: Claim, tables: dict[str, list[Row]], seeds: list[int]) -> list[str]:
-    """Where a claim fails: the points whose mean over seeds lies beyond the margin, the worst first."""
-    margin, found = float(claim.margin or 0), {}
-    for part in claim.effect:
-        of_seed = [part_points(part, tables[part.artefact], seed) for seed in seeds]
-        if part.reduce == "median":  # no single point of it decides
-            of_seed = [{f"median {part.value.metric}": median(points.values())} for points in of_seed]
-        means = {name: fmean(points[name] for points in of_seed) for name in of_seed[0]}
-        found |= {n: x for n, x in means.items() if (x > margin if claim.direction == "at_most" else x < margin)}
-    worst = sorted(found, key=lambda name: abs(found[name] - margin), reverse=True)
-    shown = [f"{name}: {found[name]:.3g}" for name in worst[:_SHOWN]]
-    rest = [f"and {len(worst) - _SHOWN} more"] if len(worst) > _SHOWN else []
-    return [f"fails at {'; '.join(shown + rest)}"] if worst else []
+def _decide(
+    claim: Second, cells: list[Cell], seeds: list[int], place: Place, rule: Rules
+) -> tuple[str, list[Cell], str | None, str]:
+    """Verdict, the cells that fail, what is known of half the length, and why there is no more (or nothing)."""
+    if why := _too_little(claim, seeds, place, rule):
+        return "inconclusive", [], None, why
+    verdict, failing = second_verdict(claim, cells, rule)
+    if claim.once:
+        return verdict, failing, None, "a cost, which needs no seeds: its rows may be older than this definition"
+    if verdict == "contradicted" and claim.training and not any(cell.once for cell in failing):
+        half_length = learning(claim, failing, seeds, place, rule)
+        return ("still learning" if half_length == "moving" else verdict), failing, half_length, ""
+    return verdict, failing, None, ""
 
 
-def _also(claim: Claim, tables: dict[str, list[Row]], seeds: list[int]) -> list[str]:
+def _too_little(claim: Second, seeds: list[int], place: Place, rule: Rules) -> str:
+    """Why there can be no verdict yet; empty where there can."""
+    if place.profile == "smoke":
+        return PLUMBING
+    trainings = trainings_of(claim, place, seeds) if claim.one_training else ()
+    if claim.one_training and len(trainings) < rule.seeds:
+        return f"{len(trainings) or 1} of the {rule.seeds} trainings that a verdict needs"
+    if not claim.once and len(seeds) < rule.seeds:
+        return f"{len(seeds)} of the {rule.seeds} seeds that a verdict needs"
+    return ""
+
+
+def _premises(claim: Second, entry: Entry, known: dict[str, tuple[str, bool | None]]) -> Entry:
+    """The premises of a claim, and the verdict where one of them fails."""
+    listed = [{"id": name, "sentence": known[name][0], "holds": known[name][1]} for name in claim.premises]
+    failing = [f"{premise['sentence']} ({premise['id']})" for premise in listed if premise["holds"] is False]
+    if not failing or entry["verdict"] is None:
+        return {"premises": listed}
+    note = "; ".join(filter(None, [f"not so here: {', '.join(failing)}", entry["note"]]))
+    return {"premises": listed, "verdict": "not assessable here", "note": note}
+
+
+def _evidence(entry: Entry, claim: Second, first: Entry, place: Place) -> Entry:
+    """The entry with the verdict as first set, its cause, the origin of its rows and the cell that shows it."""
+    latest = entry if entry["verdict"] else first
+    plain = [artefact.removesuffix(place.suffix) for artefact in latest["artefacts"]]
+    shown = [cell for cell in map(notebook_cell, plain) if cell]
+    cause = claim.cause if latest["verdict"] not in (None, "supported") else None
+    return entry | {
+        "verdict_v1": first["verdict"],
+        "v1": first,
+        "cause": cause and cause.model_dump(),
+        "from_dirty_tree": dirty_share(plain, latest["seeds"], place),
+        "notebook_cell": shown[0] if shown else None,
+    }
+
+
+def _also(also: dict[str, Part], tables: Tables, seeds: list[int]) -> list[str]:
+    """The numbers told beside a verdict: the mean over the seeds that count, or over all where it is a cost."""
     told = []
-    for label, part in claim.also.items():
+    for label, part in also.items():
         try:
-            told.append(f"{label} {fmean(part_value(part, tables[part.artefact], seed) for seed in seeds):.3g}")
+            values = [part_value(part, tables, seed) for seed in (seeds_of([part], tables) if part.once else seeds)]
+            told.append(f"{label} {fmean(values):.3g}" if values else f"{label}: no rows")
         except MissingRows as why:
             told.append(f"{label}: {why}")
     return told
+
+
+def _no_rows(artefacts: list[str], place: Place) -> str:
+    return f"no rows yet at profile {place.profile} in {', '.join(artefacts)}"
+
+
+def _finite(numbers: tuple[float, float]) -> tuple[float | None, float | None]:
+    low, high = numbers
+    return (low if math.isfinite(low) else None), (high if math.isfinite(high) else None)
 
 
 def write_claims(profile: str, figures: Path | None = None) -> Path:
@@ -225,13 +199,18 @@ def write_claims(profile: str, figures: Path | None = None) -> Path:
 
     Beside it, for each kind of real data that has a Table 1, claims-<kind>.json with what could be judged there.
     """
-    folder = _folder(profile, figures)
+    folder = Place(profile, figures).folder
     kinds = {path.stem.removeprefix("g-tab1") for path in folder.glob("g-tab1-*.json")}
-    for suffix in ("", *sorted(kinds)):
-        found = [claim for claim in judge(profile, figures, suffix) if claim["verdict"] or not suffix]
+    for suffix in ("", *sorted(kind for kind in kinds if not kind.startswith(HALF))):
+        found = judged_there(Place(profile, figures, suffix))
         with atomic(folder / f"claims{suffix}.json") as part:
             part.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     return folder / "claims.json"
+
+
+def judged_there(place: Place) -> list[Entry]:
+    """What claims.json of a place holds: all claims, or, of real data, those with a verdict of either edition."""
+    return [entry for entry in judge(place) if not place.suffix or entry["verdict"] or entry["verdict_v1"]]
 
 
 if __name__ == "__main__":

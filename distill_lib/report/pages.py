@@ -13,25 +13,19 @@ import argparse
 import ast
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from distill_lib.engine.files import atomic
-from distill_lib.measure.metrics import interval
-from distill_lib.papers.claims import rows
+from distill_lib.papers.cells import Place
 from distill_lib.papers.manifest import PAPERS, Item, load_paper
 from distill_lib.paths import COMMITTED, ROOT
+from distill_lib.report.claims import AS_HERE, claims_table, compared, fold, table
+from distill_lib.report.tables import plus_minus
 
 FIGURES = ROOT / "figures"
 _KINDS = {"fig": "Fig.", "tab": "Table", "eq": "Eq.", "alg": "Algorithm"}
-_AS_HERE = "as here"
-_SIGNS = {"at_most": "≤", "at_least": "≥"}
-
-
-def _table(head: list[str], lines: Iterable[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *lines])
 
 
 def _label(item: str) -> str:
@@ -40,14 +34,6 @@ def _label(item: str) -> str:
         return f"{_label(item[3:])} of v1"
     kind, _, number = item.partition("-")
     return f"{_KINDS[kind]} {number.upper()}" if kind in _KINDS else item
-
-
-def _fold(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
-    """One line a reason, [names, reason], in order of first appearance."""
-    names: dict[str, list[str]] = {}
-    for name, reason in pairs:
-        names.setdefault(reason, []).append(name)
-    return [[", ".join(of_reason), reason] for reason, of_reason in names.items()]
 
 
 def _link(artefact: str, figures: Path) -> str:
@@ -73,50 +59,17 @@ def reproduced_table(figures: Path = FIGURES) -> str:
         texts.append(f"**{paper.title}** ([arXiv {paper.arxiv}](https://arxiv.org/abs/{paper.arxiv}), {paper.venue})")
         shown = [_shown(item, figures) for item in paper.items if item.not_reproduced is None]
         if shown:
-            texts.append(_table(["item", "shows", "artefact", "notebook", "status"], shown))
-        missing = _fold((_label(item.id), item.not_reproduced) for item in paper.items if item.not_reproduced)
-        texts.append(_table(["not shown", "why"], missing))
+            texts.append(table(["item", "shows", "artefact", "notebook", "status"], shown))
+        missing = fold((_label(item.id), item.not_reproduced) for item in paper.items if item.not_reproduced)
+        texts.append(table(["not shown", "why"], missing))
         if paper.ours:
             lines = [_shown(item, figures)[1:] for item in paper.ours]
-            texts.append(_table(["of our own", "artefact", "notebook", "status"], lines))
+            texts.append(table(["of our own", "artefact", "notebook", "status"], lines))
     return "\n\n".join(texts)
 
 
-def _effect(claim: dict[str, Any]) -> str:
-    spread = "" if claim["low"] is None else f" [{claim['low']:.3g}, {claim['high']:.3g}]"
-    return f"{claim['effect']:.3g}{spread}"
-
-
-def _bound(claim: dict[str, Any]) -> str:
-    return f"{_SIGNS[claim['direction']]} {claim['margin']:g}"
-
-
-def claims_table(figures: Path = FIGURES) -> str:
-    """The verdicts; the claims without one follow, one line a reason."""
-    path = figures / COMMITTED / "claims.json"
-    if not path.exists():
-        return "The claims are not measured yet."
-    claims = json.loads(path.read_text())
-    texts = []
-    head = ["claim", "says", "verdict", "effect [95 % interval]", "supported if", "seeds", "note"]
-    for title, wanted in [("Claims of the papers", False), ("Our hypotheses", True)]:
-        lines = [
-            [c["id"], c["sentence"], f"**{c['verdict']}**", _effect(c), _bound(c), str(len(c["seeds"])), c["note"]]
-            for c in claims
-            if c["verdict"] and (c["confidence"] == "M") == wanted
-        ]
-        if lines:
-            texts.append(f"{title}:\n\n{_table(head, lines)}")
-    unjudged = _fold((c["id"], c["not_judged"]) for c in claims if not c["verdict"])
-    return "\n\n".join([*texts, _table(["not judged", "why"], unjudged)] if unjudged else texts)
-
-
 def _cell(found: list[float]) -> str:
-    """Mean over seeds, with half the 95 % t interval from two seeds on."""
-    if not found:
-        return "-"
-    low, high = interval(found)
-    return f"{fmean(found):.3g}" + (f" ± {(high - low) / 2:.2g}" if len(found) > 1 else "")
+    return plus_minus(found) or "-"
 
 
 def _against(ours: list[float], theirs: list[float]) -> str:
@@ -127,8 +80,8 @@ def _against(ours: list[float], theirs: list[float]) -> str:
 
 def headline_table(figures: Path = FIGURES, suffix: str = "") -> str:
     """Steps by w: fid_teacher of the student beside that of DDIM at as many evaluations."""
-    table = rows(COMMITTED, f"g-tab1{suffix}", figures)
-    found = [row for row in table if row["metric"] == "fid_teacher"]
+    rows = Place(COMMITTED, figures, suffix).rows("g-tab1")
+    found = [row for row in rows if row["metric"] == "fid_teacher"]
     ours = [row for row in found if row["method"] == "ours-D"]
     if not ours:
         return "Table 1 is not measured yet."
@@ -142,7 +95,7 @@ def headline_table(figures: Path = FIGURES, suffix: str = "") -> str:
         for nfe in sorted({row["nfe"] for row in ours})
     ]
     seeds, counts = (sorted({row[key] for row in ours}) for key in ("seed", "n"))
-    floor = [row["value"] for row in table if row["metric"] == "floor_fid"][:1]  # no seed
+    floor = [row["value"] for row in rows if row["metric"] == "floor_fid"][:1]  # no seed
     about = (
         "Fréchet distance to the many-step teacher at the same w: distilled student / the teacher by DDIM with as "
         "many network evaluations, the smaller in bold (-: a guided pair needs at least two). "
@@ -150,42 +103,25 @@ def headline_table(figures: Path = FIGURES, suffix: str = "") -> str:
         f"{'s, mean ± half the 95 % t interval' if len(seeds) > 1 else ''}; real pictures against other real ones: "
         f"{_cell(floor)}. Our features and data, so not to be compared with the paper's FID."
     )
-    return about + "\n\n" + _table(["evaluations", *(f"w = {w:g}" for w in ws)], lines)
-
-
-def _holds(claim: dict[str, Any]) -> bool:
-    """Whether the mean effect of a claim lies on the right side of its margin, whatever its interval."""
-    return claim["effect"] <= claim["margin"] if claim["direction"] == "at_most" else claim["effect"] >= claim["margin"]
+    return about + "\n\n" + table(["evaluations", *(f"w = {w:g}" for w in ws)], lines)
 
 
 def real_table(figures: Path = FIGURES) -> str:
     """For each kind of real data: Table 1's excerpt, and which claims come out otherwise than in the embedded world."""
     path, texts = figures / COMMITTED / "claims.json", []
-    judged = json.loads(path.read_text()) if path.exists() else []
-    here = {claim["id"]: claim for claim in judged if claim["verdict"]}
+    here = json.loads(path.read_text()) if path.exists() else []
     head = ["claim", "supported if", "embedded world", "real data", "conclusion", "note"]
     for real in sorted(path.parent.glob("claims-*.json")):
-        suffix = real.stem.removeprefix("claims")
-        pairs = [(here[claim["id"]], claim) for claim in json.loads(real.read_text()) if claim["id"] in here]
-        lines = []
-        for ours, there in pairs:
-            effects = [f"{claim['effect']:.3g}" for claim in (ours, there)]
-            lines.append(
-                [there["id"], _bound(there), *effects, _conclusion(_holds(ours), _holds(there)), there["note"]]
-            )
-        other = sum(line[4] != _AS_HERE for line in lines)
-        seeds = max((len(there["seeds"]) for _, there in pairs), default=0)
+        suffix, there = real.stem.removeprefix("claims"), json.loads(real.read_text())
+        lines = compared(here, there)
+        other = sum(line[4] != AS_HERE for line in lines)
+        seeds = max((len(part["seeds"]) for entry in there for part in (entry, entry["v1"])), default=0)
         about = (
-            f"**{suffix[1:]}**: {other} of {len(pairs)} claims come out otherwise than in the embedded world, by the "
+            f"**{suffix[1:]}**: {other} of {len(lines)} claims come out otherwise than in the embedded world, by the "
             f"mean effect ({seeds} seed{'s' * (seeds > 1)}: no verdict). {headline_table(figures, suffix)}"
         )
-        texts += [about, _table(head, lines)]
+        texts += [about, table(head, lines)]
     return "\n\n".join(texts) or "Real data is not measured yet."
-
-
-def _conclusion(ours: bool, theirs: bool) -> str:
-    words = {True: "holds", False: "fails"}
-    return _AS_HERE if ours == theirs else f"**otherwise**: {words[ours]} here, {words[theirs]} there"
 
 
 _REST = {

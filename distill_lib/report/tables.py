@@ -1,4 +1,7 @@
-"""Tables of rows in Markdown, and numbers in words."""
+"""Tables of rows in Markdown, and numbers in words.
+
+One plus-minus everywhere: mean ± half of Student's 95 % t interval over seeds. A table that has one says so below it.
+"""
 
 import math
 from collections.abc import Sequence
@@ -10,11 +13,13 @@ from distill_lib.measure.metrics import interval
 from distill_lib.measure.rows import SEEDS, Row, select
 from distill_lib.report.style import label
 
+PLUS_MINUS = "±: half of the 95 % t interval over seeds."
+
 
 def metric_table(rows: list[Row], about: Sequence[str], metrics: Sequence[str]) -> tuple[list[str], list[list[object]]]:
     """Header and lines of a table: one line for each combination of the columns `about`, one column a metric.
 
-    A column that a row lacks stays empty; more than one seed gives mean and standard deviation as in `over_seeds`.
+    A column that a row lacks stays empty; more than one seed gives a plus-minus, as in `over_seeds`.
     """
     lines = []
     for values in dict.fromkeys(tuple(row.get(column) for column in about) for row in rows):
@@ -57,21 +62,27 @@ def _digits(value: float) -> str:
 
 
 def markdown_table(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table; floats get three significant digits."""
+    """A Markdown table; floats get three significant digits, and a plus-minus is explained below."""
 
     def cell(value: Any) -> str:
         return _digits(value) if isinstance(value, float) else str(value)
 
     rows = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(cell(value) for value in row) + " |" for row in rows) + "\n"
+    text = "\n".join("| " + " | ".join(cell(value) for value in row) + " |" for row in rows) + "\n"
+    return text + f"\n{PLUS_MINUS}\n" * ("±" in text)
+
+
+def plus_minus(values: Sequence[float]) -> str:
+    """Mean, and half of the 95 % t interval where there is more than one value; empty without values."""
+    if not len(values):
+        return ""
+    low, high = interval([float(value) for value in values])
+    return _digits(float(np.mean(values))) + (f" ± {(high - low) / 2:.2g}" if len(values) > 1 else "")
 
 
 def over_seeds(rows: list[Row]) -> str:
-    """Mean of the rows' values, and the standard deviation over seeds where there is more than one."""
-    values = np.array([row["value"] for row in rows])
-    if not len(values):
-        return ""
-    return _digits(values.mean()) + (f" ± {values.std(ddof=1):.2g}" if len(values) > 1 else "")
+    """`plus_minus` of the rows' values."""
+    return plus_minus([row["value"] for row in rows])
 
 
 def _lines_of(rows: list[Row]) -> list[tuple[str, int]]:

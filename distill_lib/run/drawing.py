@@ -66,7 +66,8 @@ def figures(artefact: str | None, settings: Settings) -> None:
     """Bring the artefacts of a profile up to date; for real data, those of the notebooks that take it.
 
     Raises:
-        ValueError: unknown profile, artefact or parameter, or a folder that cannot be written to.
+        ValueError: unknown profile, artefact or parameter, a folder that cannot be written to, or committed rows
+            that code which no commit holds would draw.
         Failure: a notebook ended in a sentence.
     """
     check_profile(settings.profile)
@@ -86,6 +87,10 @@ def figures(artefact: str | None, settings: Settings) -> None:
         outs = {name: executed_path(settings, name, settings.seed) for name in names}
         stale = [name for name in names if is_stale(outs[name], made_of[name], settings.seed)]
         if stale:
+            if not settings.extra:  # which draws into a folder of its own
+                from distill_lib.engine.origin import check_committed  # loads torch
+
+                check_committed(folder)
             _snakemake(settings, stale)
         if not settings.extra:
             _judge(settings.profile, folder)
@@ -164,6 +169,7 @@ def _judge(profile: str, folder: Path) -> None:
 def _state_of_claims(folder: Path) -> str:
     whole = hashlib.sha256()
     papers = ROOT / "distill_lib" / "papers"
-    for path in sorted([*folder.glob("[gs]-*.json"), *folder.glob("claims*.json"), *papers.glob("*.*")]):
+    rows = [*folder.glob("[gs]-*.json"), *folder.glob("claims*.json")]
+    for path in sorted([*rows, *papers.glob("*.*"), *papers.glob("v*/*.yaml")]):
         whole.update(path.name.encode() + path.read_bytes())
     return whole.hexdigest()

@@ -23,13 +23,14 @@ from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from distill_lib.engine.origin import check_committed
 from distill_lib.engine.precision import default_device
 from distill_lib.measure.costs import fast_dtype, module_rows, operations, summed
 from distill_lib.measure.metrics import median_seconds
 from distill_lib.measure.rows import SEEDS, Row
 from distill_lib.networks.pruning import SDXS_512, SDXS_1024, pruned_config
 from distill_lib.papers.manifest import load_paper
-from distill_lib.paths import COMMITTED
+from distill_lib.paths import COMMITTED, figures_folder
 from distill_lib.profiles.reading import read_yaml
 from distill_lib.report.record import Recorder
 from distill_lib.report.speed import Paper, cost_table, ratio_table
@@ -166,6 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if args.seeds < 1 or args.repeats < 1:
         raise ValueError(f"--seeds={args.seeds} and --repeats={args.repeats} should be 1 or more")
+    check_committed(figures_folder(COMMITTED))
     for artefact, (item, before, after) in TABLES.items():
         if args.id not in (None, artefact):
             continue

@@ -1,0 +1,124 @@
+"""Tables on which a claim of the second edition has to give a known verdict: its oracle and its baseline.
+
+In this order: the committed rows, given to seeds that count; metrics that they lack yet, from what stands in for them;
+rows made by hand; rows put in the place of another method's.
+"""
+
+import json
+from itertools import product
+
+from distill_lib.papers.cells import artefacts_of
+from distill_lib.papers.editions import rules
+from distill_lib.paths import ROOT
+
+MANY = 64  # steps of a teacher that is made
+JITTER = (0.998, 1.0, 1.002)
+RULES = rules()
+
+
+def tables(claim, stand):
+    """Artefact to rows, of as many seeds as a verdict needs."""
+    sources = [source.artefact for source in stand.swap.values() if source.artefact]
+    names = dict.fromkeys([*artefacts_of(claim.effect), *sources])
+    found = {name: _committed(name) if stand.rows == "committed" else [] for name in names}
+    for name, row in _made(claim, stand):
+        same = (row["method"], row["metric"])
+        found[name] = [old for old in found[name] if "made" in old or (old.get("method"), old["metric"]) != same]
+        found[name].append(row | {"made": True})
+    read = {select.metric for part in claim.effect for select in part.selects()}
+    unswapped = {name: list(rows) for name, rows in found.items()}
+    for method, source in stand.swap.items():
+        swaps = 0
+        for name, rows in found.items():
+            for i, row in enumerate(rows):
+                if row.get("method") == method and row["metric"] in read - set(source.but):
+                    other = _source_row(unswapped[source.artefact or name], row, source)
+                    if other is not None:
+                        rows[i], swaps = row | {"value": other["value"]}, swaps + 1
+        assert swaps, f"{claim.id}: {source.method} has no row for any of {method}"
+    return found
+
+
+def write(folder, found):
+    """The tables as files of the laptop profile."""
+    (folder / "laptop").mkdir(exist_ok=True)
+    for name, rows in found.items():
+        (folder / "laptop" / f"{name}.json").write_text(json.dumps({"rows": rows}))
+
+
+def _committed(name):
+    rows = json.loads((ROOT / "figures" / "laptop" / f"{name}.json").read_text())["rows"]
+    seeds = {row["seed"] for row in rows if "seed" in row}
+    copies = 1 if len(seeds) > 1 else RULES.seeds  # one seed stands for all
+    rows = [
+        _of_seed(row, row["seed"] + RULES.first_seed + i) if "seed" in row else row
+        for row in rows
+        for i in range(copies if "seed" in row else 1)
+    ]
+    there = {row["metric"] for row in rows}
+    for metric, old in RULES.stand_in.items():
+        if metric not in there:
+            rows += [row | {"metric": metric} for row in rows if row["metric"] == old]
+    return rows
+
+
+def _of_seed(row, seed):
+    return row | {"seed": seed, "training": seed}
+
+
+def _made(claim, stand):
+    """The rows that are made by hand, at every point where a part of the claim, or a swap, asks for them."""
+    given = {}
+    for part in claim.effect:
+        own = {field: claim.over[field] for field in part.each if field in claim.over}
+        for point in _points(part.value.pins() | own):
+            nfe = {"nfe": point["steps"]} if "nfe" in part.each else {}
+            selects = [(part.artefact, point | nfe)]
+            for select in part.selects()[1:]:
+                at = {field: point[field] for field in part.each if field in point} | nfe
+                selects.append((select.artefact or part.artefact, at | select.pins()))
+            for artefact, row in [*selects]:
+                if source := stand.swap.get(row.get("method")):
+                    selects.append((source.artefact or artefact, row | {"method": source.method}))
+            for artefact, row in selects:
+                row = row | ({"steps": MANY} if row.get("steps") == "most" else {})
+                value = stand.made.get(row.get("method"), {}).get(row["metric"])
+                if value is not None:
+                    given[artefact, json.dumps(row, sort_keys=True)] = (row, value)
+    for (artefact, _), (row, value) in given.items():
+        for seed, jitter in enumerate(JITTER, RULES.first_seed):
+            yield artefact, _of_seed(row, seed) | {"value": _number(value, row) * jitter}
+
+
+def _points(pins):
+    fields = {field: value if isinstance(value, list) else [value] for field, value in pins.items()}
+    return [dict(zip(fields, values, strict=True)) for values in product(*fields.values())]
+
+
+def _number(value, row):
+    if not isinstance(value, dict):
+        return value
+    ((field, of),) = value.items()
+    return of[row[field]]
+
+
+def _source_row(rows, row, source):
+    """The one row that is put in the place of another; None if there is none."""
+    found = [
+        other
+        for other in rows
+        if other.get("method") == source.method
+        and other["metric"] == row["metric"]
+        and all(other.get(field, row.get(field)) == row.get(field, other.get(field)) for field in ("seed", "kind", "t"))
+        and (source.w is None or other["w"] == source.w)
+        and (source.steps != "nfe" or other["nfe"] == row["nfe"])
+        and (not isinstance(source.steps, int) or other["steps"] == source.steps)
+    ]
+    if source.steps == "most" and found:
+        most = max(other.get("steps", 0) for other in found)
+        found = [other for other in found if other.get("steps", 0) == most]
+    for field in ("w", "steps"):  # where they tell rows apart
+        if len(found) > 1:
+            found = [other for other in found if other.get(field) == row.get(field)]
+    assert len(found) < 2, (source, row)
+    return found[0] if found else None

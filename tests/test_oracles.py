@@ -1,0 +1,30 @@
+"""Every claim of the second edition is a test: a perfect student passes it, the baseline fails it."""
+
+import oracles
+import pytest
+
+from distill_lib.papers.cells import Place
+from distill_lib.papers.claims import judge_second
+from distill_lib.papers.editions import rules, second_edition
+from distill_lib.papers.manifest import PAPERS
+
+CLAIMS = [claim for paper in PAPERS for claim in second_edition(paper).claims if claim.not_judged is None]
+
+
+def verdict_on(folder, claim, stand):
+    oracles.write(folder, oracles.tables(claim, stand))
+    return judge_second(claim, Place("laptop", folder), rules())
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+def test_a_perfect_student_supports_a_claim(tmp_path, claim):
+    found = verdict_on(tmp_path, claim, claim.oracle)
+    assert found["verdict"] == "supported", (found["note"], found.get("not_judged"), found["cells"])
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+def test_the_baseline_contradicts_a_claim(tmp_path, claim):
+    found = verdict_on(tmp_path, claim, claim.baseline)
+    assert found["verdict"] == "contradicted", (found["note"], found.get("not_judged"), found["cells"])
+    costs = any(part.once for part in claim.effect)
+    assert found["half_length"] == "not run" or costs or not claim.training
