@@ -6,9 +6,10 @@ from test_unet_distillation import Data, networks
 from distill_lib.diffusion.noise import normal
 from distill_lib.engine.loop import TrainSettings, finish
 from distill_lib.engine.store import Run
+from distill_lib.engine.trainable import Bare, Team, fixed
 from distill_lib.networks.lora import add_low_rank, merge_low_rank
 from distill_lib.networks.pruning import Cut
-from distill_lib.sdxs.texture import ProjectedCritic, Tuned, tune_adversarially
+from distill_lib.sdxs.texture import ProjectedCritic, tune_adversarially
 from distill_lib.teachers.autoencoder import critic_loss
 
 
@@ -41,9 +42,9 @@ def tuned(runs, steps):
     before = answers(student)
     add_low_rank(student, 2)
     assert torch.equal(answers(student), before)  # an adapter starts at nothing
-    both = Tuned(student, ProjectedCritic([4, 4], 8))
+    both = Team(student=student, critic=Bare(ProjectedCritic([4, 4], 8)))
     own = {name: p.detach().clone() for name, p in student.module.named_parameters() if "lora" not in name}
-    critic = {name: p.detach().clone() for name, p in both.critic.named_parameters()}
+    critic = {name: p.detach().clone() for name, p in both.members["critic"].module.named_parameters()}
     settings = TrainSettings(steps=steps, batch_size=8, lr=2e-3, warmup=2, ema=0.0, bf16=False)
     finish(both, tune_adversarially(both, features, Pairs(), settings, run), run, "gan")
     return student, both, own, critic, before
@@ -53,7 +54,7 @@ def test_only_adapter_and_critic_are_trained(runs):
     student, both, own, critic, before = tuned(runs, 5)
     now = dict(student.module.named_parameters())
     assert all(torch.equal(now[name], value) for name, value in own.items())
-    assert any(not torch.equal(p, critic[name]) for name, p in both.critic.named_parameters())
+    assert any(not torch.equal(p, critic[name]) for name, p in both.members["critic"].module.named_parameters())
     assert not torch.equal(answers(student), before)
 
 
@@ -71,5 +72,23 @@ def test_the_critic_learns_to_tell(runs):
     z, x, label = Pairs().batch(torch.arange(16))
     with torch.no_grad():
         drawn = -student(z, torch.full((16,), 1024), label)  # at T the prediction is -x
-        loss = critic_loss(both.critic(features(x)), both.critic(features(drawn))).mean().item()
+        critic = both.members["critic"].module
+        loss = critic_loss(critic(features(x)), critic(features(drawn))).mean().item()
     assert loss < 1.9  # 2 is a guess
+
+
+def test_a_fixed_network_hands_the_gradient_on_and_keeps_none():
+    net, x = torch.nn.Linear(3, 1), torch.randn(2, 3, requires_grad=True)
+    found = fixed(net, x)
+    assert torch.equal(found, net(x))
+    found.sum().backward()
+    assert torch.equal(x.grad, net.weight.expand(2, -1)) and net.weight.grad is None and net.bias.grad is None
+
+
+def test_a_call_of_a_member_goes_through_whatever_the_team_is_wrapped_in():
+    one, other = Bare(torch.nn.Linear(3, 1)), Bare(torch.nn.Linear(3, 1))
+    team, asked = Team(one=one, other=other), []
+    inner, x = team.forward, torch.randn(2, 3)
+    team.forward = lambda who, *given: asked.append(who) or inner(who, *given)
+    assert torch.equal(one.forward(x), one.module(x)) and torch.equal(other.forward(x), other.module(x))
+    assert asked == ["one", "other"] and set(team.module.state_dict()) >= {"one.weight", "other.weight"}

@@ -15,10 +15,10 @@ from distill_lib.networks.pipeline import open_pipeline
 from distill_lib.networks.pruning import Cut, prune
 from distill_lib.sdxs import controlnet, score_distillation
 from distill_lib.sdxs import triplets as sdxs_triplets
-from distill_lib.sdxs.controlnet import distill_control, one_step_control, shrunk, taught
+from distill_lib.sdxs.controlnet import one_step_control, shrunk, taught
 from distill_lib.sdxs.feature_matching import one_step_loss
 from distill_lib.sdxs.one_step import one_step
-from distill_lib.sdxs.score_distillation import Segment
+from distill_lib.sdxs.score_distillation import Scoring
 from distill_lib.sdxs.triplets import Triplets, mapped_pictures, renewed
 from distill_lib.shipped.export import assembled
 from distill_lib.teachers.latents import decoded, teacher_pairs
@@ -96,8 +96,14 @@ def test_a_triplet_is_the_pair_with_a_map_of_its_own_picture(kind, pairs, reader
     assert not torch.equal(anew[0], noise) and torch.equal(anew[1], x) and torch.equal(anew[2], label)
 
 
+def test_triplets_of_teachers_that_differ_in_their_control_alone_are_told_apart(pairs, reader, teacher_control):
+    other = build_control(pairs.told.network.module, 4)
+    named = [Triplets.of(pairs, "edges", reader, control).told.fingerprint for control in (teacher_control, other)]
+    assert len({*named, pairs.told.fingerprint}) == 3
+
+
 def test_pictures_of_the_world_have_exact_maps_and_none_of_a_pair_held_out(pairs):
-    data = mapped_pictures(pairs.told, "pipe", "edges", "captioned", 6, 3)
+    data = mapped_pictures("edges", pairs.told, "pipe", "captioned", 6, 3)
     image, drawn = pictures.render_pictures(pictures.WORLDS["captioned"], 3, torch.arange(6))
     known = ~names_held_out(attributes(drawn, pictures.WORLDS["captioned"]))
     assert torch.equal(data.seen[:, 0] > 0, canny(image[known])) and len(data.prompts) == known.sum()
@@ -112,7 +118,7 @@ def test_the_teachers_learns_by_denoising_and_its_unet_does_not(pairs, reader, r
     data = Triplets.of(pairs, "edges", reader, build_control(told.network.module, 4)).as_data()
     before = copy.deepcopy(told.network.module.state_dict())
     net = Controlled(told.network, build_control(told.network.module, 4).requires_grad_(True))
-    taught(net, data, SHORT, {}, 0.2)
+    taught(net, data, SHORT, 0.2)
     assert any(part.weight.any() for part in net.control.controlnet_down_blocks)
     assert all(torch.equal(weight, before[name]) for name, weight in told.network.module.state_dict().items())
 
@@ -120,7 +126,7 @@ def test_the_teachers_learns_by_denoising_and_its_unet_does_not(pairs, reader, r
 def test_residuals_leave_a_cut_one_nothing_to_learn_but_the_decoder_does(pairs, reader, teacher_control):
     triplets = Triplets.of(pairs, "edges", reader, teacher_control)
     small = small_of(pairs.told)
-    found = {way: shrunk(small, triplets, teacher_control, {}, SHORT, way).curve for way in ("residuals", "decoder")}
+    found = {way: shrunk(small, triplets, teacher_control, SHORT, way).curve for way in ("residuals", "decoder")}
     assert found["residuals"][0][1] < 1e-10 and found["decoder"][0][1] > 1e-4
 
 
@@ -129,7 +135,7 @@ def test_a_small_one_learns_in_every_way_and_only_it(way, pairs, reader, teacher
     triplets, small = Triplets.of(pairs, "edges", reader, teacher_control), small_of(pairs.told)
     frozen = small.module, pairs.told.network.module, teacher_control
     before = [copy.deepcopy(part.state_dict()) for part in frozen]
-    done = shrunk(small, triplets, teacher_control, {}, LONG, way, inherit=False)
+    done = shrunk(small, triplets, teacher_control, LONG, way, inherit=False)
     if way != "denoising":  # which cannot fall below the noise in it
         assert done.curve[-1][1] < 0.9 * done.curve[0][1]
     assert any(part.weight.any() for part in done.net.control.controlnet_down_blocks)
@@ -139,9 +145,7 @@ def test_a_small_one_learns_in_every_way_and_only_it(way, pairs, reader, teacher
 
 def test_an_unknown_way_is_named():
     with pytest.raises(ValueError, match="way='both' is unknown; choose one of decoder, residuals, denoising"):
-        shrunk(None, None, None, {}, SHORT, "both")
-    with pytest.raises(ValueError, match="through='both' is unknown; choose decoder or residuals"):
-        next(distill_control(None, None, None, SHORT, None, "both"))
+        shrunk(None, None, None, SHORT, "both")
 
 
 # --- one step
@@ -163,14 +167,15 @@ def test_online_and_offline_model_both_see_the_map_through_the_teachers_frozen_c
         copy.deepcopy(small.module.state_dict()),
         copy.deepcopy(pairs.told.network.module.state_dict()),
     )
-    how = {"segment": Segment(), "w": 1.0, "online_updates": 1}
-    warm, done = one_step_control(student, triplets, one_step_loss("square"), {}, SHORT, SHORT, **how)
+    scoring = Scoring(SHORT, online_updates=1)
+    warm, done = one_step_control(student, triplets, one_step_loss("square"), SHORT, scoring)
     ((team, offline),) = seen
-    assert team.online.control is teacher_control and offline.control is teacher_control
+    online = team.members["online"]
+    assert online.control is teacher_control and offline.control is teacher_control
     assert offline.network.module is pairs.told.network.module
     for net, weights in ((small, unet), (pairs.told.network, offline_before)):
         assert all(torch.equal(weight, weights[name]) for name, weight in net.module.state_dict().items())
-    assert moved(team.online.module, offline.module)  # it has learned what the student draws
+    assert moved(online.module, offline.module)  # it has learned what the student draws
     assert done.net.control is not warm.net.control
     assert moved(done.net.control, warm.net.control)
 
@@ -195,11 +200,11 @@ def test_from_prompts_to_a_plain_pipeline_without_a_picture_of_the_world(pairs, 
             monkeypatch.setattr(module, name, poisoned, raising=False)
     told, small = pairs.told, small_of(pairs.told)
     triplets = Triplets.of(pairs, "edges", reader, teacher_control, 0.5)
-    first = shrunk(small, triplets, teacher_control, {}, SHORT)
+    first = shrunk(small, triplets, teacher_control, SHORT)
     tiny = build_tiny(3, 8, 1)
     over = small.like(small.module, decode=TinyDecode(tiny, bf16=False))
     student = Controlled(over, first.net.control.requires_grad_(True))
-    done = one_step_control(student, triplets, one_step_loss("l1"), {}, SHORT, SHORT, segment=Segment(), w=1.0)
+    done = one_step_control(student, triplets, one_step_loss("l1"), SHORT, Scoring(SHORT))
     net = done[-1].net
     parts = assembled(told.pipe, small.module, tiny).components
     plain = StableDiffusionControlNetPipeline(**parts, controlnet=net.control, requires_safety_checker=False)
@@ -221,6 +226,6 @@ def test_a_run_goes_on_where_it_stood_and_a_share_makes_another(pairs, reader, t
         triplets, small = Triplets.of(pairs, "edges", reader, teacher_control, share), small_of(pairs.told)
         student = Controlled(small, cut_control(teacher_control, small.module).requires_grad_(True))
         cost = one_step_loss("square")
-        made += one_step_control(student, triplets, cost, {}, SHORT, None, segment=Segment(), w=1.0)
+        made += one_step_control(student, triplets, cost, SHORT, None)
     assert made[0].key == made[2].key != made[1].key
     assert torch.equal(made[0].net.control.conv_in.weight, made[2].net.control.conv_in.weight)

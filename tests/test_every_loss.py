@@ -39,6 +39,7 @@ def calls(dtype):
         "perceptual_loss": lambda: autoencoder.perceptual_loss(wanted, layers),
         "critic_loss": lambda: autoencoder.critic_loss(a[:, :1], c[:, :1]),
         "fooling_loss": lambda: autoencoder.fooling_loss(c[:, :1]),
+        "adversarial_loss": lambda: autoencoder.adversarial_loss(a[:, :1], b[:, :1], c[:, :1], 0.5),
         "kl_loss": lambda: autoencoder.kl_loss(a, c),
         "coarse_loss": lambda: autoencoder.coarse_loss(a, c, 4),
         "score_loss": lambda: score_distillation.score_loss(c, a),

@@ -11,9 +11,9 @@ from distill_lib.engine.store import Run
 from distill_lib.guided.halving import Halving, halve_once
 from distill_lib.guided.stage_one import distill_guidance
 from distill_lib.networks.adapter import Keyed, denoiser, showing, shown
-from distill_lib.networks.pipeline import open_pipeline
+from distill_lib.networks.pipeline import Latents, open_pipeline
 from distill_lib.teachers.denoising import train_teacher
-from distill_lib.teachers.inpainting import Masked, drawn_masks, inpainter, inpainting_of, shown_latents
+from distill_lib.teachers.inpainting import drawn_masks, inpainter, inpainting_of, shown_latents
 from distill_lib.worlds.captions import drawn_attributes, say
 from distill_lib.worlds.pictures import WORLDS, render_pictures
 
@@ -28,7 +28,7 @@ def told(small_pipeline):
 def masked(told, n=8):
     image, _ = render_pictures(WORLDS["captioned"], 0, torch.arange(n))
     mask = drawn_masks(torch.arange(n), 0, 64)
-    return Masked(told.latents(image), shown_latents(told, image, mask), say(drawn_attributes(n, 0)), told.states)
+    return Latents(told.latents(image), say(drawn_attributes(n, 0)), told, shown_latents(told, image, mask))
 
 
 @pytest.mark.parametrize("width", [16, 24])  # 5 x 4 x 4 is a multiple of the one and not of the other

@@ -18,9 +18,9 @@ from distill_lib.networks.lora import check_base, lora_of, merged, styled, with_
 from distill_lib.networks.lora_files import load_lora, save_lora
 from distill_lib.networks.pipeline import open_pipeline
 from distill_lib.networks.pruning import Cut
-from distill_lib.sdxs.lora import learned_by_matching, learned_by_scores
-from distill_lib.sdxs.one_step import square_loss
-from distill_lib.sdxs.score_distillation import Segment
+from distill_lib.sdxs.lora import Learned
+from distill_lib.sdxs.one_step import regressed, square_loss
+from distill_lib.sdxs.score_distillation import Scoring, scored
 from distill_lib.shipped import make_lora, pretrained
 from distill_lib.shipped.pretrained import RECIPES
 
@@ -252,13 +252,11 @@ def test_factors_of_another_kernel_or_of_no_common_rank_are_refused(student, tmp
 
 
 def test_only_the_adapter_is_learned(runs, student):
-    about, segment = {"test": True}, Segment()
     _, teacher = networks(Cut())
-    by_matching = learned_by_matching(student, Pairs(), square_loss, about, SETTINGS, 2)
-    how = {"rank": 2, "segment": segment, "w": 1.0, "online_updates": 1, "online_rate": 0.1}
-    args = student, Pairs(), square_loss, (teacher, teacher), about, SETTINGS
-    by_scores = learned_by_scores(*args, **how)
-    warm = learned_by_scores(*args, **how, start=by_matching)
+    fresh = lambda start=None: with_adapter(student, 2, SETTINGS.seed, start)  # noqa: E731
+    by_matching = Learned.of(student, regressed(fresh(), Pairs(), square_loss, SETTINGS))
+    given = Pairs(), square_loss, Scoring(SETTINGS, online_updates=1, online_rate=0.1), (teacher, teacher)
+    by_scores, warm = (Learned.of(student, scored(fresh(lora), *given)) for lora in (None, by_matching.lora))
     for one in (by_matching, by_scores, warm):
         assert same(weights(merged(one.net, (one.lora, -1.0))), weights(student), 1e-5)
         assert not torch.allclose(answers(one.net), answers(student), atol=1e-4)
@@ -293,10 +291,11 @@ def test_a_recipe_ships_a_lora_in_diffusers_format(runs, small_pipeline, tmp_pat
     recipe |= {"batch_size": 4, "lr": 1e-2, "warmup": 1, "ema": 0.0, "seed": 0}
     told = open_pipeline(small_pipeline[0], bf16=False)
     monkeypatch.setattr(pretrained, "PRETRAINED", tmp_path)
-    monkeypatch.setitem(RECIPES["loras"], "clay", recipe)
-    for name, value in {"pipeline": told, "key": "pipeline", "made": {"weights": "abc"}}.items():
-        monkeypatch.setattr(make_lora, name, lambda _, value=value: value)
-    make_lora.make_lora("clay")
+    monkeypatch.setitem(RECIPES["lora"], "clay", recipe)
+    with monkeypatch.context() as patch:
+        for name, value in {"pipeline": told, "key": "pipeline", "made": {"weights": "abc"}}.items():
+            patch.setattr(pretrained, name, lambda _, value=value: value)
+        make_lora.make_lora("clay")
     lora = pretrained.lora("clay")
     check_base(told.network.module, lora)
     assert any(value.abs().max() > 0 for name, value in lora.items() if "lora_B" in name)

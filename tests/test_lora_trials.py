@@ -7,6 +7,7 @@ import pytest
 from distill_lib.experiments import lora
 from distill_lib.experiments.lora import PAPER, PLACEMENTS, StyleTrials, placement_table
 from distill_lib.profiles import load
+from distill_lib.sdxs.lora import Learned
 from distill_lib.shipped import pretrained
 
 HOW = load("laptop").lora
@@ -17,14 +18,16 @@ def asked(monkeypatch):
     """Trials without networks, and a list of what they ask to be trained."""
     calls = []
 
-    def keep(student, pairs, cost, networks, about, settings, **how):
-        calls.append(SimpleNamespace(pairs=pairs, networks=networks, settings=settings, how=how))
+    def keep(adapted, pairs, cost, scoring, networks):
+        calls.append(SimpleNamespace(adapted=adapted, pairs=pairs, networks=networks, scoring=scoring))
 
-    monkeypatch.setattr(lora, "learned_by_scores", keep)
-    monkeypatch.setattr(lora, "learned_by_matching", lambda *args: ("warm", args[-1]))
+    monkeypatch.setattr(lora, "scored", keep)
+    monkeypatch.setattr(lora, "regressed", lambda adapted, *_: SimpleNamespace(lora=("warm", *adapted)))
+    monkeypatch.setattr(Learned, "of", lambda student, done: done)
+    monkeypatch.setattr(lora, "with_adapter", lambda student, rank, seed, start=None: (rank, start))
     monkeypatch.setattr(lora, "merged", lambda net, *loras: f"{net} with {loras[0][0]}")
     monkeypatch.setattr(pretrained, "lora", lambda look: look)
-    for name, value in {"parents": {}, "student": "student", "cost": lambda self, pairs: "cost"}.items():
+    for name, value in {"student": "student", "cost": lambda self, pairs: "cost"}.items():
         monkeypatch.setattr(StyleTrials, name, value)
     monkeypatch.setattr(StyleTrials, "pairs", lambda self, look: f"{look} pairs")
     plain = SimpleNamespace(told=SimpleNamespace(network="plain"))
@@ -36,7 +39,7 @@ def test_the_paper_has_the_style_in_teacher_and_offline_model_and_no_warm_up(ask
     trials.learned("sketch")
     (call,) = calls
     assert call.pairs == "sketch pairs" and call.networks == ("plain with sketch", "plain")
-    assert call.how["start"] is None and call.how["rank"] == HOW.rank and call.settings.seed == 3
+    assert call.adapted == (HOW.rank, None) and call.scoring.settings.seed == 3
 
 
 @pytest.mark.parametrize("name", [name for name in PLACEMENTS if name != PAPER])
@@ -45,7 +48,7 @@ def test_another_placement_is_another_training(asked, name):
     for one in (PAPER, name):
         trials.learned("sketch", PLACEMENTS[one])
     base, other = calls
-    assert vars(base) != vars(other) and base.settings == other.settings
+    assert vars(base) != vars(other) and base.scoring.settings == other.scoring.settings
     offline, online = other.networks
     assert offline == ("plain with sketch" if PLACEMENTS[name].offline else "plain")
     assert online == ("plain with sketch" if PLACEMENTS[name].online else "plain")
@@ -61,7 +64,7 @@ def test_a_plain_teacher_lowers_lambda_and_the_control_has_no_style(asked):
 def test_rank_reaches_training_and_warm_up(asked):
     trials, calls = asked
     trials.learned("sketch", PLACEMENTS["after a warm-up"], rank=5)
-    assert calls[0].how["rank"] == 5 and calls[0].how["start"] == ("warm", 5)
+    assert calls[0].adapted == (5, ("warm", 5, None))
 
 
 def test_the_table_of_placements_has_a_line_for_each():

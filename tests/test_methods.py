@@ -16,7 +16,7 @@ from distill_lib.diffusion.samplers import ddim_step, sample
 from distill_lib.diffusion.schedules import add_noise
 from distill_lib.engine import replay, store
 from distill_lib.engine.loop import TrainSettings, finish
-from distill_lib.guided.halving import Halving, halve_down, halve_steps, halve_stochastic, stochastic_students
+from distill_lib.guided.halving import Halving, halve_down, halve_once, halve_steps, halve_stochastic
 from distill_lib.guided.stage_one import distill_guidance, guidance_size, relative_error
 from distill_lib.networks.adapter import Keyed, Network, denoise_student
 from distill_lib.networks.unet import student_of
@@ -346,16 +346,16 @@ def test_a_chain_halves_to_one_step_and_hands_each_student_on_as_the_next_teache
     assert other[1].key != chain[1].key  # through two parents
 
 
-def test_stochastic_students_start_from_the_deterministic_ones_and_share_the_last(runs, pictures):
+def test_a_stochastic_student_starts_from_the_deterministic_one(runs, pictures):
     first = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
     how = settings(steps=2, batch_size=8, warmup=1, bf16=False)
     chain = halve_down(Keyed(first, "parent"), pictures, plan(how, 4, 2, 1))
-    found = stochastic_students(chain, pictures, plan(how, 4, 2, 1))
-    assert list(found) == [4, 2, 1] and found[1] is chain[1]
+    found = halve_once(chain[4], pictures, plan(how, 4)[0], "stochastic", halve_stochastic)
+    assert found.key.startswith("stochastic-4-")
     alone, run = Network(student_of(chain[4].net.module), bf16=False), run_named("alone S")
     training = halve_stochastic(alone, chain[4].net, pictures, Halving(4, how.with_seed(4)), run)
     finish(alone, training, run, "alone")
-    for ours, theirs in zip(found[4].net.module.parameters(), alone.module.parameters(), strict=True):
+    for ours, theirs in zip(found.net.module.parameters(), alone.module.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
 

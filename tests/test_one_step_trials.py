@@ -10,7 +10,7 @@ from distill_lib.profiles import load
 from distill_lib.sdxs.score_distillation import Segment
 
 HOW = load("laptop").small
-WARM = SimpleNamespace(run=SimpleNamespace(key="warm-up"), net="warm")
+WARM = SimpleNamespace(net="warm")
 
 
 @pytest.fixture
@@ -18,13 +18,12 @@ def asked(monkeypatch):
     """Trials without networks, and a list of what they ask to be trained."""
     calls = []
 
-    def keep(student, pairs, cost, about, settings, **how):
-        calls.append(SimpleNamespace(student=student, about=about, settings=settings, how=how))
+    def keep(student, pairs, cost, how):
+        calls.append(SimpleNamespace(student=student, cost=cost, how=how))
 
     for name in ("regressed", "scored"):
         monkeypatch.setattr(one_step, name, keep)
-    for name, value in {"parents": {}, "first": "small"}.items():
-        monkeypatch.setattr(Trials, name, value)
+    monkeypatch.setattr(Trials, "first", "small")
     monkeypatch.setattr(Trials, "_copy", lambda self, net: net)
     monkeypatch.setattr(Trials, "cost", lambda self, *how, **seen: (how, seen))
     return Trials([], SimpleNamespace(w=2.0), HOW, 3), calls
@@ -35,7 +34,7 @@ def test_another_batch_sees_as_many_pairs_in_all(asked, batch):
     trials, calls = asked
     trials.by_loss("matching", batch=batch)
     trials.by_loss("matching")
-    other, base = (call.settings for call in calls)
+    other, base = (call.how for call in calls)
     assert other.batch_size == batch and base.batch_size == HOW.matching.batch_size
     assert other.steps * batch == pytest.approx(base.steps * base.batch_size, rel=0.05)
 
@@ -45,28 +44,25 @@ def test_without_a_warm_up_the_small_network_starts(asked):
     trials.by_scores(None)
     trials.by_scores(WARM)
     assert [call.student for call in calls] == ["small", "warm"]
-    assert calls[0].about != calls[1].about  # they are other runs
 
 
 def test_trainings_by_other_features_are_other_runs(asked):
     trials, calls = asked
     for seen in ({}, {"encoder": "vit"}, {"window": 5}, {"weights": (8, 4, 2, 1)}):
         trials.by_loss("matching", **seen)
-    assert len({str(call.about) for call in calls}) == 4
+    assert len({str(call.cost) for call in calls}) == 4
 
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_failure_changes_one_thing(asked, name):
     trials, calls = asked
-    trials.failures(WARM, [name])
+    trials.failures(WARM)
+    failed = calls[list(FAILURES).index(name)].how
     trials.by_scores(WARM)
-    failed, base = calls
-    changes = [key for key in base.how if failed.how[key] != base.how[key]]
-    changes += ["rate"] * (failed.settings != base.settings)
-    assert len(changes) == 1
+    assert sum(getattr(failed, field) != value for field, value in vars(calls[-1].how).items()) == 1
 
 
 def test_seed_and_segment_reach_the_training(asked):
     trials, calls = asked
     trials.by_scores(WARM, alpha=(0.5, 0.5))
-    assert calls[0].settings.seed == 3 and calls[0].how["segment"] == Segment((0.5, 0.5), (1.0, 0.3))
+    assert calls[0].how.settings.seed == 3 and calls[0].how.segment == Segment((0.5, 0.5), (1.0, 0.3))

@@ -9,25 +9,18 @@ import pytest
 from distill_lib.engine.files import folder_hash
 from distill_lib.paths import ROOT
 from distill_lib.shipped import pretrained
+from distill_lib.shipped.make import MAKERS
 from distill_lib.shipped.pretrained import PRETRAINED, RECIPES, made
+from distill_lib.shipped.settings import PARENTS
 from distill_lib.worlds.pictures import REAL
 
-KINDS = {"extractor": "extractors", "geometry": "geometries", "teacher": "teachers", "student": "students"}
-KINDS |= {"attributes": "attributes", "clip": "clips", "pipeline": "pipelines", "textstudent": "textstudents"}
-KINDS |= {"inpainter": "inpainters", "inpaintstudent": "inpaintstudents", "matcher": "matchers"}
-KINDS |= {"pairs": "pairs", "tinydecoder": "tinydecoders", "tinyunet": "tinyunets", "onestep": "onesteps"}
-KINDS |= {"layout": "layouts", "lora": "loras"}
-KINDS |= {"controlnet": "controlnets", "onecontrol": "onecontrols"}
-PARENTS = {name: name for name in ("teacher", "pipeline", "inpainter", "pairs", "matcher")}
-PARENTS |= {"start": "teacher", "decoder": "tinydecoder", "unet": "tinyunet"}
-PARENTS |= {"controlnet": "controlnet", "student": "onestep", "reader": "geometry"}
-EVERY = {f"{kind}-{name}": recipe for kind, recipes in KINDS.items() for name, recipe in RECIPES[recipes].items()}
+EVERY = {f"{kind}-{name}": recipe for kind in MAKERS for name, recipe in RECIPES[kind].items()}
 NAMES = sorted(path.name for path in PRETRAINED.iterdir())
 
 
 def recipe_of(name):
     kind, _, rest = name.partition("-")
-    return RECIPES[KINDS[kind]][rest]
+    return RECIPES[kind][rest]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -59,6 +52,10 @@ def test_a_training_curve_runs_to_the_last_step_and_falls(name):
     # what follows the first of several trainings has another loss
     first = next((recipe[part]["steps"] for part in ("shrinking", "matching") if part in recipe), curve[-1][0])
     assert [loss for step, loss, _ in curve if step <= first][-1] < curve[0][1]
+
+
+def test_every_kind_of_recipe_has_a_maker():
+    assert set(RECIPES) == {*MAKERS, "networks"}
 
 
 def test_all_of_the_embedded_world_is_shipped_and_nothing_without_a_recipe():
@@ -103,7 +100,7 @@ def test_everything_shipped_opens():
     for kind in ("edges", "depth", "coarse"):
         pretrained.controlnet(kind), pretrained.one_control(kind)
     pretrained.tiny_decoder(), pretrained.clip(), pretrained.attribute_reader(), pretrained.layout()
-    for name in RECIPES["loras"]:
+    for name in RECIPES["lora"]:
         pretrained.lora(name)
-    for name in RECIPES["matchers"]:
+    for name in RECIPES["matcher"]:
         pretrained.matcher(name)

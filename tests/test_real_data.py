@@ -32,7 +32,7 @@ def small(tmp_path, runs, monkeypatch):
     recipes = pretrained.RECIPES
     for name in ("large", "small"):
         monkeypatch.setitem(recipes["networks"], name, {"channels": [32, 32, 32], "layers": 1})
-    for kind in ("extractors", "teachers", "students"):
+    for kind in KINDS:
         for name in ("cifar10", "folder"):
             monkeypatch.setitem(recipes[kind], name, recipes[kind][name] | SHORT)
 

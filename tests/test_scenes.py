@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distill_lib.worlds.pictures import WORLDS
-from distill_lib.worlds.rays import _CAMERA, _HALF_VIEW, _HORIZON, _LOOK_AT
+from distill_lib.worlds.rays import _CAMERA, _HALF_VIEW, _LOOK_AT, HORIZON
 from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES, Scenes, SceneSpec, class_names, draw_scenes, render
 
 BARE = SceneSpec(texture=0, tiles=0, clutter=0, supersample=1, resolution=128)
@@ -81,7 +81,7 @@ def test_depth_of_the_floor_is_where_the_ray_meets_it():
     scenes = replace(scenes, present=torch.zeros_like(scenes.present))
     depth = render(scenes, BARE).depth[0, 0]
     below = direction[..., 1] < 0
-    expected = torch.where(below, -eye[1] / direction[..., 1], torch.inf).clamp(max=_HORIZON)
+    expected = torch.where(below, -eye[1] / direction[..., 1], torch.inf).clamp(max=HORIZON)
     assert torch.allclose(depth, expected, rtol=1e-5)
 
 
@@ -304,7 +304,7 @@ def test_pictures_depth_and_masks_keep_their_ranges():
     assert found.image.shape == (50, 3, 16, 16) and found.depth.shape == (50, 1, 16, 16)
     assert found.masks.shape == (50, 3, 16, 16)
     assert found.image.min() >= -1 and found.image.max() <= 1
-    assert found.depth.min() > 1 and found.depth.max() <= _HORIZON
+    assert found.depth.min() > 1 and found.depth.max() <= HORIZON
     assert found.masks.min() >= 0 and found.masks.sum(1).max() <= 1 + 1e-6
 
 

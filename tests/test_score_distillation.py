@@ -12,7 +12,8 @@ from distill_lib.diffusion.noise import normal
 from distill_lib.diffusion.schedules import OURS
 from distill_lib.engine.loop import TrainSettings, finish
 from distill_lib.engine.store import Run
-from distill_lib.sdxs.score_distillation import Segment, Team, distill_scores
+from distill_lib.engine.trainable import Team
+from distill_lib.sdxs.score_distillation import Scoring, Segment, distill_scores
 
 
 class Generator(nn.Module):
@@ -69,23 +70,22 @@ def offline():
 
 
 def team():
-    return Team(Called(Generator(-1.0, 1.5)), Called(Follower(1.0, 0.5)))
+    return Team(student=Called(Generator(-1.0, 1.5)), online=Called(Follower(1.0, 0.5)))
 
 
 def train(both, name, steps=400, lambda_fm=0.0, **how):
     settings = TrainSettings(steps=steps, batch_size=128, lr=0.03, warmup=1, ema=0.9, bf16=False)
     matching = how.pop("matching", lambda x_hat, x: mean_square(x_hat - x))
     run = Run(name, how, distill_scores)
-    how |= {"segment": Segment(alpha=(0.9, 0.6), lambda_fm=(lambda_fm, lambda_fm)), "w": 0.0}
-    training = distill_scores(both, offline(), Noise(), settings, run, matching=matching, **how)
-    return training, run
+    scoring = Scoring(settings, 0.0, Segment(alpha=(0.9, 0.6), lambda_fm=(lambda_fm, lambda_fm)), **how)
+    return distill_scores(both, offline(), Noise(), matching, scoring, run), run
 
 
 def test_a_generator_finds_the_teacher_by_scores_alone(runs):
     both = team()
     training, run = train(both, "scores", 800, online_updates=2, online_rate=2.0)
     finish(both, training, run, "scores")
-    found = both.student.module
+    found = both.members["student"].module
     assert found.mean.item() == pytest.approx(1.0, abs=0.1)  # lr falls to 0; what is left is the batches' noise
     assert abs(found.std.item()) == pytest.approx(0.5, abs=0.1)
 
@@ -95,7 +95,7 @@ def test_feature_matching_says_which_noise_makes_which_picture(runs):
     both = team()
     training, run = train(both, "matched", lambda_fm=2.0)
     finish(both, training, run, "matched")
-    assert both.student.module.std.item() == pytest.approx(0.5, abs=0.1)
+    assert both.members["student"].module.std.item() == pytest.approx(0.5, abs=0.1)
 
 
 def test_the_student_waits_for_its_turn(runs):
@@ -103,7 +103,7 @@ def test_the_student_waits_for_its_turn(runs):
     training, _ = train(both, "turns", 6, online_updates=3)
     seen = []
     for _ in training:
-        seen.append((both.student.module.mean.item(), both.online.module.mean.item()))
+        seen.append((both.members["student"].module.mean.item(), both.members["online"].module.mean.item()))
     students, onlines = zip(*seen, strict=True)
     assert students[0] == students[1] == -1.0 != students[2]
     assert students[2] == students[3] == students[4] != students[5]
@@ -116,7 +116,7 @@ def test_the_rate_of_the_online_model_is_its_own(runs):
         both = team()
         training, _ = train(both, f"rate{rate}", 1, online_updates=2, online_rate=rate)
         next(training)
-        moved[rate] = abs(both.online.module.mean.item() - 1.0)
+        moved[rate] = abs(both.members["online"].module.mean.item() - 1.0)
     assert moved[3.0] == pytest.approx(3 * moved[1.0], rel=1e-3)  # Adam's first step has the size of its rate
 
 

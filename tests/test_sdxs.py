@@ -13,7 +13,7 @@ from distill_lib.sdxs import tiny_unet
 from distill_lib.sdxs.feature_matching import ONE_STEP_LOSSES, one_step_loss, views
 from distill_lib.sdxs.matchers import ConvMatcher
 from distill_lib.sdxs.one_step import one_step, regressed
-from distill_lib.sdxs.score_distillation import Segment, scored
+from distill_lib.sdxs.score_distillation import Scoring, scored
 from distill_lib.sdxs.texture import textured
 from distill_lib.sdxs.tiny_decoder import DECODER_LOSSES, tiny_decoder
 from distill_lib.sdxs.tiny_unet import small_unet
@@ -141,9 +141,9 @@ def test_from_prompts_to_a_plain_pipeline_without_a_picture_of_the_world(
     student = told.network.like(unet, decode=decode)
     see, wanted = (views("cnn", matcher, told.network, by) for by in (decode, told.network.decode))
     cost = one_step_loss("matching", see, wanted)
-    regressed(student, pairs, cost, {"loss": "matching"}, SHORT)
-    scored(student, pairs, cost, {}, SHORT, segment=Segment(), w=1.0, online_updates=1)
-    textured(student, pairs, matcher.layers, {}, SHORT)
+    regressed(student, pairs, cost, SHORT)
+    scored(student, pairs, cost, Scoring(SHORT, online_updates=1))
+    textured(student, pairs, matcher.layers, SHORT)
     folder = export_one_step(tmp_path / "one", told.pipe, student.module, tiny, "A test.", prompts[0])
     plain = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     plain.set_progress_bar_config(disable=True)

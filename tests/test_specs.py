@@ -15,7 +15,6 @@ from distill_lib.engine.specs import spec_of
 from distill_lib.engine.store import Run, content_key
 from distill_lib.networks.autoencoders import TinyDecode, build_tiny
 from distill_lib.networks.pipeline import open_pipeline
-from distill_lib.sdxs import lora as sdxs_lora
 from distill_lib.sdxs import score_distillation
 from distill_lib.sdxs.feature_matching import (
     ONE_STEP_LOSSES,
@@ -25,10 +24,9 @@ from distill_lib.sdxs.feature_matching import (
     feature_matching_loss,
     one_step_loss,
 )
-from distill_lib.sdxs.lora import learned_by_scores
 from distill_lib.sdxs.matchers import ConvMatcher
 from distill_lib.sdxs.one_step import regressed, square_loss
-from distill_lib.sdxs.score_distillation import Segment, scored
+from distill_lib.sdxs.score_distillation import Scoring, Segment, scored
 from distill_lib.sdxs.tiny_decoder import FeatureDistance, tiny_decoder
 from distill_lib.teachers.autoencoder import coarse_loss, l1_loss, perceptual_loss
 from distill_lib.teachers.latents import Pairs, decoded
@@ -162,11 +160,9 @@ def keys(told, runs, monkeypatch):
 
     names = ("one_step", "score_distillation", "texture", "tiny_decoder", "tiny_unet")
     trainings = [importlib.import_module(f"distill_lib.sdxs.{name}") for name in names]
-    for module in (*trainings, sdxs_lora.store):
+    for module in trainings:
         monkeypatch.setattr(module, "Run", Kept)
-    for module in (*trainings, sdxs_lora):
         monkeypatch.setattr(module, "finish", lambda *_: [])
-    monkeypatch.setattr(sdxs_lora, "_learned", lambda *_: None)  # nothing was trained, so that nothing can be merged
     prompts = say(drawn_attributes(8, 0))
     x = torch.randn(8, *told.network.shape, generator=torch.Generator().manual_seed(0))
     return asked, Pairs(x, prompts, told, 5)
@@ -199,20 +195,19 @@ def changes(pairs):
 def test_regressions_that_differ_in_anything_are_other_runs(keys):
     asked, pairs = keys
     for how in changes(pairs):
-        regressed(how["student"], how["pairs"], how["cost"], {}, how["settings"])
+        regressed(how["student"], how["pairs"], how["cost"], how["settings"])
     assert len(set(asked)) == len(asked) == 9
-    regressed(student_of(pairs.told), *[next(changes(pairs))[k] for k in ("pairs", "cost")], {}, SHORT)
+    regressed(student_of(pairs.told), *[next(changes(pairs))[k] for k in ("pairs", "cost")], SHORT)
     assert asked[-1] == asked[0]  # and the same is found again
 
 
 def test_score_distillations_that_differ_in_anything_are_other_runs(keys):
     asked, pairs = keys
     for how in changes(pairs):
-        scored(how["student"], how["pairs"], how["cost"], {}, how["settings"], segment=Segment(), w=1.0)
+        scored(how["student"], how["pairs"], how["cost"], Scoring(how["settings"]))
     base = next(changes(pairs))
     for more in ({"w": 2.0}, {"segment": Segment((1.0, 1.0))}, {"online_updates": 1}, {"normalised": False}):
-        more = {"segment": Segment(), "w": 1.0} | more
-        scored(base["student"], pairs, base["cost"], {}, SHORT, **more)
+        scored(base["student"], pairs, base["cost"], Scoring(SHORT, **more))
     assert len(set(asked)) == len(asked) == 13
 
 
@@ -221,8 +216,7 @@ def test_loras_by_scores_are_known_by_the_networks_that_they_learn_from(keys):
     base, style = next(changes(pairs)), student_of(pairs.told, 2)
     plain = pairs.told.network
     for networks in ((plain, plain), (style, plain), (plain, style), (style, style)):
-        given = base["student"], pairs, base["cost"], networks, {}, SHORT
-        learned_by_scores(*given, rank=2, segment=Segment(), w=1.0)
+        scored(base["student"], pairs, base["cost"], Scoring(SHORT), networks)
     assert len(set(asked)) == len(asked) == 4
 
 

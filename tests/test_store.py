@@ -2,7 +2,9 @@
 
 import fcntl
 import json
+import sys
 from functools import partial
+from types import ModuleType
 
 import pytest
 import torch
@@ -24,7 +26,11 @@ def top():
     """Stands for a function of `distill_lib.top` in the library that the fixture writes."""
 
 
-top.__module__ = "distill_lib.top"
+def apart():
+    """Stands for a function of `distill_lib.e` there."""
+
+
+top.__module__, apart.__module__ = "distill_lib.top", "distill_lib.e"
 
 
 @pytest.fixture
@@ -69,6 +75,15 @@ def test_a_key_changes_with_the_files_it_reaches(library, file, stale):
     before = content_key({"a": 1}, top)
     (library / file).write_text((library / file).read_text() + "# edited\n")
     assert (content_key({"a": 1}, top) != before) == stale
+
+
+def test_a_key_changes_with_the_code_of_what_its_configuration_names(library, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distill_lib.e", ModuleType("distill_lib.e"))
+    config = {"loss": [partial(apart, 1)]}
+    before = content_key(config, top)
+    assert content_key(config, top) == before
+    (library / "e.py").write_text("# edited\n")
+    assert content_key(config, top) != before
 
 
 def test_a_key_changes_with_the_configuration_and_not_with_its_order():

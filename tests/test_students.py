@@ -1,5 +1,7 @@
 """The students of a profile are the chains of the methods, under one key for all notebooks."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from closed_forms import tiny_unet
@@ -7,7 +9,7 @@ from closed_forms import tiny_unet
 from distill_lib import profiles
 from distill_lib.diffusion.schedules import step_counts
 from distill_lib.experiments import halvings
-from distill_lib.guided.halving import Halving, halve_down
+from distill_lib.guided.halving import Halving, halve_down, halve_once
 from distill_lib.networks.adapter import Keyed, Network
 from distill_lib.networks.unet import student_of
 from distill_lib.shipped import pretrained
@@ -40,13 +42,18 @@ def test_a_chain_starts_from_the_shipped_student_with_the_settings_of_the_profil
     )
 
 
-def test_each_stochastic_student_rests_on_the_deterministic_one_of_as_many_steps(settings):
-    chain = halvings.deterministic(settings, PICTURES, 0)
-    found = halvings.stochastic(settings, chain, PICTURES, 0)
-    assert list(found) == list(chain) and found[1] is chain[1]
-    assert {n: one.run.config["parent"] for n, one in found.items() if n > 1} == {
-        n: one.key for n, one in chain.items() if n > 1
-    }
+def test_the_loop_of_notebook_03_finds_the_students_that_the_others_share(settings):
+    shared = halvings.deterministic(settings, PICTURES, 0)
+    net, made = Network(pretrained.student("").requires_grad_(False)), pretrained.made(f"student-{settings.world}")
+    student = Keyed(net, made["weights"])
+    for n in step_counts(settings.halving_start):
+        student = halve_once(student, PICTURES, halvings.halving_of(settings, n, 0))
+        assert student.key == shared[n].key
+
+
+def test_only_the_deterministic_chain_is_watched_on_its_way(settings):
+    watched, not_watched = (halvings.halving_of(settings, 4, 0, snapshots) for snapshots in (True, False))
+    assert not_watched == replace(watched, settings=replace(watched.settings, snapshots=0))
 
 
 def test_the_students_for_one_strength_rest_on_the_pair_and_have_keys_of_their_own(settings):

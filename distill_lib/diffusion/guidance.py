@@ -29,6 +29,11 @@ def without_condition(label: Tensor, null: int | Tensor) -> Tensor:
     return torch.cat([null.to(label).expand(len(label), -1, -1), label[:, len(null) :]], 1)
 
 
+def dropped(label: Tensor, null: int | Tensor, where: Tensor) -> Tensor:
+    """Labels (B,) or states (B, L, D), replaced by what asks for nothing `where` (B,) says so."""
+    return torch.where(where.reshape(-1, *[1] * (label.ndim - 1)), without_condition(label, null), label)
+
+
 def guided_pair(
     net: Callable[[Tensor, Tensor, Tensor], Tensor],
     z_t: Tensor,

@@ -7,6 +7,8 @@ Only Python is followed. What stands in `profiles/*.yaml` enters a key through t
 import ast
 import inspect
 import json
+import re
+import sys
 from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
@@ -78,6 +80,12 @@ def module_of(maker: Callable[..., Any]) -> str:
             f"{name} is written in {module}, whose code no key holds; pass a function of {_LIBRARY}, or move it there"
         )
     return module
+
+
+def modules_in(spec: str) -> set[str]:
+    """Modules of the library whose functions and classes a key names, in the JSON of their `specs.spec_of`."""
+    names = set(re.findall(rf'"({_LIBRARY}\.[\w.]+)"', spec))
+    return {max((module for module in sys.modules if name.startswith(f"{module}.")), key=len) for name in names}
 
 
 def notebook_files(path: Path) -> tuple[Path, ...]:

@@ -1,6 +1,7 @@
 """Run folders and caches, keyed by content: the same settings, data, code and parents find the same folder again.
 
-A key is a hash of a configuration and of the source of every module of the library that the maker reaches by import.
+A key is a hash of a configuration and of the source of every module of the library that the maker reaches by import, or
+that a function or class in the configuration does: a loss, a network, a kind of data.
 A maker is a function or class of the library, passed as it is, so that no renaming leaves a key blind to code.
 A folder is trusted only when it has its `done` mark, which holds the checksum of its weights; without it, it is
 resumed. Every file is whole or absent (`files`); a spoiled one is told by its checksum, and named or made again.
@@ -18,7 +19,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from distill_lib.engine.files import all_finite, appended, atomic, load_tensors, locked, save_tensors
-from distill_lib.engine.reach import code_files, module_of
+from distill_lib.engine.reach import code_files, module_of, modules_in
 from distill_lib.engine.specs import spec_of
 from distill_lib.paths import PRECISIONS, asked_precision, runs_folder
 
@@ -26,20 +27,38 @@ RUNS = runs_folder()
 """Where run folders and caches live; DISTILL_RUNS moves it (to a scratch disk, to a test's folder)."""
 
 
+_read: dict[str, None] = {}
+
+
+def note_read(key: str) -> None:
+    """Keep the key of weights that this process has read."""
+    _read[key] = None
+
+
+def read_keys() -> list[str]:
+    """Keys of all weights that this process has read, of shipped folders and of runs, in order, each once.
+
+    What it computes can rest on no others.
+    """
+    return list(_read)
+
+
 Maker = Callable[..., Any]
 """A function or class of the library, whose module and all that it reaches belong to a key."""
 
 
 def content_key(config: dict[str, Any], *makers: Maker) -> str:
-    """Hash of a configuration and of the code that `makers` reach, 12 hexadecimal digits.
+    """Hash of a configuration and of the code that `makers` and all functions and classes in it reach, 12 digits.
 
     Raises:
         ValueError: there is no maker, or as `reach.module_of` and `specs.spec_of`.
     """
     if not makers:
         raise ValueError("a key without a maker holds no code; pass the function that makes the result")
-    digest = hashlib.sha256(json.dumps(spec_of(config), sort_keys=True).encode())
-    for path in sorted({path for maker in makers for path in code_files(module_of(maker))}):
+    spec = json.dumps(spec_of(config), sort_keys=True)
+    digest = hashlib.sha256(spec.encode())
+    modules = {module_of(maker) for maker in makers} | modules_in(spec)
+    for path in sorted({path for module in modules for path in code_files(module)}):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -161,14 +180,16 @@ class Run:
             path.unlink(missing_ok=True)
 
     def weights(self) -> dict[str, Tensor]:
-        """The finished weights, checked.
+        """The finished weights, checked; the run is then among `read_keys`.
 
         Raises:
             ValueError: they are not those that were written, or are not finite.
         """
         mark = (self.folder / "done").read_bytes().decode(errors="replace")
         path = self.folder / "weights.safetensors"
-        return all_finite(load_tensors(path, mark, self.folder), path)
+        weights = all_finite(load_tensors(path, mark, self.folder), path)
+        note_read(self.key)
+        return weights
 
 
 def _check(record: dict[str, Any]) -> str:
@@ -176,7 +197,7 @@ def _check(record: dict[str, Any]) -> str:
 
 
 def cached(kind: str, config: dict[str, Any], make: Callable[[], dict[str, Tensor]], maker: Maker) -> dict[str, Tensor]:
-    """Tensors that `make` returns, computed once for a configuration and the code that `maker` reaches.
+    """Tensors that `make` returns, computed once for a configuration and the code of its `content_key`.
 
     `make` is often a closure over what the configuration names; `maker` is the function of the library behind it.
     """

@@ -1,9 +1,12 @@
 """What a training is given: a module, and how it is called."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
+import torch
 from torch import nn
+from torch.func import functional_call
 
 
 class Trainable(Protocol):
@@ -14,14 +17,15 @@ class Trainable(Protocol):
 
 
 class Bare:
-    """A module as `Trainable`, called as it is."""
+    """A module as `Trainable`, called as it is, or compiled."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = self.forward = module
+    def __init__(self, module: nn.Module, compiled: bool = False) -> None:
+        self.module = module
+        self.forward = torch.compile(module, dynamic=False) if compiled else module
 
 
 class Together(nn.Module):
-    """Several networks as one module, each called by its name, so that one loop trains and keeps all of them."""
+    """Several networks as one module, each called by its name."""
 
     def __init__(self, **networks: nn.Module) -> None:
         super().__init__()
@@ -30,3 +34,21 @@ class Together(nn.Module):
 
     def forward(self, who: str, *given: Any, **named: Any) -> Any:
         return self.get_submodule(who)(*given, **named)
+
+
+class Team:
+    """Trainables behind one module, so that one loop trains and keeps all of them; a call of each goes through it."""
+
+    def __init__(self, **members: Trainable) -> None:
+        self.members = members
+        self.module = self.forward = Together(**{name: member.module for name, member in members.items()})
+        for name, member in members.items():
+            member.forward = partial(self._call, name)
+
+    def _call(self, *given: Any, **named: Any) -> Any:
+        return self.forward(*given, **named)  # what a loop has wrapped it in by then
+
+
+def fixed(net: nn.Module, *given: Any) -> Any:
+    """What a network answers with its weights held fixed: they get no gradient, and what is given does."""
+    return functional_call(net, {name: value.detach() for name, value in net.named_parameters()}, given)

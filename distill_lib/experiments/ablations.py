@@ -124,10 +124,7 @@ def steps_of(
 ) -> Trained:
     """The student at the end of a chain of halvings from span[0] steps to span[1] steps, powers of two.
 
-    Args:
-        first: what is halved first: a student of stage one, or a folded pair, with its key.
-        pictures, start: as in `guided.halving`.
-        halving: what all halvings of the chain share but for their steps and seeds.
+    `first` is a student of stage one, or a folded pair; the halvings differ in their steps and seeds alone.
 
     Raises:
         ValueError: the span leaves no halving.
@@ -145,10 +142,8 @@ class Trials:
 
     Args:
         teacher, parent: the guided pair and the checksum of its weights.
-        pictures: data.
         measured: what students are compared with.
         plan: sizes, from the profile.
-        seed: of the trainings.
         reuse: as in `guided.halving`.
     """
 
@@ -167,10 +162,7 @@ class Trials:
     def halved(self, first: Parent, w_max: float, fresh: bool = False) -> Trained:
         """The student of plan.until steps, from one of plan.start steps; raises as `steps_of`.
 
-        Args:
-            first: the student of plan.start steps, or a folded pair, with its key.
-            w_max: end of the range of strengths.
-            fresh: start every student from random weights instead of its teacher's.
+        With `fresh` every student starts from random weights instead of its teacher's.
         """
         span, start = (self.plan.start, self.plan.until), fresh_start if fresh else copy_of
         return steps_of(first, span, self.pictures, self._halving(w_max), start)

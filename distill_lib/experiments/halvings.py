@@ -4,48 +4,43 @@ from dataclasses import replace
 
 from distill_lib.diffusion.schedules import step_counts
 from distill_lib.engine.loop import TrainSettings
-from distill_lib.guided.halving import Halving, halve_down, stochastic_students
+from distill_lib.guided.halving import Halving, halve_down
 from distill_lib.networks.adapter import Keyed, Network, Trained
 from distill_lib.networks.pipeline import Latents, TextToImage
 from distill_lib.profiles import Profile, Text
 from distill_lib.shipped import pretrained
-from distill_lib.teachers.inpainting import Masked
 from distill_lib.worlds.pictures import Pictures
 
 
-def range_of(settings: Profile) -> tuple[float, float]:
-    """Strengths that the shipped student of stage one was trained for."""
-    return 0.0, pretrained.made(f"student-{settings.world}")["config"]["w_max"]
+def halving_of(settings: Profile, n_steps: int, seed: int, snapshots: bool = True) -> Halving:
+    """The halving of a profile to n_steps for all w, as its notebooks share it; watched on its way as it says.
+
+    Args:
+        settings, n_steps, seed: of the training.
+        snapshots: keep weights on the way; only those of the deterministic chain are looked at.
+    """
+    training = settings.halving_settings(n_steps, seed)
+    training = training if snapshots else replace(training, snapshots=0)
+    return Halving(n_steps, training, pretrained.w_range(settings.world), reuse=settings.reuse)
 
 
-def _plan(settings: Profile, seed: int, w_range: tuple[float, float]) -> list[Halving]:
-    """The halvings of a profile, watched on their way as it says."""
-    counts = step_counts(settings.halving_start)
-    return [Halving(n, settings.halving_settings(n, seed), w_range, reuse=settings.reuse) for n in counts]
-
-
-def _unwatched(plan: list[Halving]) -> list[Halving]:
-    """The same without snapshots: only the deterministic chain is watched on its way."""
-    return [replace(halving, settings=replace(halving.settings, snapshots=0)) for halving in plan]
+def _plan(settings: Profile, seed: int, snapshots: bool = True) -> list[Halving]:
+    return [halving_of(settings, n, seed, snapshots) for n in step_counts(settings.halving_start)]
 
 
 def deterministic(settings: Profile, pictures: Pictures, seed: int) -> dict[int, Trained]:
     """Students of all w for the deterministic sampler by their steps, from the shipped student of stage one."""
     made = pretrained.made(f"student-{settings.world}")
     first = Keyed(Network(pretrained.student(settings.world).requires_grad_(False)), made["weights"])
-    return halve_down(first, pictures, _plan(settings, seed, range_of(settings)))
-
-
-def stochastic(settings: Profile, chain: dict[int, Trained], pictures: Pictures, seed: int) -> dict[int, Trained]:
-    """Their counterparts for the stochastic sampler; with one step it is the same student."""
-    return stochastic_students(chain, pictures, _unwatched(_plan(settings, seed, range_of(settings))))
+    return halve_down(first, pictures, _plan(settings, seed))
 
 
 def for_one_strength(settings: Profile, w: float, pictures: Pictures, seed: int) -> dict[int, Trained]:
     """Students for a single w by their steps, halved from the guided pair itself."""
     made = pretrained.made(f"teacher-{settings.world}")
     pair = Keyed(Network(pretrained.teacher(settings.world).requires_grad_(False)), made["weights"])
-    return halve_down(pair, pictures, _unwatched(_plan(settings, seed, (w, w))), f"single-{w:g}")
+    plan = [replace(halving, w_range=(w, w)) for halving in _plan(settings, seed, snapshots=False)]
+    return halve_down(pair, pictures, plan, f"single-{w:g}")
 
 
 def _in_latents(training: TrainSettings, start: int, w_max: float, reuse: int, seed: int) -> list[Halving]:
@@ -62,7 +57,7 @@ def in_latents(
     return halve_down(Keyed(*first), pictures, plan, "text-halving")
 
 
-def for_inpainting(settings: Profile, told: TextToImage, pictures: Masked, seed: int) -> dict[int, Trained]:
+def for_inpainting(settings: Profile, told: TextToImage, pictures: Latents, seed: int) -> dict[int, Trained]:
     """Inpainting students of all w by their steps, from the shipped student of stage one."""
     how, made = settings.latent, pretrained.made(f"inpaintstudent-{settings.latent.pipeline}")
     first = Keyed(pretrained.inpaint_network("inpaintstudent", how.pipeline, told), made["weights"])

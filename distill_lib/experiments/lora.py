@@ -8,28 +8,26 @@ SDXS (Song et al. 2024, arXiv 2403.16627, Fig. 4) puts the LoRA into the first t
 teacher cannot take it, lambda_FM is lowered.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor
 
 from distill_lib.measure.styles import Looks
 from distill_lib.networks.adapter import Network
-from distill_lib.networks.lora import Lora, merged, styled
+from distill_lib.networks.lora import Lora, merged, styled, with_adapter
 from distill_lib.profiles import Lora as Sizes
-from distill_lib.sdxs.feature_matching import one_step_loss, views
-from distill_lib.sdxs.lora import Learned, learned_by_matching, learned_by_scores
-from distill_lib.sdxs.one_step import Matching
-from distill_lib.sdxs.score_distillation import Segment
+from distill_lib.sdxs.feature_matching import ByMatcher, one_step_loss
+from distill_lib.sdxs.lora import Learned
+from distill_lib.sdxs.one_step import Matching, regressed
+from distill_lib.sdxs.score_distillation import Scoring, Segment, scored
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import Pairs, Remembered, teacher_pairs
 
 Row = dict[str, Any]
-_HOW = {"online_updates": 2, "online_rate": 0.1, "normalised": True}
-"""Of score distillation. The rate is that of the adapter, and all weights of the online model take a tenth of it."""
+_ONLINE_RATE = 0.1  # the rate is that of the adapter, and all weights of the online model take a tenth of it
 
 
 @dataclass(frozen=True)
@@ -67,13 +65,9 @@ def placement_table() -> tuple[list[str], list[list[str]]]:
 
 @dataclass(frozen=True)
 class StyleTrials:
-    """Students of one step that learn a style, under one profile and seed.
+    """Students of one step that learn a style, under one profile and seed; `looks` measures them.
 
-    Args:
-        plain: shipped pairs of the teacher without a style; the others have the same prompts and noise.
-        looks: what measures.
-        how: sizes, from the profile.
-        seed: of the trainings.
+    `plain` are shipped pairs of the teacher without a style; the others have the same prompts and noise.
     """
 
     plain: Pairs
@@ -81,11 +75,10 @@ class StyleTrials:
     how: Sizes
     seed: int
 
-    @cached_property
-    def parents(self) -> dict[str, str]:
-        """Checksums of the shipped networks that all students rest on."""
-        names = ["pairs-scenes", "onestep-scenes", "matcher-cnn", *(f"lora-{look}" for look in self.how.looks)]
-        return {name: pretrained.made(name)["weights"] for name in names}
+    @property
+    def parents(self) -> list[str]:
+        """Names of the shipped folders that all students rest on."""
+        return ["pairs-scenes", "onestep-scenes", "matcher-cnn", *(f"lora-{look}" for look in self.how.looks)]
 
     @cached_property
     def student(self) -> Network:
@@ -94,48 +87,33 @@ class StyleTrials:
 
     def cost(self, pairs: Pairs) -> Matching:
         """Feature matching, through the tiny decoder for the student and the large one for the teacher's answers."""
-        told, matcher = self.plain.told, pretrained.matcher("cnn")
-        by = (self.student.decode, Remembered(pairs))
-        return one_step_loss("matching", *(views("cnn", matcher, told.network, decode) for decode in by))
-
-    @cached_property
-    def _pairs(self) -> dict[str, Pairs]:
-        return {}
+        see = partial(ByMatcher, pretrained.matcher("cnn"))
+        return one_step_loss("matching", see(self.student.decode), see(Remembered(pairs)))
 
     def pairs(self, look: str) -> Pairs:
         """The teacher's answers with the style, to the prompts and the noise of the plain ones."""
-        if look not in self._pairs:
-            recipe = pretrained.RECIPES["pairs"]["scenes"]
-            told = styled(self.plain.told, (pretrained.lora(look), 1.0))
-            name = f"{pretrained.key('pipeline-scenes')}, {pretrained.key(f'lora-{look}')}"
-            how = recipe["teacher_steps"], recipe["w"], recipe["seed"], name, recipe["solver"]
-            self._pairs[look] = teacher_pairs(told, self.plain.prompts, *how)
-        return self._pairs[look]
+        recipe = pretrained.RECIPES["pairs"]["scenes"]
+        told = styled(self.plain.told, (pretrained.lora(look), 1.0))
+        name = f"{pretrained.key('pipeline-scenes')}, {pretrained.key(f'lora-{look}')}"
+        how = recipe["teacher_steps"], recipe["w"], recipe["seed"], name, recipe["solver"]
+        return teacher_pairs(told, self.plain.prompts, *how)
 
     def warm(self, look: str, placement: Placement = PLACEMENTS[PAPER], rank: int = 0) -> Learned:
         """A student's LoRA by feature matching alone."""
         pairs, settings = self._taught(look, placement), self.how.matching.with_seed(self.seed)
-        about = {"look": look, "teacher": placement.teacher} | self.parents
-        return learned_by_matching(self.student, pairs, self.cost(pairs), about, settings, rank or self.how.rank)
+        adapted = with_adapter(self.student, rank or self.how.rank, self.seed)
+        return Learned.of(self.student, regressed(adapted, pairs, self.cost(pairs), settings))
 
     def learned(self, look: str, placement: Placement = PLACEMENTS[PAPER], rank: int = 0) -> Learned:
         """A student's LoRA of a look by Algorithm 1, the style placed so; `rank` is the profile's unless given."""
         plain, pairs = self.plain.told.network, self._taught(look, placement)
         style = merged(plain, (pretrained.lora(look), 1.0)) if placement.offline or placement.online else plain
         networks = (style if placement.offline else plain), (style if placement.online else plain)
-        return learned_by_scores(
-            self.student,
-            pairs,
-            self.cost(pairs),
-            networks,
-            {"look": look, "placement": dataclasses.asdict(placement)} | self.parents,
-            self.how.scores.with_seed(self.seed),
-            rank=rank or self.how.rank,
-            segment=Segment(lambda_fm=placement.lambda_fm),
-            w=self.looks.w,
-            start=self.warm(look, placement, rank) if placement.warm_up else None,
-            **_HOW,
-        )
+        start = self.warm(look, placement, rank).lora if placement.warm_up else None
+        adapted = with_adapter(self.student, rank or self.how.rank, self.seed, start)
+        settings, segment = self.how.scores.with_seed(self.seed), Segment(lambda_fm=placement.lambda_fm)
+        scoring = Scoring(settings, self.looks.w, segment, online_rate=_ONLINE_RATE)
+        return Learned.of(self.student, scored(adapted, pairs, self.cost(pairs), scoring, networks))
 
     def _taught(self, look: str, placement: Placement) -> Pairs:
         return self.pairs(look) if placement.teacher else self.plain

@@ -4,9 +4,8 @@ All start from the shipped small U-Net, see the same pairs in the same order, an
 """
 
 import copy
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from distill_lib.measure.prompts import Prompted
@@ -15,13 +14,12 @@ from distill_lib.networks.autoencoders import TinyDecode
 from distill_lib.profiles import Small
 from distill_lib.sdxs.feature_matching import one_step_loss, views
 from distill_lib.sdxs.one_step import Matching, regressed
-from distill_lib.sdxs.score_distillation import Segment, scored
+from distill_lib.sdxs.score_distillation import Scoring, Segment, scored
 from distill_lib.sdxs.texture import textured
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import Pairs, Remembered
 
 Row = dict[str, Any]
-_BASE = {"online_updates": 2, "online_rate": 2.0, "normalised": True}
 FAILURES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "online model stands still": ("it never learns what is drawn", "online_rate above 1", {"online_rate": 0.0}),
     "rate times 30": ("the student outruns the online model", "a rate of 1e-4 and less", {"lr": 30.0}),
@@ -34,25 +32,15 @@ LAYER_WEIGHTS: dict[str, tuple[float, ...]] = {"fine": (8, 4, 2, 1), "coarse": (
 
 @dataclass(frozen=True)
 class Trials:
-    """Students of one teacher under one profile and seed.
-
-    Args:
-        pairs: of the teacher.
-        asked: prompts and judges.
-        how: sizes, from the profile.
-        seed: of the trainings.
-    """
+    """Students of one teacher, by its pairs, under one profile and seed; `asked` holds prompts and judges."""
 
     pairs: Pairs
     asked: Prompted
     how: Small
     seed: int
 
-    @cached_property
-    def parents(self) -> dict[str, str]:
-        """Checksums of the shipped networks that all students rest on."""
-        names = ("pairs-scenes", "tinyunet-scenes", "tinydecoder-scenes", "matcher-cnn", "matcher-vit")
-        return {name: pretrained.made(name)["weights"] for name in names}
+    parents = ("pairs-scenes", "tinyunet-scenes", "tinydecoder-scenes", "matcher-cnn", "matcher-vit")
+    """Names of the shipped folders that all students rest on."""
 
     @cached_property
     def decode(self) -> TinyDecode:
@@ -72,22 +60,13 @@ class Trials:
         self, loss: str, encoder: str = "cnn", window: int = 0, weights: tuple[float, ...] | None = None
     ) -> Matching:
         """A loss of `ONE_STEP_LOSSES` on what an encoder sees of the student's picture and the teacher's own."""
-        told = self.pairs.told
-        matcher = None if encoder == "unet" else self._matcher(encoder)
-        by = (self.decode, self._known)
-        see, wanted = (views(encoder, matcher, told.network, decode) for decode in by)
-        return one_step_loss(loss, see, wanted, window, weights)
+        matcher = None if encoder == "unet" else pretrained.matcher(encoder)
+        see = partial(views, encoder, matcher, self.pairs.told.network)
+        return one_step_loss(loss, see(self.decode), see(self._known), window, weights)
 
     @cached_property
     def _known(self) -> Remembered:
         return Remembered(self.pairs)
-
-    def _matcher(self, name: str) -> Any:
-        return self._matchers.setdefault(name, pretrained.matcher(name))
-
-    @cached_property
-    def _matchers(self) -> dict[str, Any]:
-        return {}
 
     def by_loss(self, loss: str, batch: int = 0, **seen: Any) -> Trained:
         """A student by regression on pairs.
@@ -101,8 +80,7 @@ class Trials:
         if batch:
             steps = max(1, settings.steps * settings.batch_size // batch)
             settings = replace(settings, steps=steps, batch_size=batch)
-        about = {"loss": loss, "encoder": "cnn"} | seen | self.parents
-        return regressed(self._copy(self.first), self.pairs, self.cost(loss, **seen), about, settings)
+        return regressed(self._copy(self.first), self.pairs, self.cost(loss, **seen), settings)
 
     def by_scores(
         self,
@@ -118,25 +96,24 @@ class Trials:
             warm: a student of `by_loss`; None starts from the small U-Net itself.
             alpha, lambda_fm: as in `sdxs.score_distillation.Segment`.
             lr: factor on the learning rate.
-            changed: other arguments of `sdxs.score_distillation.distill_scores`.
+            changed: other fields of `sdxs.score_distillation.Scoring`.
         """
         settings = self.how.scores.with_seed(self.seed)
         settings = replace(settings, lr=lr * settings.lr)
-        about = {"warm": warm.run.key if warm else "none"} | self.parents
         student = self._copy(warm.net if warm else self.first)
-        how = {"segment": Segment(alpha, lambda_fm), "w": self.asked.w} | _BASE | changed
-        return scored(student, self.pairs, self.cost("matching"), about, settings, **how)
+        scoring = Scoring(settings, self.asked.w, Segment(alpha, lambda_fm), **changed)
+        return scored(student, self.pairs, self.cost("matching"), scoring)
 
-    def by_critic(self, trained: Trained, rank: int = 1) -> Trained:
+    def by_critic(self, trained: Trained) -> Trained:
         """A student after adversarial tuning of an adapter, by a critic on features of another matcher."""
-        settings, about = self.how.tuning.with_seed(self.seed), {"student": trained.run.key} | self.parents
-        student = self._copy(trained.net)
-        return textured(student, self.pairs, self._matcher("vit").layers, about, settings, rank)
+        settings, see = self.how.tuning.with_seed(self.seed), pretrained.matcher("vit").layers
+        return textured(self._copy(trained.net), self.pairs, see, settings)
 
     def rows(self, students: dict[str, Trained]) -> list[Row]:
         """All metrics of students in one step, by their names."""
-        found = {name: self.asked.rows(name, one.net, 1, 0.0, truth_w=self.asked.w) for name, one in students.items()}
-        return [row for rows in found.values() for row in rows]
+        asked = self.asked
+        found = (asked.rows(name, one.net, 1, 0.0, truth_w=asked.w) for name, one in students.items())
+        return [row for rows in found for row in rows]
 
     def bounds(self) -> list[Row]:
         """The teacher with many steps, and the same latents through the tiny decoder: what no student can pass."""
@@ -145,6 +122,6 @@ class Trials:
         rows = self.asked.rows("teacher", teacher, steps, w)
         return rows + self.asked.rows("teacher, tiny decoder", through, steps, w)
 
-    def failures(self, warm: Trained, names: Iterable[str] = FAILURES) -> dict[str, Trained]:
+    def failures(self, warm: Trained) -> dict[str, Trained]:
         """Students of FAILURES."""
-        return {name: self.by_scores(warm, **FAILURES[name][2]) for name in names}
+        return {name: self.by_scores(warm, **changed) for name, (_, _, changed) in FAILURES.items()}

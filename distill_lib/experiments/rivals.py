@@ -4,15 +4,16 @@ Song et al. 2024 (arXiv 2403.16627), Table 3, has LCM and SD Turbo there, which 
 the same teacher as the student, so that nothing but the method differs.
 """
 
+from functools import partial
+
 from distill_lib.engine.loop import finish
 from distill_lib.engine.store import Run
 from distill_lib.experiments.text_to_image import Task
 from distill_lib.networks.adapter import Trained
 from distill_lib.networks.autoencoders import TinyDecode
-from distill_lib.networks.pipeline import Latents
 from distill_lib.profiles import Small
 from distill_lib.sdxs.consistency import distill_consistency
-from distill_lib.sdxs.feature_matching import one_step_loss, views
+from distill_lib.sdxs.feature_matching import ByMatcher, one_step_loss
 from distill_lib.sdxs.one_step import regressed
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import Remembered
@@ -20,23 +21,19 @@ from distill_lib.teachers.latents import Remembered
 
 def consistency_model(job: Task, how: Small, seed: int) -> Trained:
     """A consistency model of all w up to `job.w_max`, from the finished stage one of a task."""
-    first, key = job.first
-    student, settings = first.student(), how.consistency.with_seed(seed)
-    w_range, points = (0.0, job.w_max), how.consistency_points
-    config = {"settings": settings, "w_max": job.w_max, "points": points, "first": key, "teacher": job.parents}
-    run = Run("consistency", config, distill_consistency, Latents)
-    training = distill_consistency(student, job.told.network, job.pictures, settings, run, w_range, points)
+    student, settings = job.first[0].student(), how.consistency.with_seed(seed)
+    teacher, sizes = job.told.network, ((0.0, job.w_max), how.consistency_points)
+    config = {"settings": settings, "sizes": sizes, "student": student, "teacher": teacher, "pictures": job.pictures}
+    run = Run("consistency", config, distill_consistency)
+    training = distill_consistency(student, teacher, job.pictures, settings, run, *sizes)
     return Trained(student, finish(student, training, run, "consistency"), run)
 
 
 def whole_unet(job: Task, how: Small, seed: int) -> Trained:
     """The teacher's own U-Net trained to one step, on the pairs and by the loss of the small one's warm-up."""
     told, world = job.told, job.how.pipeline
-    teacher, pairs = told.network, pretrained.pairs(world, told).part(0, how.pairs)
-    matcher, tiny = pretrained.matcher("cnn"), TinyDecode(pretrained.tiny_decoder(world))
-    see, wanted = (views("cnn", matcher, teacher, decode) for decode in (tiny, Remembered(pairs)))
-    start = teacher.like(pretrained.pipeline(world).pipe.unet.requires_grad_(True))
-    shipped = *(f"{kind}-{world}" for kind in ("pairs", "tinydecoder", "tinyunet", "onestep")), "matcher-cnn"
-    about = {"loss": "matching", "network": "whole"} | {name: pretrained.key(name) for name in shipped}
-    cost = one_step_loss("matching", see, wanted)
-    return regressed(start, pairs, cost, about, how.matching.with_seed(seed))
+    pairs, tiny = pretrained.pairs(world, told).part(0, how.pairs), TinyDecode(pretrained.tiny_decoder(world))
+    see = partial(ByMatcher, pretrained.matcher("cnn"))
+    start = told.network.like(pretrained.pipeline(world).pipe.unet.requires_grad_(True))
+    cost = one_step_loss("matching", see(tiny), see(Remembered(pairs)))
+    return regressed(start, pairs, cost, how.matching.with_seed(seed))

@@ -75,9 +75,6 @@ def halve_encoder(
         student: a network that takes w; starts as a copy of the teacher, and is told w = 0.
         teacher: a network that takes w, told w = 0; or a guided pair, asked for its conditional network.
         counts: steps of teacher and student, the first a multiple of the second; (2N, N) is a halving.
-        pictures: data.
-        settings: of the training.
-        run: where it is kept.
 
     Raises:
         ValueError: the steps of student or teacher fall between grid points.
@@ -110,7 +107,6 @@ def halve_encoder_down(
         start: its steps, a multiple of `most`.
         most: steps of the first encoder, a power of two.
         until: steps of the last encoder.
-        pictures: data.
         settings_of: settings of the training of the encoder of so many steps.
     """
     chain: dict[int, Trained] = {}

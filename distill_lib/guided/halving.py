@@ -108,9 +108,7 @@ def halve_steps(
     Args:
         student: a network that takes w; starts as a copy of the teacher; its module is trained.
         teacher: a network that takes w; or, for a single w, one that takes none, asked as a guided pair.
-        pictures: data.
         halving: N and the settings; 2N is a divisor of the grid.
-        run: where it is kept.
 
     Raises:
         ValueError: the steps of student or teacher fall between grid points, or a guided pair is given a range of w.
@@ -199,16 +197,3 @@ def halve_down(
     for halving in halvings:
         first = chain[halving.n_steps] = halve_once(first, pictures, halving, name, start=start)
     return chain
-
-
-def stochastic_students(
-    chain: dict[int, Trained], pictures: Pictures, halvings: Sequence[Halving]
-) -> dict[int, Trained]:
-    """All of Algorithm 3: for each deterministic student the stochastic one of as many steps, trained from it.
-
-    With one step the two samplers are the same, and so are their students.
-    """
-    return {
-        n: halve_once(chain[n], pictures, halving, "stochastic", halve_stochastic) if n > 1 else chain[n]
-        for n, halving in ((halving.n_steps, halving) for halving in halvings)
-    }

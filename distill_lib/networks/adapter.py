@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from distill_lib.diffusion.guidance import combine, guidance_embedding, guided_pair
@@ -100,6 +100,11 @@ class Network:
         return of | {"decode": self.decode, "bf16": self.told_bf16}
 
     @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """All networks that its answer comes from."""
+        return (self.module,)
+
+    @property
     def device(self) -> torch.device:
         """Where its weights are."""
         return next(self.module.parameters()).device
@@ -155,14 +160,16 @@ class Network:
         return self.like(student_of(self.module), predicts="v_prediction")
 
 
-def denoise_pair(net: Network, label: Tensor, w: float) -> Denoise:
-    """The guided teacher as a denoiser: one batched pair a call, or the conditional network alone at w = 0."""
+def denoise_pair(net: Network, label: Tensor, w: float | Tensor) -> Denoise:
+    """The guided teacher as a denoiser, of one w or of one a sample, (B,): one batched pair a call, or the conditional
+    network alone where the one w is 0.
+    """
 
     def denoise(z_t: Tensor, t: Tensor) -> Tensor:
-        if w == 0:
+        if not isinstance(w, Tensor) and w == 0:
             return net(z_t, t, label)
-        v_cond, v_uncond = guided_pair(net, z_t, t, label, net.null)
-        return combine(v_cond, v_uncond, torch.full((len(z_t),), w, device=z_t.device))
+        strength = torch.as_tensor(w, device=z_t.device).expand(len(z_t))
+        return combine(*guided_pair(net, z_t, t, label, net.null), strength)
 
     return denoise
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from distill_lib.engine.precision import autocast
 from distill_lib.engine.store import weights_hash
+from distill_lib.engine.trainable import fixed
 
 
 def build_autoencoder(
@@ -38,6 +39,10 @@ class Critic(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.body(image)
+
+    def of_both(self, x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Its answers to pictures x, to x_hat where only the critic learns, and to x_hat where only its maker does."""
+        return self(x), self(x_hat.detach()), fixed(self, x_hat)
 
 
 def build_tiny(levels: int, width: int = 64, blocks: int = 3, latents: int = 4) -> AutoencoderTiny:

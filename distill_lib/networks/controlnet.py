@@ -16,11 +16,13 @@ from typing import Any, Literal
 
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill_lib.engine.precision import autocast
 from distill_lib.networks.adapter import Network, shown
-from distill_lib.networks.doors import load_part, one_line
+from distill_lib.networks.doors import open_part
+from distill_lib.networks.pruning import start_from
+from distill_lib.networks.unet import config_of
 
 _EMBEDDING = (16, 32, 96, 256)  # channels in which a map is read, each after the first at half the side
 
@@ -48,6 +50,11 @@ class Controlled(Network):
     def spec(self) -> dict[str, Any]:
         """What tells it from another network, for keys."""
         return {"network": self.network, "control": self.control, "learns": self.learns}
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The U-Net and the ControlNet."""
+        return self.network.module, self.control
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -121,44 +128,29 @@ def cut_control(control: ControlNetModel, unet: UNet2DConditionModel, inherit: b
     Raises:
         ValueError: a layer that is kept has no counterpart of its shape.
     """
-    config = {name: value for name, value in control.config.items() if not name.startswith("_")}
     alike = ("block_out_channels", "down_block_types", "layers_per_block", "attention_head_dim", "num_attention_heads")
     alike += ("transformer_layers_per_block", "cross_attention_dim", "only_cross_attention")
     middle = unet.config.mid_block_type or "UNetMidBlock2D"
-    config |= {name: unet.config[name] for name in alike} | {"mid_block_type": middle}
+    config = config_of(control) | {name: unet.config[name] for name in alike} | {"mid_block_type": middle}
     with torch.device(next(control.parameters()).device):
         small = ControlNetModel(**config)
     moved = len(control.down_blocks) != len(small.down_blocks)
-    have = control.state_dict() if inherit else unet.state_dict()
-    places = shared_places(small, control)
-    weights = small.state_dict()
-    for name, value in weights.items():
+    places, known = shared_places(small, control), unet.state_dict()
+
+    def source_of(name: str) -> str | None:
+        if not inherit:
+            return name if name in known else None
+        if moved and name.startswith("controlnet_mid_block"):
+            return None
         parts = name.split(".")
         if parts[0] == "controlnet_down_blocks":
             parts[1] = str(places[int(parts[1])])
-        source = ".".join(parts)
-        fresh = moved and name.startswith("controlnet_mid_block")
-        fresh |= not inherit and (source.startswith("controlnet_") or source not in have)
-        if fresh:
-            continue
-        if source not in have or have[source].shape != value.shape:
-            raise ValueError(f"{name} {tuple(value.shape)} has no counterpart in the ControlNet; this cut does not fit")
-        weights[name] = have[source]
-    small.load_state_dict(weights)
+        return ".".join(parts)
+
+    start_from(small, control if inherit else unet, source_of)
     return small
 
 
 def load_control(folder: Path) -> ControlNetModel:
-    """A ControlNet from a diffusers folder, safetensors only, in float32.
-
-    Raises:
-        ValueError: the folder is missing, or its weights are truncated, not finite, or belong to another network.
-    """
-    if not (folder / "config.json").exists():
-        raise ValueError(f"no usable ControlNet in {folder}: it has no config.json; make it with `make teachers`")
-    try:
-        return load_part(ControlNetModel, folder)
-    except Exception as error:
-        raise ValueError(
-            f"no usable ControlNet in {folder}: {one_line(error)}; make it with `make teachers`"
-        ) from error
+    """A ControlNet from a diffusers folder, safetensors only, in float32; raises as `doors.open_part`."""
+    return open_part(ControlNetModel, folder, "ControlNet", "make it with `make teachers`")

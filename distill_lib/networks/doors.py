@@ -227,6 +227,19 @@ def load_part(kind: type[Part], folder: Path, root: Path | None = None) -> Part:
     return part
 
 
+def open_part(kind: type[Part], folder: Path, what: str, cure: str) -> Part:
+    """`load_part` of a folder of ours.
+
+    Raises:
+        ValueError: the folder is missing, or its weights are truncated, not finite, or belong to another network; names
+            the folder, `what` should be in it, and the `cure`.
+    """
+    try:
+        return load_part(kind, folder)
+    except Exception as error:
+        raise ValueError(f"no usable {what} in {folder}: {one_line(error)}; {cure}") from error
+
+
 def check_tokenizer(folder: Path, root: Path) -> None:
     """Refuse a tokenizer's folder whose files are missing: transformers would make up a vocabulary of two entries.
 

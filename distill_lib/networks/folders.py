@@ -19,6 +19,7 @@ _CLASSES = {
     "unet": {"UNet2DConditionModel": UNet2DConditionModel},
     "vae": {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny},
 }
+_UNCHECKED = dict.fromkeys(("safety_checker", "feature_extractor"))
 _UNUSED = ("scheduler", "safety_checker", "feature_extractor", "image_encoder")
 
 
@@ -30,10 +31,9 @@ def _place(source: str | Path) -> Path:
         raise ValueError("it is a file; name a folder in diffusers' format, or a hub id")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(source)):
         raise ValueError("there is no such folder, and it has not the form of a hub id, owner/name")
-    unused = dict.fromkeys(("safety_checker", "feature_extractor"))
     try:
         with quiet():
-            return Path(StableDiffusionPipeline.download(str(source), use_safetensors=True, **unused))
+            return Path(StableDiffusionPipeline.download(str(source), use_safetensors=True, **_UNCHECKED))
     except Exception as error:
         raise ValueError(
             "there is no such folder, it is not in the hub's cache, and the hub did not give it "
@@ -95,5 +95,9 @@ def read_pipeline(source: str | Path) -> StableDiffusionPipeline:
     for name, kind in kinds.items():
         with about(name):
             parts[name] = load_part(kind, folder / name, folder)
-    none = dict.fromkeys(("safety_checker", "feature_extractor"))
-    return StableDiffusionPipeline(**parts, **none, scheduler=scheduler, requires_safety_checker=False)
+    return plain_pipeline(**parts, scheduler=scheduler)
+
+
+def plain_pipeline(**parts: Any) -> StableDiffusionPipeline:
+    """A Stable Diffusion of its parts, by name, without a safety checker and what that needs."""
+    return StableDiffusionPipeline(**parts, **_UNCHECKED, requires_safety_checker=False)

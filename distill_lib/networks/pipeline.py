@@ -19,7 +19,7 @@ from distill_lib.diffusion.pixels import to_bytes, to_unit
 from distill_lib.diffusion.schedules import Schedule
 from distill_lib.engine.precision import autocast, default_device
 from distill_lib.engine.store import weights_hash
-from distill_lib.networks.adapter import Network
+from distill_lib.networks.adapter import Network, showing
 from distill_lib.networks.doors import about, one_line, quiet
 from distill_lib.networks.folders import read_pipeline
 from distill_lib.worlds.captions import check_prompt
@@ -80,11 +80,12 @@ class TextToImage:
         digest = hashlib.sha256(self.network.schedule.alpha.numpy().tobytes() + self.network.predicts.encode())
         words = self.pipe.tokenizer
         digest.update(f"{words.model_max_length} {words.backend_tokenizer.to_str()}".encode())
-        for part in (self.network.module, self.pipe.text_encoder, self.pipe.vae):
+        parts = *self.network.modules, self.pipe.text_encoder, self.pipe.vae
+        for part in parts:
             known = part.config.to_dict() if hasattr(part.config, "to_dict") else dict(part.config)
             told = {name: value for name, value in known.items() if not (name.startswith("_") or "version" in name)}
             digest.update(json.dumps(told, sort_keys=True, default=str).encode())
-        for part in (self.network.module, self.pipe.text_encoder, self.pipe.vae):
+        for part in parts:
             digest.update(weights_hash(part, type(part).__name__).encode())
         return digest.hexdigest()[:12]
 
@@ -124,19 +125,25 @@ class TextToImage:
 
 @dataclass(frozen=True)
 class Latents:
-    """Data for the methods: latents z (N, C, R/f, R/f) with a prompt each, told to the network as text states."""
+    """Data for the methods: latents z (N, C, R/f, R/f) with a prompt each, told to the network as text states.
+
+    `seen` (N, ..) is what the network is shown besides, such as a mask or a map.
+    """
 
     z: Tensor
     prompts: list[str]
     told: TextToImage
+    seen: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.z)
 
     def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """Data x (B, C, R/f, R/f) and states (B, L, D) of the pictures `index` (B,)."""
-        states = self.told.states([self.prompts[i] for i in index.tolist()])
-        return self.z[index].float().to(device), states.to(device)
+        """Data x (B, C, R/f, R/f), and states (B, L, D) of the pictures `index` (B,) with what is shown behind them."""
+        states = self.told.states([self.prompts[i] for i in index.tolist()]).to(device)
+        if self.seen is not None:
+            states = showing(states, self.seen[index].float().to(device))
+        return self.z[index].float().to(device), states
 
 
 def _check_fit(pipe: StableDiffusionPipeline) -> None:

@@ -9,7 +9,7 @@ one of its shape.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -94,16 +94,26 @@ def prune(teacher: UNet2DConditionModel, cut: Cut, inherit: bool = True) -> UNet
         student = UNet2DConditionModel(**pruned_config(config_of(teacher), cut))
     if not inherit:
         return student
-    have, weights = teacher.state_dict(), {}
     gone = len(teacher.up_blocks) - len(student.up_blocks)
-    for name, value in student.state_dict().items():
-        source = _source(name, teacher, student, gone)
+    start_from(student, teacher, lambda name: _source(name, teacher, student, gone))
+    return student
+
+
+def start_from(net: nn.Module, other: nn.Module, source_of: Callable[[str], str | None]) -> None:
+    """Give a network weights of another one, each by its name there; those without a name stay as they are.
+
+    Raises:
+        ValueError: there is none of the name and the shape.
+    """
+    have, weights = other.state_dict(), net.state_dict()
+    for name, value in weights.items():
+        if (source := source_of(name)) is None:
+            continue
         if source not in have or have[source].shape != value.shape:
             found = tuple(have[source].shape) if source in have else "nothing"
             raise ValueError(f"{name} {tuple(value.shape)} would start from {source}: {found}; this cut does not fit")
         weights[name] = have[source]
-    student.load_state_dict(weights)
-    return student
+    net.load_state_dict(weights)
 
 
 def _source(name: str, teacher: UNet2DConditionModel, student: UNet2DConditionModel, gone: int) -> str:

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin, UNet2DConditionModel
 from torch import nn
 
-from distill_lib.networks.doors import load_part, one_line
+from distill_lib.networks.doors import open_part
 
 W_FEATURES = 64  # width of the Fourier features of w
 
@@ -33,12 +33,12 @@ def build_unet(*, resolution: int, n_classes: int, channels: tuple[int, ...], la
     )
 
 
-def config_of(unet: UNet2DConditionModel) -> dict[str, Any]:
+def config_of(net: ModelMixin) -> dict[str, Any]:
     """The arguments that build a network of the same form.
 
     from_config would put back the defaults that diffusers lists under an underscore key.
     """
-    return {key: value for key, value in unet.config.items() if not key.startswith("_")}
+    return {key: value for key, value in net.config.items() if not key.startswith("_")}
 
 
 def student_of(teacher: UNet2DConditionModel) -> UNet2DConditionModel:
@@ -59,16 +59,5 @@ def student_of(teacher: UNet2DConditionModel) -> UNet2DConditionModel:
 
 
 def load_unet(folder: Path) -> UNet2DConditionModel:
-    """A U-Net from a diffusers folder, safetensors only, in float32.
-
-    Raises:
-        ValueError: the folder is missing, or its weights are truncated, not finite, or belong to another network.
-    """
-    if not (folder / "config.json").exists():
-        raise ValueError(f"no usable network in {folder}: it has no config.json; retrain it with `make teachers`")
-    try:
-        return load_part(UNet2DConditionModel, folder)
-    except Exception as error:
-        raise ValueError(
-            f"no usable network in {folder}: {one_line(error)}; retrain it with `make teachers`"
-        ) from error
+    """A U-Net from a diffusers folder, safetensors only, in float32; raises as `doors.open_part`."""
+    return open_part(UNet2DConditionModel, folder, "network", "retrain it with `make teachers`")

@@ -5,14 +5,14 @@
     loss   = sqrt(|target - x_hat_student(z_t, t)|^2 + c^2) - c                                                (2)
 
 Song et al. 2023 (arXiv 2303.01469), Algorithm 2, in latents and with guidance inside the teacher's step as LCM (Luo et
-al. 2023, arXiv 2310.04378) has it; (2) is the pseudo-Huber distance of Song and Dhariwal 2023 (arXiv 2310.14189), which
-also drop the average of weights from (1), as here. A network that predicts v answers z_0 at t = 0 whatever it says.
+al. 2023, arXiv 2310.04378, Algorithm 1) has it; (2) is the pseudo-Huber distance of Song and Dhariwal 2023 (arXiv
+2310.14189), which also drop the average of weights from (1), as here. A network that predicts v answers z_0 at t = 0
+whatever it says.
 
     x ~ data, t on a grid of N points, s the one below, w ~ U, z_t = alpha_t x + sigma_t eps
     the student at (z_t, t, c, w) learns its own answer at the point that the guided teacher reaches from there at s
 
-LCM (Luo et al. 2023, arXiv 2310.04378), Algorithm 1; what SDXS (Song et al. 2024, arXiv 2403.16627) compares with in
-Table 3.
+This is what SDXS (Song et al. 2024, arXiv 2403.16627) compares with in Table 3.
 """
 
 from collections.abc import Iterator
@@ -21,12 +21,11 @@ import torch
 from torch import Tensor
 
 from distill_lib.diffusion.errors import mean_square
-from distill_lib.diffusion.guidance import combine, guided_pair
 from distill_lib.diffusion.samplers import Denoise, ddim_step
 from distill_lib.diffusion.schedules import OURS, Schedule, add_noise, step_grid, x_from_v
 from distill_lib.engine.loop import Loop, Progress, TrainSettings, place
 from distill_lib.engine.store import Run
-from distill_lib.networks.adapter import Network, denoise_student
+from distill_lib.networks.adapter import Network, denoise_pair, denoise_student
 from distill_lib.worlds.pictures import Pictures
 
 
@@ -61,7 +60,6 @@ def distill_consistency(
     """Train student.module, which takes w, on the guided pair `teacher`.
 
     Args:
-        student, teacher, pictures, settings, run: as in `guidance_distillation.distill_guidance`.
         w_range: strengths are drawn evenly from it.
         n_points: N, a divisor of the grid; LCM's skipping of 20 of 1,000 points is N = 50. What is right at t = 0
             has to travel up the whole grid, so that few updates ask for few points.
@@ -76,10 +74,6 @@ def distill_consistency(
         t, s = grid[i], grid[i - 1]
         w = w_range[0] + (w_range[1] - w_range[0]) * draws.uniform("w")
         z_t = add_noise(x, draws.normal("eps", x.shape[1:]), t, schedule)
-
-        def guided(z: torch.Tensor, t: torch.Tensor, label: torch.Tensor = label, w: torch.Tensor = w) -> torch.Tensor:
-            return combine(*guided_pair(teacher, z, t, label, teacher.null), w)
-
         known = denoise_student(student, label, w)
-        target = consistency_target(known, guided, z_t, t, s, schedule)
+        target = consistency_target(known, denoise_pair(teacher, label, w), z_t, t, s, schedule)
         yield loop.update(consistency_loss(known, target, z_t, t, schedule))

@@ -177,20 +177,17 @@ class Crossing:
         z = normal(seed, "crossing", 0, torch.arange(_COUNT), (2,))
         self.couples = {"independent": Couples(z, MixtureData(DATA.centres, DATA.std, _COUNT, seed).x)}
         self.couples["own"] = Couples(z, own_ways(z)[-1])
-        flow, key = self._trained("flow", "independent", "")
+        flow = self._trained("flow", "independent")
         self.couples["reflow"] = Couples(z, flow_ways(flow, z)[-1])
-        again, _ = self._trained("flow", "reflow", key)
-        self.flows = {"independent": flow, "reflow": again}
-        self.students = {kind: self._trained("one-step", kind, key)[0] for kind in self.couples}
+        self.flows = {"independent": flow, "reflow": self._trained("flow", "reflow")}
+        self.students = {kind: self._trained("one-step", kind) for kind in self.couples}
 
-    def _trained(self, what: str, kind: str, parent: str) -> tuple[ToyNetwork, str]:
+    def _trained(self, what: str, kind: str) -> ToyNetwork:
         torch.manual_seed(self.seed)
         net, train = ToyNetwork(0), train_flow if what == "flow" else train_on_pairs
-        config = {"settings": self.settings, "couples": kind, "count": _COUNT, "parent": parent}
-        config |= {"centres": DATA.centres.tolist(), "std": DATA.std}
-        run = Run(f"toy-{what}", config, train, Crossing)
+        run = Run(f"toy-{what}", {"settings": self.settings, "couples": self.couples[kind]}, train)
         finish(net, train(net, self.couples[kind], self.settings, run), run, f"{what}, {kind}")
-        return net, run.key
+        return net
 
     @cached_property
     def best(self) -> dict[str, Tensor]:

@@ -5,14 +5,10 @@
 
 (2) is knowledge distillation of Luhman and Luhman 2021 (arXiv 2101.02388). Where the teacher's ways cross, one z_T has
 to answer for several x, and the mean that (2) asks for is blurred: the premise of SDXS (Song et al. 2024, arXiv
-2403.16627, section 3.2).
-
-The reference that SDXS starts from: its blur is measured in
-`06_latent_teacher`.
+2403.16627, section 3.2), whose blur is measured in `06_latent_teacher`.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +19,9 @@ from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish
 from distill_lib.engine.store import Run
 from distill_lib.networks.adapter import Network, Trained
 from distill_lib.teachers.latents import Pairs
+
+Matching = Callable[[Tensor, Tensor], Tensor]
+"""Latents x_hat and x (B, C, H, W) -> what their difference costs, (B,)."""
 
 
 def one_step(net: Predict, z_T: Tensor, label: Tensor, schedule: Schedule = OURS) -> Tensor:
@@ -37,38 +36,17 @@ def square_loss(x_hat: Tensor, x: Tensor) -> Tensor:
 
 
 def train_on_pairs(
-    net: Network,
-    pairs: Pairs,
-    settings: TrainSettings,
-    run: Run,
-    loss: Callable[[Tensor, Tensor], Tensor] = square_loss,
+    net: Network, pairs: Pairs, settings: TrainSettings, run: Run, loss: Matching = square_loss
 ) -> Iterator[Progress]:
-    """Train net.module, which starts as the teacher, to make in one step what the teacher made in many.
-
-    Args:
-        net: the student.
-        pairs: noise, the teacher's answer to it, and prompts.
-        settings, run: of the training.
-        loss: loss(x_hat, x) -> (B,), what a difference of latents costs.
-    """
+    """Train net.module, which starts as the teacher, to make in one step what the teacher made in many."""
     loop = Loop(net, settings, run)
     for _, draws in loop:
         z_T, x, label = pairs.batch(draws.integer("pair", len(pairs)).cpu(), loop.device)
         yield loop.update(loss(one_step(net, z_T, label, net.schedule), x))
 
 
-Matching = Callable[[Tensor, Tensor], Tensor]
-"""Latents x_hat and x (B, C, H, W) -> what their difference costs, (B,)."""
-
-
-def regressed(
-    student: Network, pairs: Pairs, cost: Matching, about: dict[str, Any], settings: TrainSettings
-) -> Trained:
-    """A student trained on pairs to one step by a loss, which the key holds as `specs.spec_of` says.
-
-    `about` names what the training rests on besides student, pairs, loss and settings.
-    """
-    config = {"settings": settings, "pairs": pairs, "student": student, "cost": cost} | about
-    run = Run("one-step", config, regressed)
-    title = f"one step, {about.get('loss', '')}"
-    return Trained(student, finish(student, train_on_pairs(student, pairs, settings, run, cost), run, title), run)
+def regressed(student: Network, pairs: Pairs, cost: Matching, settings: TrainSettings) -> Trained:
+    """A student trained on pairs to one step by a loss; the same object is trained."""
+    run = Run("one-step", {"settings": settings, "pairs": pairs, "student": student, "cost": cost}, regressed)
+    training = train_on_pairs(student, pairs, settings, run, cost)
+    return Trained(student, finish(student, training, run, "one step"), run)

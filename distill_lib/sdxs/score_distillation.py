@@ -27,10 +27,8 @@ the score difference may be normalised, both as in DMD2 (Yin et al. 2024, arXiv 
 """
 
 import copy
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -39,7 +37,7 @@ from distill_lib.diffusion.errors import v_loss
 from distill_lib.diffusion.schedules import OURS, Schedule, add_noise, x_from_v
 from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish, place
 from distill_lib.engine.store import Run
-from distill_lib.engine.trainable import Together
+from distill_lib.engine.trainable import Team
 from distill_lib.networks.adapter import Network, Trained, denoise_pair
 from distill_lib.sdxs.one_step import Matching, one_step
 from distill_lib.teachers.latents import Pairs
@@ -97,50 +95,43 @@ class Segment:
         return tuple(first + (last - first) * share for first, last in (self.alpha, self.lambda_fm))
 
 
-class Team:
-    """Student and online model behind one module, which one loop trains and keeps."""
+@dataclass(frozen=True)
+class Scoring:
+    """Settings of Algorithm 1.
 
-    def __init__(self, student: Network, online: Network) -> None:
-        self.student, self.online = student, online
-        self.module = self.forward = Together(student=student.module, online=online.module)
+    settings: of the training; its steps are updates of the online model.
+    w: strength of guidance of the offline model's score.
+    segment: alpha and lambda_FM.
+    online_updates: of the online model, for one of the student.
+    online_rate: learning rate of the online model over that of the student.
+    normalised: as in `score_direction`.
+    """
+
+    settings: TrainSettings
+    w: float = 1.0
+    segment: Segment = field(default_factory=Segment)
+    online_updates: int = 2
+    online_rate: float = 2.0
+    normalised: bool = True
 
 
 def distill_scores(
-    team: Team,
-    offline: Network,
-    pairs: Pairs,
-    settings: TrainSettings,
-    run: Run,
-    *,
-    matching: Callable[[Tensor, Tensor], Tensor],
-    segment: Segment,
-    w: float = 1.0,
-    online_updates: int = 2,
-    online_rate: float = 2.0,
-    normalised: bool = True,
+    team: Team, offline: Network, pairs: Pairs, matching: Matching, scoring: Scoring, run: Run
 ) -> Iterator[Progress]:
     """Train both networks of a team.
 
     Args:
-        team: the student, which makes one step and starts from a warm-up by feature matching alone
-            (`pair_regression.train_on_pairs`); the online model, which starts as a copy of `offline`.
-        offline: the frozen diffusion model; `w` is the strength of guidance of its score.
-        pairs: prompts, noise, and the teacher's answers.
-        settings: of the training; its steps are updates of the online model.
-        run: where both are kept, under the names `student` and `online`.
-        matching: matching(x_hat, x) -> (B,): feature matching of two latents.
-        segment: alpha and lambda_FM.
-        online_updates: of the online model, for one of the student.
-        online_rate: learning rate of the online model over that of the student.
-        normalised: as in `sdxs.score_distillation.score_direction`.
+        team: `student`, which makes one step and starts from a warm-up by feature matching alone
+            (`one_step.train_on_pairs`), and `online`, which starts as a copy of `offline`; so they are kept.
+        offline: the frozen diffusion model.
+        matching: feature matching of two latents.
     """
-    loop = Loop(team, settings, run, {"online.": online_rate})
+    loop = Loop(team, scoring.settings, run, {"online.": scoring.online_rate})
     place(offline, loop.device)
-    student, online = team.student, team.online
-    student.forward, online.forward = partial(team.forward, "student"), partial(team.forward, "online")
-    schedule = offline.schedule
+    student, online = team.members["student"], team.members["online"]
+    schedule, online_updates = offline.schedule, scoring.online_updates
     for step, draws in loop:
-        alpha, lambda_fm = segment.at(step / settings.steps)
+        alpha, lambda_fm = scoring.segment.at(step / scoring.settings.steps)
         z_T, x, label = pairs.batch(draws.integer("pair", len(pairs)).cpu(), loop.device)
         students_turn = step % online_updates == online_updates - 1
         with torch.set_grad_enabled(students_turn):
@@ -153,8 +144,8 @@ def distill_scores(
             z_t = add_noise(drawn, draws.normal("eps-segment", shape), t, schedule)
             with torch.no_grad():
                 x_online = x_from_v(z_t, online(z_t, t, label), t, schedule)
-                x_offline = x_from_v(z_t, denoise_pair(offline, label, w)(z_t, t), t, schedule)
-            direction = score_direction(drawn, x_online, x_offline, normalised)
+                x_offline = x_from_v(z_t, denoise_pair(offline, label, scoring.w)(z_t, t), t, schedule)
+            direction = score_direction(drawn, x_online, x_offline, scoring.normalised)
             loss = loss + score_loss(x_hat, direction) + lambda_fm * matching(x_hat, x)
         yield loop.update(loss)
 
@@ -163,27 +154,21 @@ def scored(
     student: Network,
     pairs: Pairs,
     cost: Matching,
-    about: dict[str, Any],
-    settings: TrainSettings,
-    *,
-    segment: Segment,
-    w: float,
-    **how: Any,
+    scoring: Scoring,
+    networks: tuple[Network, Network] | None = None,
 ) -> Trained:
-    """A student after Algorithm 1; the offline model is the teacher, and the online one starts as its copy.
+    """A student after Algorithm 1.
 
     Args:
-        student: one step; the same object is trained.
-        pairs, cost, about, settings: as in `regressed`; `cost` is lambda_FM's.
-        segment, w, how: as in `sdxs.score_distillation.distill_scores`.
+        student: of one step; the same object is trained, the adapter alone where it has one that is not frozen.
+        cost: feature matching, whose weight is lambda_FM.
+        networks: the offline network, and what the online one starts as a copy of; the teacher unless given.
     """
-    teacher = pairs.told.network
-    online = teacher.like(copy.deepcopy(teacher.module).requires_grad_(True))
-    student.module.requires_grad_(True)
-    team = Team(student, online)
-    config = {"settings": settings, "pairs": pairs, "student": student, "cost": cost, "segment": segment, "w": w}
-    config |= how | about
+    offline, first = networks or (pairs.told.network, pairs.told.network)
+    if not any(weight.requires_grad for weight in student.module.parameters()):
+        student.module.requires_grad_(True)
+    team = Team(student=student, online=first.like(copy.deepcopy(first.module).requires_grad_(True)))
+    config = {"scoring": scoring, "pairs": pairs, "student": student, "cost": cost, "networks": networks}
     run = Run("scored", config, scored)
-    training = distill_scores(team, teacher, pairs, settings, run, matching=cost, segment=segment, w=w, **how)
-    curve = finish(team, training, run, "score distillation")
-    return Trained(student, curve, run)
+    training = distill_scores(team, offline, pairs, cost, scoring, run)
+    return Trained(student, finish(team, training, run, "score distillation"), run)

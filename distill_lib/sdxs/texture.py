@@ -13,16 +13,13 @@ layer, of two convolutions, is not told the prompt; no crops and no augmentation
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish
 from distill_lib.engine.store import Run
-from distill_lib.engine.trainable import Together
+from distill_lib.engine.trainable import Bare, Team, fixed
 from distill_lib.networks.adapter import Network, Trained
 from distill_lib.networks.lora import add_low_rank, merge_low_rank
 from distill_lib.sdxs.feature_matching import View
@@ -44,63 +41,46 @@ class ProjectedCritic(nn.Module):
         return torch.cat([head(f).flatten(1) for head, f in zip(self.heads, features, strict=True)], 1)
 
 
-class Tuned:
-    """A student with an adapter, and its critic, behind one module, which one loop trains and keeps."""
-
-    def __init__(self, student: Network, critic: ProjectedCritic) -> None:
-        self.student, self.critic = student, critic
-        self.module = self.forward = Together(student=student.module, critic=critic)
+_CRITIC_RATE = 3.0  # learning rate of the critic over that of the adapter
 
 
 def tune_adversarially(
-    tuned: Tuned,
-    features: Callable[[Tensor], Sequence[Tensor]],
-    pairs: Pairs,
-    settings: TrainSettings,
-    run: Run,
-    critic_rate: float = 3.0,
+    team: Team, features: Callable[[Tensor], Sequence[Tensor]], pairs: Pairs, settings: TrainSettings, run: Run
 ) -> Iterator[Progress]:
     """Train the adapter and the critic.
 
     Args:
-        tuned: the student, after `add_low_rank`, and the critic.
+        team: `student`, after `add_low_rank`, and `critic`, a `ProjectedCritic`.
         features: layers of a frozen network for pictures (B, 3, R, R) in [-1, 1]; of none that measures.
-        pairs: prompts, noise, and the teacher's answers.
-        settings, run: of the training.
-        critic_rate: learning rate of the critic over that of the adapter.
     """
-    loop = Loop(tuned, settings, run, {"critic.": critic_rate})
-    student, judge = tuned.student, partial(tuned.forward, "critic")
-    student.forward = partial(tuned.forward, "student")
+    loop = Loop(team, settings, run, {"critic.": _CRITIC_RATE})
+    student, critic = team.members["student"], team.members["critic"]
     for _, draws in loop:
         z_T, x, label = pairs.batch(draws.integer("pair", len(pairs)).cpu(), loop.device)
         seen = [f.float() for f in features(student.decode(one_step(student, z_T, label, student.schedule)))]
         with torch.no_grad():
             wanted = [f.float() for f in features(student.decode(x))]
-        fixed = {name: value.detach() for name, value in tuned.critic.named_parameters()}
-        fooled = functional_call(tuned.critic, fixed, (seen,))
-        told = critic_loss(judge(wanted), judge([f.detach() for f in seen]))
-        yield loop.update(fooling_loss(fooled) + told)
+        told = critic_loss(critic.forward(wanted), critic.forward([f.detach() for f in seen]))
+        yield loop.update(fooling_loss(fixed(critic.module, seen)) + told)
 
 
-def textured(
-    student: Network, pairs: Pairs, see: View, about: dict[str, Any], settings: TrainSettings, rank: int = 1
-) -> Trained:
+def textured(student: Network, pairs: Pairs, see: View, settings: TrainSettings, rank: int = 1) -> Trained:
     """A student after adversarial tuning of an adapter of a rank, which is merged into its weights.
 
     Args:
         student: the same object is trained.
-        pairs, about, settings: as in `regressed`.
+        pairs, settings: as in `one_step.regressed`.
         see: features of pictures (B, 3, R, R), which the critic reads.
         rank: of the adapter.
     """
     with torch.no_grad():
         channels = [layer.shape[1] for layer in see(student.decode(pairs.x[:1].float()))]
-    config = {"settings": settings, "pairs": pairs, "student": student, "see": see, "rank": rank} | about
+    run = Run(
+        "textured", {"settings": settings, "pairs": pairs, "student": student, "see": see, "rank": rank}, textured
+    )
     torch.manual_seed(settings.seed)
     add_low_rank(student, rank)
-    tuned = Tuned(student, ProjectedCritic(channels))
-    run = Run("textured", config, textured)
-    curve = finish(tuned, tune_adversarially(tuned, see, pairs, settings, run), run, "adversarial tuning")
+    team = Team(student=student, critic=Bare(ProjectedCritic(channels)))
+    curve = finish(team, tune_adversarially(team, see, pairs, settings, run), run, "adversarial tuning")
     merge_low_rank(student)
     return Trained(student, curve, run)

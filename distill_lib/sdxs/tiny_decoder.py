@@ -12,7 +12,6 @@ from functools import partial
 import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from distill_lib.diffusion.pixels import to_unit
 from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish
@@ -22,7 +21,7 @@ from distill_lib.engine.trainable import Bare, Trainable
 from distill_lib.networks.autoencoders import Critic, build_tiny
 from distill_lib.sdxs.matchers import ConvMatcher
 from distill_lib.sdxs.one_step import square_loss
-from distill_lib.teachers.autoencoder import coarse_loss, critic_loss, fooling_loss, l1_loss, perceptual_loss
+from distill_lib.teachers.autoencoder import adversarial_loss, coarse_loss, l1_loss, perceptual_loss
 from distill_lib.teachers.latents import Pairs, decoded
 
 
@@ -36,9 +35,7 @@ class TinyPlayers(nn.Module):
     def forward(self, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """x_hat, and the critic's answers to x, to x_hat fixed, and to x_hat."""
         x_hat = self.decoder(z)
-        fixed = {name: value.detach() for name, value in self.critic.named_parameters()}
-        answers = self.critic(x), self.critic(x_hat.detach()), functional_call(self.critic, fixed, (x_hat,))
-        return x_hat, *answers
+        return x_hat, *self.critic.of_both(x, x_hat)
 
 
 def train_tiny_decoder(
@@ -54,9 +51,6 @@ def train_tiny_decoder(
     """Train net.module, `TinyPlayers`, on latents z (N, C, H, W) and the large decoder's pictures uint8 (N, 3, R, R).
 
     Args:
-        net: the players.
-        z, image: data.
-        settings, run: of the training.
         distance: distance(x, x_hat) -> (B,): (6) of `teachers.autoencoder` as in the paper, or what it stands beside.
         fooling: weight of fooling the critic, lambda_GAN; the paper gives none. 0 leaves the critic out.
         alone: steps before the critic has a say.
@@ -69,8 +63,7 @@ def train_tiny_decoder(
             x_hat, real, fake, fooled = (part.float() for part in net.forward(z[index].to(loop.device).float(), x))
         loss = distance(x, x_hat)
         if fooling and step >= alone:
-            # Adam does not see the factor of the critic, the one bound on the gradients of both players does
-            loss = loss + fooling * fooling_loss(fooled) + 0.1 * critic_loss(real, fake)
+            loss = loss + adversarial_loss(real, fake, fooled, fooling)
         yield loop.update(loss)
 
 
@@ -130,9 +123,7 @@ def tiny_decoder(
     of 8, which is what one of Stable Diffusion covers.
 
     Args:
-        pairs: of the teacher.
         parents: keys of what the training rests on, by name.
-        settings: of the training.
         loss: one of DECODER_LOSSES.
         factor: side of the squares of "coarse".
         fooling: weight of fooling the critic; 0 leaves it out.

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from distill_lib.diffusion.errors import mean_square
-from distill_lib.diffusion.guidance import without_condition
+from distill_lib.diffusion.guidance import dropped
 from distill_lib.diffusion.schedules import add_noise, v_from
 from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish, place
 from distill_lib.engine.store import Run
@@ -72,7 +72,6 @@ def distill_unet(
     Args:
         student, teacher: networks that take no w.
         pictures: data; of a data-free training, the teacher's own.
-        settings, run: of the training.
         lambda_f: weight of the features; 0 leaves them out.
         denoising: weight of the denoising loss, which the paper leaves out.
         drop: share of samples whose prompt is left out, so that the student can be guided.
@@ -83,8 +82,7 @@ def distill_unet(
     schedule = teacher.schedule
     for _, draws in loop:
         x, label = pictures.batch(draws.integer("picture", len(pictures)).cpu(), loop.device)
-        dropped = (draws.uniform("drop") < drop).reshape(-1, *[1] * (label.ndim - 1))
-        label = torch.where(dropped, without_condition(label, teacher.null), label)
+        label = dropped(label, teacher.null, draws.uniform("drop") < drop)
         t = 1 + draws.integer("t", schedule.T)
         eps = draws.normal("eps", x.shape[1:])
         z_t = add_noise(x, eps, t, schedule)

@@ -11,10 +11,9 @@ from distill_lib.diffusion.noise import normal, uniform
 from distill_lib.engine.store import cached
 from distill_lib.networks.adapter import showing
 from distill_lib.networks.controlnet import Controlled
-from distill_lib.networks.pipeline import TextToImage
-from distill_lib.teachers.inpainting import Masked
-from distill_lib.teachers.latents import Pairs, decoded, encoded, phrased
-from distill_lib.worlds.captions import attributes, names_held_out
+from distill_lib.networks.pipeline import Latents, TextToImage
+from distill_lib.teachers.latents import Pairs, captioned, decoded, latent_pictures
+from distill_lib.worlds.captions import names_held_out
 from distill_lib.worlds.maps import control_map
 from distill_lib.worlds.pictures import WORLDS
 from distill_lib.worlds.scenes import draw_scenes, rendered
@@ -68,9 +67,9 @@ class Triplets:
         u = uniform(self.pairs.seed, "places", 0, number, z_T[0, 0].numel())
         return renewed(z_T, fresh, u, self.share), x, showing(states, self.seen[index].float().to(device))
 
-    def as_data(self) -> Masked:
+    def as_data(self) -> Latents:
         """The same pictures and maps without their noise, for trainings at every noise level."""
-        return Masked(self.pairs.x, self.seen, self.pairs.prompts, self.told.states)
+        return Latents(self.pairs.x, self.pairs.prompts, self.told, self.seen)
 
     @classmethod
     def of(cls, pairs: Pairs, kind: str, depth_of: Depth, control: ControlNetModel, share: float = 0.0) -> "Triplets":
@@ -99,27 +98,12 @@ def maps_of(pairs: Pairs, kind: str, depth_of: Depth) -> Tensor:
     return cached("maps", spec, make, control_map)["seen"]
 
 
-def mapped_pictures(told: TextToImage, name: str, kind: str, world: str, count: int, seed: int) -> Masked:
-    """Captioned pictures of a world in the latents of a pipeline, each with its exact map; kept in a cache.
-
-    Args:
-        told: the pipeline.
-        name: which one it is, for the cache.
-        kind: of map, of `worlds.maps.KINDS`.
-        world, count, seed: the pictures; those of the pairs held out are left out.
-    """
+def mapped_pictures(kind: str, told: TextToImage, name: str, world: str, count: int, seed: int) -> Latents:
+    """`latents.latent_pictures`, each with its exact map of a kind of `worlds.maps.KINDS`."""
     spec = WORLDS[world]
-    scenes = draw_scenes(spec, seed, torch.arange(count))
-    asked = attributes(scenes, spec)
+    make = lambda: {"depth": rendered(spec, draw_scenes(spec, seed, torch.arange(count)))[1]}  # noqa: E731
+    depth = cached("depths", {"world": spec, "count": count, "seed": seed}, make, rendered)["depth"]
+    image, asked = captioned(world, count, seed)
     known = ~names_held_out(asked)
-
-    def make() -> dict[str, Tensor]:
-        image, depth, _ = rendered(spec, scenes)
-        return {"image": image[known], "depth": depth[known]}
-
-    drawn = {"world": spec, "count": count, "seed": seed}
-    found = cached("mapped", drawn, make, rendered)
-    make_z = lambda: {"z": encoded(told, found["image"])}  # noqa: E731
-    z = cached("mapped-latents", drawn | {"pipeline": name}, make_z, encoded)["z"]
-    seen = control_map(kind, found["image"], found["depth"]).half()
-    return Masked(z, seen, phrased(asked[known], seed), told.states)
+    seen = control_map(kind, image[known], depth[known]).half()
+    return replace(latent_pictures(told, name, world, count, seed), seen=seen)

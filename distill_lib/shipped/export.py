@@ -14,65 +14,14 @@ from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, StableDiffu
 from torch import Tensor
 
 from distill_lib.diffusion.schedules import OURS
+from distill_lib.networks.folders import plain_pipeline
 
-_README = '''# {title}
-
-{about}
-
-Guidance strengths w in [0, {w_max:g}] (diffusers' guidance_scale is 1 + w); {n_steps} step(s); classes 0 to {last}.
-
-```python
-import math
-
-import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
-from torch.nn.functional import pixel_shuffle
+_NUMBERS = re.compile(r"\d+|\{\w+\}")  # of a README, or the places for them in its card
 
 
-def generate(folder, label, w, z, n_steps={n_steps}):
-    """Pictures (B, 3, {side}, {side}) in [-1, 1] for classes (B,), strength w and noise z (B, 12, {half}, {half})."""
-    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet").float()
-    scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
-    scheduler.set_timesteps(n_steps)
-    f = torch.exp(torch.arange({features}) * -(math.log(10000) / {last_feature}))
-    features = torch.cat([(1000 * w * f).sin(), (1000 * w * f).cos()]).expand(len(z), -1)
-    tokens = torch.zeros(len(z), 1, {tokens})
-    for t in scheduler.timesteps:
-        with torch.no_grad():
-            v = unet(z, t, tokens, class_labels=label, timestep_cond=features).sample
-        z = scheduler.step(v, t, z).prev_sample
-    return pixel_shuffle(z, 2).clamp(-1, 1)
-```
-'''
-_NUMBERS = re.compile(r"\d+|\{\w+\}")  # of a README, or the places for them in the template
-_CARD = """# Text to image in {n_steps} step(s)
-
-{about}
-
-A plain `StableDiffusionPipeline`. It takes the guidance strength w as an input: `guidance_scale` is 1 + w, for w in
-[0, {w_max:g}], at one evaluation a step.
-
-```python
-from diffusers import StableDiffusionPipeline
-
-pipe = StableDiffusionPipeline.from_pretrained("{folder}")
-pipe({prompt!r}, num_inference_steps={n_steps}, guidance_scale=3.0).images[0]
-```
-"""
-_CARD_ONE = """# Text to image in one step
-
-{about}
-
-A plain `StableDiffusionPipeline` with a tiny decoder. It holds the guidance of its teacher and takes no strength of its
-own, so that `guidance_scale` stays 1. Image-to-image is not possible: the encoder of its autoencoder was not trained.
-
-```python
-from diffusers import StableDiffusionPipeline
-
-pipe = StableDiffusionPipeline.from_pretrained("{folder}")
-pipe("{prompt}", num_inference_steps=1, guidance_scale=1.0).images[0]
-```
-"""
+def card(name: str) -> str:
+    """The README of a kind of folder, with places for what differs: a file of `shipped/cards`."""
+    return (Path(__file__).parent / "cards" / f"{name}.md").read_text()
 
 
 def export_pipeline(
@@ -92,8 +41,8 @@ def export_pipeline(
         unet: the student's, which takes w and predicts v.
         n_steps, about, w_max, prompt: told in the folder's README.
     """
-    card = {"n_steps": n_steps, "about": about, "w_max": w_max, "prompt": prompt, "folder": folder.name}
-    return _write(folder, assembled(pipe, unet, pipe.vae), _CARD.format(**card))
+    values = {"n_steps": n_steps, "about": about, "w_max": w_max, "prompt": prompt, "folder": folder.name}
+    return _write(folder, assembled(pipe, unet, pipe.vae), card("text_student").format(**values))
 
 
 def assembled(
@@ -108,16 +57,13 @@ def assembled(
         set_alpha_to_one=True,  # Stable Diffusion's own says False, and would leave a last trace of noise
     )
     parts = {"vae": vae, "text_encoder": pipe.text_encoder, "tokenizer": pipe.tokenizer}
-    return StableDiffusionPipeline(
-        **parts, unet=unet, scheduler=scheduler, safety_checker=None, feature_extractor=None,
-        requires_safety_checker=False,
-    )  # fmt: skip
+    return plain_pipeline(**parts, unet=unet, scheduler=scheduler)
 
 
-def _write(folder: Path, student: StableDiffusionPipeline, card: str, shards: str = "10GB") -> Path:
+def _write(folder: Path, student: StableDiffusionPipeline, readme: str, shards: str = "10GB") -> Path:
     with _replaced(folder) as part:
         student.save_pretrained(part, safe_serialization=True, max_shard_size=shards)
-        (part / "README.md").write_text(card)
+        (part / "README.md").write_text(readme)
     return folder
 
 
@@ -128,18 +74,16 @@ def export_one_step(
     tiny: AutoencoderTiny,
     about: str,
     prompt: str,
-    shards: str = "10GB",
 ) -> Path:
-    """Write a student of one step to `folder` as diffusers' own pipeline, with its tiny decoder.
+    """Write a student of one step to `folder` as diffusers' own pipeline, with its tiny decoder, in files of 7 MB.
 
     Args:
         folder, pipe, about, prompt: as in `export_pipeline`.
         unet: the student's, which takes no w and predicts v.
         tiny: the decoder.
-        shards: size of a file of weights at most.
     """
-    card = _CARD_ONE.format(about=about, prompt=prompt, folder=folder.name)
-    return _write(folder, assembled(pipe, unet, tiny), card, shards)
+    readme = card("one_step").format(about=about, prompt=prompt, folder=folder.name)
+    return _write(folder, assembled(pipe, unet, tiny), readme, "7MB")
 
 
 @contextlib.contextmanager
@@ -161,7 +105,7 @@ def export_student(
 ) -> Path:
     """Write a student to `folder`; an older one there stays whole until the new one is."""
     half = unet.config.sample_size
-    text = _README.format(
+    text = card("student").format(
         title=title,
         about=about,
         w_max=w_max,
@@ -193,7 +137,7 @@ def run_readme_loop(folder: Path, label: Tensor, w: float, z_T: Tensor) -> Tenso
         ValueError: the code is not what `export_student` writes, numbers apart. Code of other people is never run.
     """
     code = _code((folder / "README.md").read_text())
-    if _NUMBERS.sub("#", code) != _NUMBERS.sub("#", _code(_README)):
+    if _NUMBERS.sub("#", code) != _NUMBERS.sub("#", _code(card("student"))):
         raise ValueError(
             f"the code in {folder / 'README.md'} is not what this library writes; export the student again"
         )

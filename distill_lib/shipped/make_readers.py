@@ -1,14 +1,14 @@
-"""Making the shipped networks that read pictures: extractor, geometry, layout, attributes; and the matchers."""
+"""Making the shipped networks that read pictures: extractor, geometry, layout, attributes, CLIP; and the matchers."""
 
-from collections.abc import Callable
-from types import SimpleNamespace
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from distill_lib.engine import store
-from distill_lib.engine.loop import follow
+from distill_lib.engine.loop import Progress, finish
 from distill_lib.engine.trainable import Bare
 from distill_lib.measure.readers.attributes import AttributeReader, train_reader
 from distill_lib.measure.readers.extractor import Extractor, picture_lessons, scene_lessons, train_extractor
@@ -16,76 +16,79 @@ from distill_lib.measure.readers.geometry import Geometry, train_geometry
 from distill_lib.measure.readers.layout import Layout, train_layout
 from distill_lib.sdxs.matchers import MATCHERS
 from distill_lib.shipped.pretrained import RECIPES
-from distill_lib.shipped.settings import _COMPILED, _of_data, pictures_of, settings_of
+from distill_lib.shipped.settings import COMPILED, pictures_of, settings_of, with_parents
 from distill_lib.shipped.write import ship_reader
 from distill_lib.teachers.latents import captioned
+from distill_lib.teachers.small_diffusion import make_clip
 from distill_lib.worlds.pictures import WORLDS
 from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES
 
 
 def make_extractor(name: str) -> None:
     """Train the network behind the metrics, on several worlds of single objects or on one set of real data."""
-    recipe = RECIPES["extractors"][name]
-    torch.manual_seed(recipe["seed"])
+    recipe = RECIPES["extractor"][name]
     if "worlds" in recipe:
-        lessons = scene_lessons([WORLDS[world] for world in recipe["worlds"]], recipe["count"], recipe["seed"])
+        lessons = scene_lessons(_worlds(recipe), recipe["count"], recipe["seed"])
         n_classes = len(SHAPES) * len(COLORS) * len(TEXTURES)
     else:
         pictures = pictures_of(recipe)
-        recipe = _of_data(recipe, pictures)
+        recipe = with_parents(recipe, pictures.fingerprint)
         lessons, n_classes = picture_lessons(pictures), len(pictures.names)
-    net = Extractor(n_classes, lessons[2].shape[1] + 2, side=lessons[0].shape[-1])  # and blur and grain
-    run = store.Run(f"extractor-{name}", recipe, train_extractor)
-    if not run.done:
-        forward = torch.compile(net, dynamic=False) if _COMPILED else net
-        trainable = SimpleNamespace(module=net, forward=forward)
-        follow(train_extractor(trainable, lessons, settings_of(recipe), run), f"extractor {name}", 30)
-    ship_reader(f"extractor-{name}", run, recipe)
+    n_factors = lessons[2].shape[1] + 2  # and blur and grain
+    build = partial(Extractor, n_classes, n_factors, side=lessons[0].shape[-1])
+    _make(f"extractor-{name}", recipe, build, train_extractor, lessons)
 
 
 def make_geometry(name: str) -> None:
     """Train the network that reads masks and depth, on worlds of several looks."""
-    recipe = RECIPES["geometries"][name]
-    torch.manual_seed(recipe["seed"])
-    net = Geometry()
-    run = store.Run(f"geometry-{name}", recipe, train_geometry)
-    if not run.done:
-        forward = torch.compile(net, dynamic=False) if _COMPILED else net
-        worlds = [WORLDS[world] for world in recipe["worlds"]]
-        trainable = SimpleNamespace(module=net, forward=forward)
-        follow(train_geometry(trainable, worlds, recipe["count"], settings_of(recipe), run), f"geometry {name}", 30)
-    ship_reader(f"geometry-{name}", run, recipe)
+    recipe = RECIPES["geometry"][name]
+    _make(f"geometry-{name}", recipe, Geometry, train_geometry, _worlds(recipe), recipe["count"])
 
 
 def make_layout(name: str) -> None:
     """Train the network that reads where two solids stand, on worlds that differ in their look."""
-    recipe = RECIPES["layouts"][name]
-    torch.manual_seed(recipe["seed"])
-    net = Layout()
-    run = store.Run(f"layout-{name}", recipe, train_layout)
-    if not run.done:
-        worlds, trainable = [WORLDS[world] for world in recipe["worlds"]], Bare(net)
-        follow(train_layout(trainable, worlds, recipe["count"], settings_of(recipe), run), f"layout {name}", 30)
-    ship_reader(f"layout-{name}", run, recipe)
+    recipe = RECIPES["layout"][name]
+    _make(f"layout-{name}", recipe, Layout, train_layout, _worlds(recipe), recipe["count"])
 
 
 def make_attributes(name: str) -> None:
     """Train the network that reads what a picture of two objects shows."""
-    _make_reader(f"attributes-{name}", RECIPES["attributes"][name], AttributeReader)
+    _make_on_captions("attributes", name, AttributeReader)
 
 
 def make_matcher(name: str) -> None:
     """Train a network to read the same, for its features."""
-    _make_reader(f"matcher-{name}", RECIPES["matchers"][name], MATCHERS[name])
+    _make_on_captions("matcher", name, MATCHERS[name])
 
 
-def _make_reader(name: str, recipe: dict[str, Any], build: Callable[..., nn.Module]) -> None:
+def make_judge(name: str) -> None:
+    """Train a mini CLIP that measures, on all captions."""
+    recipe = RECIPES["clip"][name]
     image, asked = captioned(recipe["world"], recipe["count"], recipe["seed"])
+    ship_reader(f"clip-{name}", make_clip(recipe, image, asked, {"world": WORLDS[recipe["world"]]})[1], recipe)
+
+
+def _worlds(recipe: dict[str, Any]) -> list[Any]:
+    return [WORLDS[world] for world in recipe["worlds"]]
+
+
+def _make_on_captions(kind: str, name: str, network: Callable[..., nn.Module]) -> None:
+    recipe = RECIPES[kind][name]
+    image, asked = captioned(recipe["world"], recipe["count"], recipe["seed"])
+    build = partial(network, recipe["width"], image.shape[-1])
+    _make(f"{kind}-{name}", recipe, build, train_reader, image, asked)
+
+
+def _make(
+    name: str,
+    recipe: dict[str, Any],
+    build: Callable[[], nn.Module],
+    train: Callable[..., Iterator[Progress]],
+    *data: Any,
+) -> None:
+    """Train a reader on data by the settings of its recipe, and ship it."""
     torch.manual_seed(recipe["seed"])
-    net = build(recipe["width"], image.shape[-1])
-    run = store.Run(name, recipe, build, train_reader, captioned)
-    if not run.done:
-        forward = torch.compile(net, dynamic=False) if _COMPILED else net
-        trainable = SimpleNamespace(module=net, forward=forward)
-        follow(train_reader(trainable, image, asked, settings_of(recipe), run), name, 30)
+    net = Bare(build(), COMPILED)
+    run = store.Run(name, recipe | {"data": data}, train, type(net.module))
+    finish(net, train(net, *data, settings_of(recipe), run), run, name)
     ship_reader(name, run, recipe)

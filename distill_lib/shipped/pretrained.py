@@ -9,7 +9,7 @@ import json
 import os
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -18,6 +18,7 @@ from diffusers import AutoencoderTiny, ControlNetModel, UNet2DConditionModel
 from distill_lib.engine.files import all_finite, folder_hash, load_tensors
 from distill_lib.engine.messages import place
 from distill_lib.engine.precision import default_device
+from distill_lib.engine.store import note_read
 from distill_lib.measure.readers.attributes import AttributeReader
 from distill_lib.measure.readers.extractor import Extractor
 from distill_lib.measure.readers.geometry import Geometry
@@ -25,7 +26,7 @@ from distill_lib.measure.readers.layout import Layout
 from distill_lib.networks.adapter import Network
 from distill_lib.networks.autoencoders import TinyDecode
 from distill_lib.networks.controlnet import load_control
-from distill_lib.networks.doors import load_part, one_line
+from distill_lib.networks.doors import open_part
 from distill_lib.networks.lora_files import load_lora
 from distill_lib.networks.pipeline import TextToImage, open_pipeline
 from distill_lib.networks.unet import load_unet
@@ -38,6 +39,7 @@ from distill_lib.teachers.small_diffusion import build_clip
 from distill_lib.worlds.captions import drawn_attributes
 from distill_lib.worlds.pictures import REAL, WORLDS, fingerprint
 
+Reader = TypeVar("Reader", bound=torch.nn.Module)
 PRETRAINED = ROOT / "pretrained"
 RECIPES: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load((Path(__file__).parent / "recipes.yaml").read_text())
 
@@ -45,13 +47,13 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load((Path(__file__).p
 def teacher(name: str) -> UNet2DConditionModel:
     """The shipped teacher of a world, on the device where networks live; raises as `extractor`."""
     _check_data(f"teacher-{name}", name)
-    return load_unet(_checked(f"teacher-{name}")).to(default_device())
+    return load_unet(shipped_folder(f"teacher-{name}")).to(default_device())
 
 
 def student(name: str) -> UNet2DConditionModel:
     """The shipped student of stage one: one network for the guided pair of a world's teacher; raises as `extractor`."""
     _check_data(f"student-{name}", name)
-    return load_unet(_checked(f"student-{name}")).to(default_device())
+    return load_unet(shipped_folder(f"student-{name}")).to(default_device())
 
 
 def made(name: str) -> dict[str, Any]:
@@ -71,16 +73,23 @@ def key(name: str) -> str:
     return f"{name}-{made(name)['weights'][:12]}"
 
 
-def _checked(name: str) -> Path:
-    """A shipped folder whose weights are those that its made.json was written of.
+def shipped_folder(name: str) -> Path:
+    """A shipped folder whose weights are those that its made.json was written of; it is then among `store.read_keys`.
 
     Raises:
         ValueError: they are not: a disk or a download has spoiled a file.
     """
     folder = PRETRAINED / name
-    if (folder / "made.json").exists() and folder_hash(folder) != made(name)["weights"]:
-        raise ValueError(f"the weights in {folder} are not those that shipped: fetch or train them again")
+    if (folder / "made.json").exists():
+        if folder_hash(folder) != made(name)["weights"]:
+            raise ValueError(f"the weights in {folder} are not those that shipped: fetch or train them again")
+        note_read(key(name))
     return folder
+
+
+def w_range(world: str) -> tuple[float, float]:
+    """Strengths that the shipped student of stage one of a world was trained for; raises as `made`."""
+    return 0.0, made(f"student-{world}")["config"]["w_max"]
 
 
 def missing_for(dataset: str) -> list[str]:
@@ -122,9 +131,15 @@ def _check_data(name: str, dataset: str, folder: str = "") -> None:
         )
 
 
-def _read_reader(name: str) -> dict[str, torch.Tensor]:
+def _filled(net: Reader, name: str) -> Reader:
+    """A network of our own with the weights of a shipped folder, frozen."""
+    net.load_state_dict(_weights_of(name))
+    return net.eval().requires_grad_(False)
+
+
+def _weights_of(name: str) -> dict[str, torch.Tensor]:
     try:
-        path = _checked(name) / "weights.safetensors"
+        path = shipped_folder(name) / "weights.safetensors"
         weights = all_finite(load_tensors(path), path)
     except ValueError as error:
         raise ValueError(f"{error}; or train it: make teachers NAMES={name}") from error
@@ -138,55 +153,44 @@ def extractor(name: str = "scenes") -> Extractor:
         ValueError: its file is missing or broken, or it was trained on other real data than DISTILL_FOLDER holds.
     """
     _check_data(f"extractor-{name}", name)
-    weights = _read_reader(f"extractor-{name}")
+    weights = _weights_of(f"extractor-{name}")
     worlds = made(f"extractor-{name}")["config"].get("worlds")  # none of real data, which is 32 pixels wide
     side = WORLDS[worlds[0]].resolution if worlds else 32
     net = Extractor(len(weights["classes.1.bias"]), len(weights["factors.bias"]), side=side)
-    net.load_state_dict(weights)
-    return net.eval().requires_grad_(False)
+    return _filled(net, f"extractor-{name}")
 
 
 def geometry(name: str = "scenes") -> Geometry:
     """The shipped network that reads masks and depth; raises as `extractor`."""
-    net = Geometry()
-    net.load_state_dict(_read_reader(f"geometry-{name}"))
-    return net.eval().requires_grad_(False)
+    return _filled(Geometry(), f"geometry-{name}")
 
 
 def layout(name: str = "looks") -> Layout:
     """The shipped network that reads where two solids stand, in several looks; raises as `extractor`."""
-    net = Layout()
-    net.load_state_dict(_read_reader(f"layout-{name}"))
-    return net.eval().requires_grad_(False)
+    return _filled(Layout(), f"layout-{name}")
 
 
 def attribute_reader(name: str = "scenes") -> AttributeReader:
     """The shipped network that reads what a picture of two objects shows; raises as `extractor`."""
     recipe = made(f"attributes-{name}")["config"]
-    net = AttributeReader(recipe["width"], WORLDS[recipe["world"]].resolution)
-    net.load_state_dict(_read_reader(f"attributes-{name}"))
-    return net.eval().requires_grad_(False)
+    return _filled(AttributeReader(recipe["width"], WORLDS[recipe["world"]].resolution), f"attributes-{name}")
 
 
 def matcher(name: str) -> ConvMatcher | TokenMatcher:
     """A shipped network whose features pictures are matched by, one of `matchers.MATCHERS`; raises as `extractor`."""
     recipe = made(f"matcher-{name}")["config"]
-    net = MATCHERS[name](recipe["width"], WORLDS[recipe["world"]].resolution)
-    net.load_state_dict(_read_reader(f"matcher-{name}"))
-    return net.eval().requires_grad_(False)
+    return _filled(MATCHERS[name](recipe["width"], WORLDS[recipe["world"]].resolution), f"matcher-{name}")
 
 
 def clip(name: str = "judge") -> Clip:
     """The shipped mini CLIP that measures; raises as `extractor`."""
     recipe = made(f"clip-{name}")["config"]
-    net = build_clip(recipe, WORLDS[recipe["world"]].resolution)
-    net.load_state_dict(_read_reader(f"clip-{name}"))
-    return net.eval().requires_grad_(False)
+    return _filled(build_clip(recipe, WORLDS[recipe["world"]].resolution), f"clip-{name}")
 
 
 def pipeline(name: str = "scenes") -> TextToImage:
     """The shipped small Stable Diffusion; raises as `pipeline.open_pipeline`."""
-    return open_pipeline(_checked(f"pipeline-{name}"))
+    return open_pipeline(shipped_folder(f"pipeline-{name}"))
 
 
 def pair_prompts(recipe: dict[str, Any]) -> list[str]:
@@ -197,7 +201,7 @@ def pair_prompts(recipe: dict[str, Any]) -> list[str]:
 def pairs(name: str, told: TextToImage) -> Pairs:
     """The shipped answers of a pipeline to prompts and noise, in half precision; raises as `extractor`."""
     recipe = made(f"pairs-{name}")["config"]
-    parts = sorted(_checked(f"pairs-{name}").glob("*.safetensors"))
+    parts = sorted(shipped_folder(f"pairs-{name}").glob("*.safetensors"))
     x = torch.cat([load_tensors(path)["x"] for path in parts])
     if len(x) != recipe["count"]:
         raise ValueError(f"pairs-{name} holds {len(x)} of {recipe['count']}; run make teachers NAMES=pairs-{name}")
@@ -212,29 +216,38 @@ def tiny_decoder(name: str = "scenes") -> AutoencoderTiny:
     Raises:
         ValueError: the folder is missing or broken.
     """
-    return _tiny(_checked(f"tinydecoder-{name}"), f"tinydecoder-{name}")
+    return _tiny(shipped_folder(f"tinydecoder-{name}"), f"tinydecoder-{name}")
 
 
 def _tiny(folder: Path, name: str) -> AutoencoderTiny:
-    try:
-        tiny = load_part(AutoencoderTiny, folder)
-    except Exception as error:
-        raise ValueError(
-            f"no usable decoder in {folder}: {one_line(error)}; train it: make teachers NAMES={name}"
-        ) from error
+    tiny = open_part(AutoencoderTiny, folder, "decoder", f"train it: make teachers NAMES={name}")
     return tiny.to(default_device()).eval().requires_grad_(False)
+
+
+def _unet(name: str, part: str = "") -> UNet2DConditionModel:
+    """A shipped U-Net, frozen, on the device where networks live; raises as `load_unet`."""
+    return load_unet(shipped_folder(name) / part).to(default_device()).requires_grad_(False)
 
 
 def tiny_unet(name: str, told: TextToImage) -> Network:
     """The shipped small U-Net of a pipeline, for many steps, behind its teacher's adapter; raises as `load_unet`."""
-    return told.network.like(load_unet(_checked(f"tinyunet-{name}")).to(default_device()).requires_grad_(False))
+    return told.network.like(_unet(f"tinyunet-{name}"))
 
 
 def one_step(name: str, told: TextToImage) -> Network:
     """The shipped student of one step with its tiny decoder; raises as `load_unet` and `tiny_decoder`."""
-    folder = _checked(f"onestep-{name}")
-    unet = load_unet(folder / "unet").to(default_device()).requires_grad_(False)
-    return told.network.like(unet, decode=TinyDecode(_tiny(folder / "vae", f"onestep-{name}")))
+    tiny = _tiny(shipped_folder(f"onestep-{name}") / "vae", f"onestep-{name}")
+    return told.network.like(_unet(f"onestep-{name}", "unet"), decode=TinyDecode(tiny))
+
+
+def text_student(name: str, told: TextToImage) -> Network:
+    """The shipped student of stage one of a pipeline, behind the adapter of its teacher; raises as `load_unet`."""
+    return told.network.like(_unet(f"textstudent-{name}"), predicts="v_prediction")
+
+
+def inpaint_network(kind: str, name: str, told: TextToImage) -> Network:
+    """The shipped network for inpainting, `inpainter` or `inpaintstudent`, of a pipeline; raises as `load_unet`."""
+    return inpainter(told, _unet(f"{kind}-{name}"))
 
 
 def lora(name: str) -> dict[str, torch.Tensor]:
@@ -244,27 +257,16 @@ def lora(name: str) -> dict[str, torch.Tensor]:
         ValueError: the folder is missing or broken.
     """
     try:
-        return load_lora(_checked(f"lora-{name}"))
+        return load_lora(shipped_folder(f"lora-{name}"))
     except ValueError as error:
         raise ValueError(f"{error}; or train it: make teachers NAMES=lora-{name}") from error
 
 
-def text_student(name: str, told: TextToImage) -> Network:
-    """The shipped student of stage one of a pipeline, behind the adapter of its teacher; raises as `load_unet`."""
-    unet = load_unet(_checked(f"textstudent-{name}")).to(default_device()).requires_grad_(False)
-    return told.network.like(unet, predicts="v_prediction")
-
-
-def inpaint_network(kind: str, name: str, told: TextToImage) -> Network:
-    """The shipped network for inpainting, `inpainter` or `inpaintstudent`, of a pipeline; raises as `load_unet`."""
-    return inpainter(told, load_unet(_checked(f"{kind}-{name}")).to(default_device()).requires_grad_(False))
-
-
 def controlnet(kind: str) -> ControlNetModel:
     """The shipped ControlNet of the pipeline for a kind of map, frozen; raises as `controlnet.load_control`."""
-    return load_control(_checked(f"controlnet-{kind}")).to(default_device()).requires_grad_(False)
+    return load_control(shipped_folder(f"controlnet-{kind}")).to(default_device()).requires_grad_(False)
 
 
 def one_control(kind: str) -> ControlNetModel:
     """The shipped ControlNet of the student of one step, frozen; raises as `controlnet.load_control`."""
-    return load_control(_checked(f"onecontrol-{kind}")).to(default_device()).requires_grad_(False)
+    return load_control(shipped_folder(f"onecontrol-{kind}")).to(default_device()).requires_grad_(False)

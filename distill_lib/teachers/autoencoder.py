@@ -12,7 +12,7 @@ arXiv 1705.02894); together with (1) and (5) the recipe of Rombach et al. 2022 (
 (4) is what SDXS (Song et al. 2024, arXiv 2403.16627), eq. 5, trains a tiny decoder by: colours and shapes are held to
 those of the large decoder, texture only has to pass for its own.
 
-Rombach et al. 2022 (arXiv 2112.10752), section 3.1. One step trains both players: the decoder against the critic as it
+One step trains both players: the decoder against the critic as it
 is, the critic on reconstructions as they are, in one backward pass whose two halves share no gradient.
 """
 
@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.functional import avg_pool2d, normalize, relu
 
 from distill_lib.diffusion.errors import mean_square
@@ -58,6 +57,14 @@ def fooling_loss(fake: Tensor) -> Tensor:
     return -_mean(fake)
 
 
+def adversarial_loss(real: Tensor, fake: Tensor, fooled: Tensor, weight: float) -> Tensor:
+    """weight x (4) and 0.1 x (3), (B,), of the answers of `Critic.of_both`: what both players learn in one step.
+
+    Adam does not see the factor of the critic, the one bound on the gradients of both players does.
+    """
+    return weight * fooling_loss(fooled) + 0.1 * critic_loss(real, fake)
+
+
 def kl_loss(mean: Tensor, log_variance: Tensor) -> Tensor:
     """(5), (B,), a mean over the latent's entries."""
     return _mean(mean.square() + log_variance.exp() - log_variance - 1) / 2
@@ -79,9 +86,7 @@ class Players(nn.Module):
         """x_hat, mean and log variance of the latents, the critic's answers to x, to x_hat fixed, and to x_hat."""
         latent = self.autoencoder.encode(x).latent_dist
         x_hat = self.autoencoder.decode(latent.mean + latent.std * eps).sample
-        fixed = {name: value.detach() for name, value in self.critic.named_parameters()}
-        answers = self.critic(x), self.critic(x_hat.detach()), functional_call(self.critic, fixed, (x_hat,))
-        return x_hat, latent.mean, latent.logvar, *answers
+        return x_hat, latent.mean, latent.logvar, *self.critic.of_both(x, x_hat)
 
 
 def train_autoencoder(
@@ -96,11 +101,7 @@ def train_autoencoder(
     """Train net.module, `Players`, on pictures uint8 (N, 3, R, R).
 
     Args:
-        net: the players.
         features: layers of a frozen network, for (2); of no network that measures anything.
-        image: data.
-        settings: of the training.
-        run: where it is kept.
         weights: of the perceptual loss, of fooling the critic and of the divergence, beside 1 for the first.
         alone: steps before the critic has a say.
     """
@@ -121,6 +122,5 @@ def train_autoencoder(
             l1_loss(x, x_hat) + perceptual * perceptual_loss(seen, seen_hat) + divergence * kl_loss(mean, log_variance)
         )
         if step >= alone:
-            # Adam does not see the factor, the one bound on the gradients of both players does
-            loss = loss + fooling * fooling_loss(fooled) + 0.1 * critic_loss(real, fake)
+            loss = loss + adversarial_loss(real, fake, fooled, fooling)
         yield loop.update(loss)

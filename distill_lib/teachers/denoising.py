@@ -5,10 +5,8 @@ Ho and Salimans 2022 (arXiv 2207.12598), Algorithm 1, in v (Salimans and Ho 2022
 
 from collections.abc import Iterator
 
-import torch
-
 from distill_lib.diffusion.errors import v_loss
-from distill_lib.diffusion.guidance import without_condition
+from distill_lib.diffusion.guidance import dropped
 from distill_lib.engine.loop import Loop, Progress, TrainSettings
 from distill_lib.engine.store import Run
 from distill_lib.networks.adapter import Network
@@ -22,8 +20,7 @@ def train_teacher(
     loop = Loop(net, settings, run)
     for _, draws in loop:
         x, label = pictures.batch(draws.integer("picture", len(pictures)).cpu(), loop.device)
-        dropped = (draws.uniform("drop") < drop).reshape(-1, *[1] * (label.ndim - 1))
-        label = torch.where(dropped, without_condition(label, net.null), label)
+        label = dropped(label, net.null, draws.uniform("drop") < drop)
         t = 1 + draws.integer("t", net.schedule.T)
         eps = draws.normal("eps", x.shape[1:])
         yield loop.update(v_loss(net, x, eps, t, label, net.schedule))

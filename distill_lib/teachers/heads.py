@@ -13,10 +13,7 @@ and always eps_hat = (z_t - alpha_t x_hat) / sigma_t. The weighting of an error:
     SNR + 1         |x - x_hat|^2 + |eps - eps_hat|^2           which is the v error
 
 Salimans and Ho 2022 (arXiv 2202.00512), section 4 and Table 1. Times run from 1 to T - 1: at T, where alpha_t = 0, eps
-tells nothing of x.
-
-Salimans and Ho 2022 (arXiv 2202.00512), section 4 and Table 1. With v and SNR + 1 it is `teachers.denoising` without
-the dropped class.
+tells nothing of x. With v and SNR + 1 it is `teachers.denoising` without the dropped class.
 """
 
 from collections.abc import Callable, Iterator
@@ -59,34 +56,28 @@ def eps_from_x(z_t: Tensor, x_hat: Tensor, t: Tensor, schedule: Schedule = OURS)
     return (z_t - alpha_t * x_hat) / sigma_t
 
 
-def head_loss(
-    net: Predict, head: str, weighting: str, x: Tensor, eps: Tensor, t: Tensor, label: Tensor, schedule: Schedule = OURS
-) -> Tensor:
+def head_loss(net: Predict, head: str, weighting: str, x: Tensor, eps: Tensor, t: Tensor, label: Tensor) -> Tensor:
     """Denoising loss of a head under a weighting, one value a sample, (B,).
 
     Args:
-        net: net(z_t, t, label) -> answer of the head.
-        head: of HEADS.
+        net: net(z_t, t, label) -> answer of the head, of HEADS.
         weighting: of WEIGHTINGS.
-        x: data, (B, *D).
-        eps: unit noise, (B, *D).
-        t: grid indices in 1..T-1, (B,).
-        label: classes, (B,).
+        x, eps: data and unit noise, (B, *D).
+        t, label: grid indices in 1..T-1 and classes, (B,).
     """
-    z_t = add_noise(x, eps, t, schedule)
-    x_hat = x_from_head(head, net(z_t, t, label), z_t, t, schedule)
-    x_error = mean_square(x - x_hat)
-    return WEIGHTINGS[weighting](x_error, mean_square(eps - eps_from_x(z_t, x_hat, t, schedule)))
+    z_t = add_noise(x, eps, t)
+    x_hat = x_from_head(head, net(z_t, t, label), z_t, t)
+    return WEIGHTINGS[weighting](mean_square(x - x_hat), mean_square(eps - eps_from_x(z_t, x_hat, t)))
 
 
-def denoise_by_head(net: Predict, head: str, label: Tensor, schedule: Schedule = OURS) -> Denoise:
+def denoise_by_head(net: Predict, head: str, label: Tensor) -> Denoise:
     """A network of any head as a denoiser for `samplers`; pure noise is asked about as t = T - 1, x_hat is clipped."""
 
     def denoise(z_t: Tensor, t: Tensor) -> Tensor:
-        t = t.clamp(max=schedule.T - 1)
-        x_hat = x_from_head(head, net(z_t, t, label), z_t, t, schedule).clamp(-1, 1)
-        alpha_t, sigma_t = schedule(t, z_t)
-        return alpha_t * eps_from_x(z_t, x_hat, t, schedule) - sigma_t * x_hat
+        t = t.clamp(max=OURS.T - 1)
+        x_hat = x_from_head(head, net(z_t, t, label), z_t, t).clamp(-1, 1)
+        alpha_t, sigma_t = OURS(t, z_t)
+        return alpha_t * eps_from_x(z_t, x_hat, t) - sigma_t * x_hat
 
     return denoise
 

@@ -5,8 +5,7 @@ channels, which are the noisy latents, the mask (1: to be painted), and the late
 set to grey. The U-Net of a text-to-image model takes five channels more, whose weights start at zero.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -15,11 +14,10 @@ from torch.nn.functional import interpolate
 
 from distill_lib.diffusion.noise import uniform
 from distill_lib.engine.store import cached
-from distill_lib.networks.adapter import Network, showing
-from distill_lib.networks.pipeline import TextToImage
+from distill_lib.networks.adapter import Network
+from distill_lib.networks.pipeline import Latents, TextToImage
 from distill_lib.networks.unet import config_of
-from distill_lib.teachers.latents import captioned, encoded, phrased
-from distill_lib.worlds.captions import names_held_out
+from distill_lib.teachers.latents import captioned, latent_pictures
 from distill_lib.worlds.pictures import WORLDS
 
 _SHOWN = 5
@@ -55,43 +53,18 @@ def shown_latents(told: TextToImage, image: Tensor, mask: Tensor) -> Tensor:
     return torch.cat([small, z], 1)
 
 
-@dataclass(frozen=True)
-class Masked:
-    """Data for the methods: latents z (N, 4, H, W), what is shown (N, 5, H, W), and a prompt each."""
-
-    z: Tensor
-    seen: Tensor
-    prompts: list[str]
-    states: Callable[[list[str]], Tensor]
-
-    def __len__(self) -> int:
-        return len(self.z)
-
-    def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """Data x (B, 4, H, W), and states with what is shown behind them (B, L + K, D)."""
-        label = self.states([self.prompts[i] for i in index.tolist()]).to(device)
-        return self.z[index].float().to(device), showing(label, self.seen[index].float().to(device))
-
-
-def masked_pictures(told: TextToImage, name: str, world: str, count: int, seed: int) -> Masked:
-    """Captioned pictures of a world in latents, each with a box to be painted; kept in a cache under `name`.
-
-    Pictures of the pairs held out are left out, as in `latents.latent_pictures`.
-    """
+def masked_pictures(told: TextToImage, name: str, world: str, count: int, seed: int) -> Latents:
+    """`latents.latent_pictures`, each with a box to be painted; kept in a cache under `name`."""
 
     def make() -> dict[str, Tensor]:
-        image, asked = captioned(world, count, seed)
-        known = (~names_held_out(asked)).nonzero()[:, 0]
-        mask = drawn_masks(torch.arange(len(known)), seed, image.shape[-1])
-        parts = [
-            shown_latents(told, image[known[part]], mask[part]).half().cpu()
-            for part in torch.arange(len(known)).split(_BATCH)
-        ]
-        return {"z": encoded(told, image[known]), "seen": torch.cat(parts), "asked": asked[known]}
+        image, _ = captioned(world, count, seed, known=True)
+        parts = torch.arange(len(image)).split(_BATCH)
+        mask = drawn_masks(torch.arange(len(image)), seed, image.shape[-1])
+        return {"seen": torch.cat([shown_latents(told, image[part], mask[part]).half().cpu() for part in parts])}
 
     spec = {"pipeline": name, "world": WORLDS[world], "count": count, "seed": seed}
-    found = cached("masked", spec, make, masked_pictures)
-    return Masked(found["z"], found["seen"], phrased(found["asked"], seed), told.states)
+    seen = cached("masked", spec, make, masked_pictures)["seen"]
+    return replace(latent_pictures(told, name, world, count, seed), seen=seen)
 
 
 def inpainter(told: TextToImage, unet: UNet2DConditionModel) -> Network:

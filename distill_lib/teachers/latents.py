@@ -1,6 +1,5 @@
 """What students of a pipeline learn from: captioned pictures as latents, and the teacher's own pairs."""
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +9,6 @@ from torch import Tensor
 from distill_lib.diffusion.noise import normal, uniform
 from distill_lib.diffusion.pixels import to_unit
 from distill_lib.diffusion.solvers import check_sampler, sample_by
-from distill_lib.engine import store
 from distill_lib.engine.store import cached
 from distill_lib.networks.adapter import denoiser
 from distill_lib.networks.pipeline import Latents, TextToImage
@@ -20,10 +18,15 @@ from distill_lib.worlds.pictures import WORLDS, rendered_once
 _BATCH = 64
 
 
-def captioned(world: str, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Pictures uint8 (N, 3, R, R) of a world of two objects, and their attributes (N, 2, 4); rendered once."""
+def captioned(world: str, count: int, seed: int, known: bool = False) -> tuple[Tensor, Tensor]:
+    """Pictures uint8 (N, 3, R, R) of a world of two objects, and their attributes (N, 2, 4); rendered once.
+
+    With `known` those of the pairs held out are left out.
+    """
     image, scenes = rendered_once(WORLDS[world], seed, count)
-    return image, attributes(scenes, WORLDS[world])
+    asked = attributes(scenes, WORLDS[world])
+    kept = ~names_held_out(asked)
+    return (image[kept], asked[kept]) if known else (image, asked)
 
 
 def phrased(asked: Tensor, seed: int) -> list[str]:
@@ -38,21 +41,16 @@ def encoded(told: TextToImage, image: Tensor) -> Tensor:
 
 
 def latent_pictures(told: TextToImage, name: str, world: str, count: int, seed: int) -> Latents:
-    """Captioned pictures of a world in the latents of a pipeline, without the pairs held out; kept in a cache.
-
-    Args:
-        told: the pipeline.
-        name: which one it is, for the cache.
-        world, count, seed: the pictures.
+    """Captioned pictures of a world in a pipeline's latents, without the pairs held out; kept in a cache under `name`,
+    which says which pipeline.
     """
 
     def make() -> dict[str, Tensor]:
-        image, asked = captioned(world, count, seed)
-        known = ~names_held_out(asked)
-        return {"z": encoded(told, image[known]), "asked": asked[known]}
+        image, asked = captioned(world, count, seed, known=True)
+        return {"z": encoded(told, image), "asked": asked}
 
     spec = {"pipeline": name, "world": WORLDS[world], "count": count, "seed": seed}
-    found = store.cached("latents", spec, make, latent_pictures)
+    found = cached("latents", spec, make, latent_pictures)
     return Latents(found["z"], phrased(found["asked"], seed), told)
 
 
@@ -127,11 +125,7 @@ def teacher_pairs(
 def decoded(pairs: Pairs) -> Tensor:
     """What the teacher's decoder makes of pairs, uint8 (N, 3, R, R); kept in a cache."""
     told = pairs.told
-    spec = {
-        "told": told.fingerprint,
-        "bf16": told.network.bf16,
-        "x": hashlib.sha256(pairs.x.contiguous().numpy().tobytes()).hexdigest(),
-    }
+    spec = {"told": told, "bf16": told.network.bf16, "x": pairs.x}
     make = lambda: {"image": torch.cat([told.pictures(z.float()).cpu() for z in pairs.x.split(64)])}  # noqa: E731
     return cached("decoded", spec, make, TextToImage)["image"]
 

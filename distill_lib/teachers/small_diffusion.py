@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from distill_lib.diffusion.schedules import OURS
 from distill_lib.engine import store
 from distill_lib.engine.loop import TrainSettings, finish
-from distill_lib.engine.trainable import Bare, Trainable
+from distill_lib.engine.trainable import Bare
 from distill_lib.networks.adapter import Network
 from distill_lib.networks.autoencoders import Critic, build_autoencoder
+from distill_lib.networks.folders import plain_pipeline
 from distill_lib.networks.pipeline import Latents, TextToImage, decode, text_states
 from distill_lib.networks.unet import config_of
 from distill_lib.teachers.autoencoder import Players, train_autoencoder
@@ -69,15 +70,11 @@ def build_clip(recipe: dict[str, Any], side: int) -> Clip:
 def make_clip(recipe: dict[str, Any], image: Tensor, asked: Tensor, parent: dict[str, Any]) -> tuple[Clip, store.Run]:
     """A mini CLIP trained on pictures uint8 (N, 3, R, R) of attributes (N, 2, 4), and its run.
 
-    Args:
-        recipe: sizes, settings and seed.
-        image, asked: data.
-        parent: what the data is, for the run's key.
+    The recipe holds sizes, settings and seed; `parent` says what the data is, for the run's key.
     """
-    tokens = tokenizer()
-    net: Trainable = Bare(build_clip(recipe, image.shape[-1]))
+    net = Bare(build_clip(recipe, image.shape[-1]))
     run = store.Run("clip", parent | {"clip": recipe}, train_clip)
-    finish(net, train_clip(net, tokens, image, asked, _settings(recipe), run), run, "mini CLIP")
+    finish(net, train_clip(net, tokenizer(), image, asked, _settings(recipe), run), run, "mini CLIP")
     return net.module, run
 
 
@@ -115,9 +112,7 @@ def train_small_diffusion(recipe: dict[str, Any], folder: Path) -> list[store.Ru
     torch.manual_seed(recipe["unet"]["seed"])
     side = image.shape[-1] >> (len(recipe["autoencoder"]["channels"]) - 1)
     unet = build_text_unet(side=side, width=recipe["clip"]["width"], **sizes)
-    pipe = StableDiffusionPipeline(
-        **parts, unet=unet, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-    )
+    pipe = plain_pipeline(**parts, unet=unet)
     told = TextToImage(pipe, Network(unet, null=text_states(pipe, [""])[0], decode=partial(decode, pipe, bf16=None)))
     make = lambda: {"z": encoded(told, image[known])}  # noqa: E731
     z = store.cached("encoded", data | {"parent": vae_run.key}, make, encoded)["z"]

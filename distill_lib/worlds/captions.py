@@ -1,10 +1,9 @@
-"""Captions of scenes: what is there, in words, exactly; and the tokenizer of these words.
+"""Captions of scenes of two objects: what is there, in words, exactly; and the tokenizer of these words.
 
-    one object     "a striped red cube"
-    two objects    "a small red cube left of a checked green sphere", and other phrasings of the same (`PHRASINGS`)
+    "a small red cube left of a checked green sphere", and other phrasings of the same (`PHRASINGS`)
 
-`small` marks a solid among the smaller third of its world's sizes; between those of two objects there is a gap. Clutter
-is never named. What two objects are is held as attributes (2, 4), from which prompts can be made without a scene.
+`small` marks a solid among the smaller third of the world's sizes; between small and not there is a gap. Clutter is
+never named. What two objects are is held as attributes (2, 4), from which prompts can be made without a scene.
 """
 
 import difflib
@@ -22,7 +21,7 @@ from distill_lib.engine.messages import short
 from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES, Scenes, SceneSpec
 
 _LONGEST, _TOLD = 40, 3  # characters of an unknown word, and such words, that an error names
-_SMALL = {1: 0.42 + 0.28 / 3, 2: 0.39}  # below this size, by the number of named objects
+_SMALL = 0.39  # below this size
 PHRASINGS = (
     "{left} left of {right}",
     "{right} right of {left}",
@@ -53,7 +52,7 @@ def attributes(scenes: Scenes, spec: SceneSpec) -> Tensor:
     """
     if spec.objects != 2:
         raise ValueError(f"attributes are those of two named objects; this world has {spec.objects}")
-    small = (scenes.size < _SMALL[2]).long()
+    small = (scenes.size < _SMALL).long()
     texture = scenes.texture if spec.texture else torch.zeros_like(scenes.texture)
     both = torch.stack([column[:, :2] for column in (scenes.shape, scenes.color, texture, small)], 2)
     swapped = scenes.position[:, 0, 0] > scenes.position[:, 1, 0]
@@ -91,15 +90,6 @@ def exchanged(asked: Tensor, u: Tensor) -> Tensor:
     one = differs & (differs.cumsum(1) - 1 == chosen[:, None])
     which = torch.where((chosen == count)[:, None], torch.ones_like(differs), one)
     return torch.where(which[:, None], asked.flip(1), asked)
-
-
-def captions(scenes: Scenes, spec: SceneSpec, phrasing: Tensor | None = None) -> list[str]:
-    """One caption a scene; for two objects in the phrasing of its number (B,), the first one unless given."""
-    if spec.objects == 2:
-        return say(attributes(scenes, spec), phrasing)
-    small, texture = (scenes.size < _SMALL[1]).long(), scenes.texture if spec.texture else 0 * scenes.texture
-    alone = torch.stack([scenes.shape, scenes.color, texture, small], 2)[:, 0]
-    return [_noun(one) for one in alone]
 
 
 def say(asked: Tensor, phrasing: Tensor | None = None) -> list[str]:

@@ -105,15 +105,19 @@ def cifar10(folder: Path, split: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     return rows[:, 1:].reshape(-1, 3, 32, 32).contiguous(), rows[:, 0].long(), _CIFAR10
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Everything below a folder but folders, links to folders not followed."""
+def below(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Everything below a folder but folders themselves; links are not followed. Raises as `entries`."""
     todo = [folder]
     while todo:
         for entry in entries(todo.pop()):
             if entry.is_dir(follow_symlinks=False):
                 todo.append(Path(entry.path))
-            elif not os.path.isdir(entry.path):
-                yield Path(entry.path)
+            else:
+                yield entry
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (Path(entry.path) for entry in below(folder) if not os.path.isdir(entry.path))
 
 
 def _home(folder: Path, stems: Iterable[str]) -> Path:

@@ -143,8 +143,8 @@ def _checked(folder: Path, found: dict[str, dict[str, list[Path]]]) -> list[str]
     return sorted(train)
 
 
-def read_picture(path: Path, side: int = SIDE) -> Tensor:
-    """A picture as the head of this module says, uint8 (3, side, side).
+def read_picture(path: Path) -> Tensor:
+    """A picture as the head of this module says, uint8 (3, SIDE, SIDE).
 
     Raises:
         ValueError: the file is broken, of values whose range is unknown, or of more pixels than a picture has.
@@ -164,7 +164,7 @@ def read_picture(path: Path, side: int = SIDE) -> Tensor:
         raise ValueError(f"{place(path)} is no readable picture: {why}; remove or replace it") from error
     least = min(picture.size)
     left, top = (picture.width - least) // 2, (picture.height - least) // 2
-    picture = picture.crop((left, top, left + least, top + least)).resize((side, side), Image.Resampling.LANCZOS)
+    picture = picture.crop((left, top, left + least, top + least)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(picture)).movedim(2, 0).contiguous()
 
 

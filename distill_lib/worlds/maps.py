@@ -13,8 +13,8 @@ Edges, and how well two maps of edges agree:
     thin(p)    |g(p)| where it is not below its two neighbours along g, of eight directions; else 0            (2)
     edge(p)    thin(p) > high, or thin(p) > low and joined to such a place by places above low                 (3)
 
-    precision  share of the edges found that lie within `near` pixels of a wanted one
-    recall     share of the wanted edges that lie within `near` pixels of one found
+    precision  share of the edges found that lie within a pixel of a wanted one
+    recall     share of the wanted edges that lie within a pixel of one found
     F1         2 precision recall / (precision + recall)                                                       (4)
 
 Canny 1986 (IEEE PAMI 8, 679). No library here has it, and OpenCV would be a dependency for this alone.
@@ -29,10 +29,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, max_pool2d, pad
 
+from distill_lib.worlds.rays import HORIZON
+
 KINDS = ("edges", "depth", "coarse")
 FACTOR = 4
 """How many times smaller the side of a picture is before it is enlarged again."""
-_FAR = 12.0  # the scenes' largest depth
 
 
 def edge_map(image: Tensor) -> Tensor:
@@ -42,7 +43,7 @@ def edge_map(image: Tensor) -> Tensor:
 
 def depth_map(depth: Tensor) -> Tensor:
     """Map (N, 1, R, R) of distances (N, R, R) in scene units."""
-    return (1 - depth.float()[:, None] / _FAR).clamp(0, 1)
+    return (1 - depth.float()[:, None] / HORIZON).clamp(0, 1)
 
 
 def coarse_map(image: Tensor) -> Tensor:
@@ -98,6 +99,7 @@ def read_map(path: str | Path, side: int, kind: str = "edges") -> Tensor:
 
 _BLUR = 1.0  # standard deviation of the smoothing in pixels
 _LOW, _HIGH = 0.03, 0.08  # per pixel, of pictures in [0, 1]: a step of a quarter, smoothed, has 0.1
+_NEAR = 1  # pixels, in both directions, by which an edge may be off
 _WAYS = ((0, 1), (1, 1), (1, 0), (1, -1))  # (down, right) of the neighbour along a gradient at 0, 45, 90, 135 degrees
 
 
@@ -128,16 +130,11 @@ def _thinned(across: Tensor, down: Tensor) -> Tensor:
     return size * kept
 
 
-def canny(image: Tensor, low: float = _LOW, high: float = _HIGH) -> Tensor:
-    """(3): edges bool (N, R, R) of pictures (N, C, R, R) in [0, 1], or uint8.
-
-    Args:
-        image: the pictures.
-        low, high: thresholds of the gradient, per pixel.
-    """
+def canny(image: Tensor) -> Tensor:
+    """(3): edges bool (N, R, R) of pictures (N, C, R, R) in [0, 1], or uint8."""
     x = image.float() / 255 if image.dtype == torch.uint8 else image.float()
     thin = _thinned(*_gradient(x))
-    weak, edge = (thin > low).float()[:, None], (thin > high).float()[:, None]
+    weak, edge = (thin > _LOW).float()[:, None], (thin > _HIGH).float()[:, None]
     while True:
         grown = max_pool2d(edge, 3, 1, 1) * weak
         if torch.equal(grown, edge):
@@ -145,16 +142,11 @@ def canny(image: Tensor, low: float = _LOW, high: float = _HIGH) -> Tensor:
         edge = grown
 
 
-def edge_f1(found: Tensor, wanted: Tensor, near: int = 1) -> Tensor:
-    """(4) of edge maps bool (N, R, R), one value a pair, (N,); 1 where neither holds an edge.
-
-    Args:
-        found, wanted: the maps.
-        near: pixels, in both directions, by which an edge may be off.
-    """
+def edge_f1(found: Tensor, wanted: Tensor) -> Tensor:
+    """(4) of edge maps bool (N, R, R), one value a pair, (N,); 1 where neither holds an edge."""
 
     def share(those: Tensor, others: Tensor) -> Tensor:
-        wide = max_pool2d(others.float()[:, None], 2 * near + 1, 1, near)[:, 0] > 0
+        wide = max_pool2d(others.float()[:, None], 2 * _NEAR + 1, 1, _NEAR)[:, 0] > 0
         count = those.flatten(1).sum(1)
         return (those & wide).flatten(1).sum(1) / count.clamp(min=1)
 

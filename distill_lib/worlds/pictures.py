@@ -19,9 +19,9 @@ from torch import Tensor
 from distill_lib.diffusion.pixels import to_patches, to_unit
 from distill_lib.engine.messages import place, short
 from distill_lib.engine.store import cached
-from distill_lib.worlds.files import cifar10, entries, fashion_mnist
+from distill_lib.worlds.files import below, cifar10, fashion_mnist
 from distill_lib.worlds.folders import image_folder
-from distill_lib.worlds.scenes import Scenes, SceneSpec, class_names, draw_scenes, render
+from distill_lib.worlds.scenes import Scenes, SceneSpec, class_names, draw_scenes, rendered
 
 WORLDS = {
     "plain": SceneSpec(texture=0, tiles=0, clutter=0),
@@ -44,7 +44,6 @@ REAL = tuple(_READERS)
 """The kinds of real data."""
 LEAST_HELD_OUT = 64
 """Test pictures of real data at least: two sets of them are compared with each other, of 32 in the smallest profile."""
-_CHUNK = 32  # scenes rendered at a time: small enough that the rays stay in the processor's cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +152,7 @@ def check_real(dataset: str, folder: str) -> Path:
 def render_pictures(spec: SceneSpec, seed: int, index: Tensor) -> tuple[Tensor, Scenes]:
     """Pictures `index` of a seed as uint8 (N, 3, R, R), and the scenes behind them."""
     scenes = draw_scenes(spec, seed, index)
-    parts = [render(draw_scenes(spec, seed, part), spec).image for part in index.split(_CHUNK)]
-    return (torch.cat(parts) * 127.5 + 127.5).round().to(torch.uint8), scenes
+    return rendered(spec, scenes)[0], scenes
 
 
 def rendered_once(spec: SceneSpec, seed: int, count: int) -> tuple[Tensor, Scenes]:
@@ -196,13 +194,9 @@ def _read_once(name: str, folder: Path, split: str, stamp: str) -> tuple[Tensor,
 
 def _stamp(folder: Path) -> str:
     """Hash of the paths, sizes and times of all files below a folder."""
-    digest, todo = hashlib.sha256(), [folder]
-    while todo:
-        for entry in entries(todo.pop()):
-            if entry.is_dir(follow_symlinks=False):
-                todo.append(Path(entry.path))
-            else:
-                # of a link that leads nowhere its own: the reader says what is wrong with it
-                about = os.stat(entry.path, follow_symlinks=os.path.exists(entry.path))
-                digest.update(os.fsencode(entry.path) + b"\0%d %d\0" % (about.st_size, about.st_mtime_ns))
+    digest = hashlib.sha256()
+    for entry in below(folder):
+        # of a link that leads nowhere its own: the reader says what is wrong with it
+        about = os.stat(entry.path, follow_symlinks=os.path.exists(entry.path))
+        digest.update(os.fsencode(entry.path) + b"\0%d %d\0" % (about.st_size, about.st_mtime_ns))
     return digest.hexdigest()

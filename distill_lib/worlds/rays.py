@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-_FAR = 1e6  # ray parameter of "no hit"
-_HORIZON = 12.0  # floor and depth map end here
+FAR = 1e6  # ray parameter of "no hit"
+HORIZON = 12.0  # floor and depth map end here
 _CAMERA, _LOOK_AT, _HALF_VIEW = (0.0, 1.55, -3.6), (0.0, 0.35, 0.2), math.tan(math.radians(18))
-_NEAREST_FLOOR = 1.36  # the frame's lower edge sees the floor from z = -1.40 on
-_HALF_WIDTH = (1.0, 0.85 * math.sqrt(2), 0.85, 1.0)  # largest horizontal radius of each shape at size 1
+NEAREST_FLOOR = 1.36  # the frame's lower edge sees the floor from z = -1.40 on
+HALF_WIDTH = (1.0, 0.85 * math.sqrt(2), 0.85, 1.0)  # largest horizontal radius of each shape at size 1
 
 
 def _view_axes() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -21,7 +21,7 @@ def _view_axes() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return camera, right, torch.linalg.cross(forward, right), forward
 
 
-def _rays(n: int) -> tuple[Tensor, Tensor]:
+def from_camera(n: int) -> tuple[Tensor, Tensor]:
     """Camera position (3,) and unit directions (n * n, 3) through the pixel centres, row by row from the top."""
     camera, right, up, forward = _view_axes()
     grid = (torch.arange(n) + 0.5) / n * 2 - 1
@@ -30,15 +30,15 @@ def _rays(n: int) -> tuple[Tensor, Tensor]:
     return camera, normalize(direction.reshape(-1, 3), dim=1)
 
 
-def _room(shape: Tensor, z: Tensor, size: Tensor) -> Tensor:
+def room(shape: Tensor, z: Tensor, size: Tensor) -> Tensor:
     """Largest |x| at which a solid at depth z stays inside the frame, with a margin of 4 %."""
     camera, _, _, forward = _view_axes()
-    radius = torch.tensor(_HALF_WIDTH)[shape] * size
+    radius = torch.tensor(HALF_WIDTH)[shape] * size
     nearest = (z - radius - camera[2]) * forward[2] + (0 - camera[1]) * forward[1]
     return 0.96 * _HALF_VIEW * nearest - radius
 
 
-def _apart(x: Tensor, z: Tensor, radius: Tensor, present: Tensor) -> Tensor:
+def apart(x: Tensor, z: Tensor, radius: Tensor, present: Tensor) -> Tensor:
     """Depths (B, K) at which no two solids meet: one that would is pushed back, behind those drawn before it.
 
     Away from the camera there is more room, so a solid that was inside the frame stays inside it.
@@ -54,17 +54,18 @@ def _apart(x: Tensor, z: Tensor, radius: Tensor, present: Tensor) -> Tensor:
     return z
 
 
-def _floor(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def floor(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where rays meet the floor: t (B, R), FAR where they do not, the normal (B, R, 3), and the owner -1 (B, R)."""
     down = direction[..., 1]
-    t = torch.where(down < 0, -origin[..., 1] / down, _FAR)
-    t = torch.where(t > _HORIZON, _FAR, t)
+    t = torch.where(down < 0, -origin[..., 1] / down, FAR)
+    t = torch.where(t > HORIZON, FAR, t)
     normal = torch.tensor([0.0, 1.0, 0.0]).expand_as(direction)
     return t, normal, torch.full(t.shape, -1)
 
 
 def _first(candidates: list[tuple[Tensor, Tensor, list[Tensor]]]) -> tuple[Tensor, list[Tensor]]:
     """Nearest valid (t, normal) among (valid, t, normal); a hit closer than 1e-3 is the surface that was left."""
-    t = torch.full_like(candidates[0][1], _FAR)
+    t = torch.full_like(candidates[0][1], FAR)
     normal = [torch.zeros_like(t)] * 3
     for valid, t_i, normal_i in candidates:
         nearer = valid & (t_i > 1e-3) & (t_i < t)
@@ -123,3 +124,7 @@ def _cone(o: list[Tensor], d: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         y = oy + t * dy
         hits.append((real & (y > 0) & (y < 2), t, [ox + t * dx, k2 * (2 - y), oz + t * dz]))
     return _first(hits)
+
+
+SOLIDS = (_sphere, _cube, _cylinder, _cone)
+"""Origin and direction of rays in a solid's own frame -> t, FAR where they miss, and the normal; by number of shape."""

@@ -20,21 +20,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
 
 from distill_lib.diffusion.noise import uniform
+from distill_lib.worlds import rays
 from distill_lib.worlds.looks import clay, sketch
-from distill_lib.worlds.rays import (
-    _FAR,
-    _HALF_WIDTH,
-    _HORIZON,
-    _NEAREST_FLOOR,
-    _apart,
-    _cone,
-    _cube,
-    _cylinder,
-    _floor,
-    _rays,
-    _room,
-    _sphere,
-)
 
 SHAPES = ("sphere", "cube", "cylinder", "cone")
 COLORS = {
@@ -139,13 +126,13 @@ def draw_scenes(spec: SceneSpec, seed: int, index: Tensor) -> Scenes:
         z, size = depth - 0.5, torch.where(scale < 1 / 3, 0.30 + 0.15 * scale, 0.39 + 0.13 * scale)
     z = torch.where(named, z, 1.1 + 1.5 * depth)
     size = torch.where(named, size, 0.28 + 0.2 * scale)
-    z = torch.maximum(z, torch.tensor(_HALF_WIDTH)[shape] * size - _NEAREST_FLOOR)
-    room = _room(shape, z, size)
+    z = torch.maximum(z, torch.tensor(rays.HALF_WIDTH)[shape] * size - rays.NEAREST_FLOOR)
+    room = rays.room(shape, z, size)
     x = (2 * across - 1) * torch.where(named, room.clamp(max=0.75), room)
     if spec.objects == 2:
         gap, middle = 0.62 + 0.3 * across[:, :1], (2 * across[:, 1:2] - 1) * 0.2
         x = torch.cat([middle - gap, middle + gap, x[:, 2:]], 1).clamp(-room, room)
-    z = _apart(x, z, torch.tensor(_HALF_WIDTH)[shape] * size, present)
+    z = rays.apart(x, z, torch.tensor(rays.HALF_WIDTH)[shape] * size, present)
     palette = torch.tensor(list(COLORS.values()))
     jitter = torch.stack([draw(k), draw(k), draw(k)], 2) - 0.5
     return Scenes(
@@ -170,24 +157,24 @@ def draw_scenes(spec: SceneSpec, seed: int, index: Tensor) -> Scenes:
 def render(scenes: Scenes, spec: SceneSpec) -> Rendered:
     """Ray-cast a batch of scenes; every picture is independent of its neighbours in the batch."""
     b, k = scenes.shape.shape
-    origin, direction = _rays(spec.resolution * spec.supersample)
+    origin, direction = rays.from_camera(spec.resolution * spec.supersample)
     origin, direction = origin.expand(b, 1, 3), direction.expand(b, -1, 3)
 
-    t, normal, owner = _floor(origin, direction)
+    t, normal, owner = rays.floor(origin, direction)
     for i in range(k):
         t_i, normal_i = _intersect(scenes, i, origin, direction)
         nearer = t_i < t
         t = torch.where(nearer, t_i, t)
         normal = torch.where(nearer[..., None], normal_i, normal)
         owner = torch.where(nearer, i, owner)
-    hit = t < _FAR
+    hit = t < rays.FAR
     point = origin + direction * t.clamp(max=50)[..., None]
 
     toward_light = torch.cat([scenes.light.sin() * 0.8, torch.full((b, 1), 1.1), -scenes.light.cos() * 0.7], 1)
     toward_light = normalize(toward_light, dim=1)[:, None]
     shadow = torch.zeros_like(hit)
     for i in range(k):
-        shadow |= _intersect(scenes, i, point + 1e-2 * normal, toward_light.expand_as(point))[0] < _FAR
+        shadow |= _intersect(scenes, i, point + 1e-2 * normal, toward_light.expand_as(point))[0] < rays.FAR
 
     albedo = _albedo(scenes, spec, point, t, owner)
     lambert = (normal * toward_light).sum(2).clamp(min=0) * ~shadow
@@ -202,20 +189,20 @@ def render(scenes: Scenes, spec: SceneSpec) -> Rendered:
         shine = (normal * half).sum(2).clamp(min=0) ** 40 * (~shadow & (owner >= 0))
         color = albedo * (0.38 + 0.72 * lambert)[..., None] + 0.35 * shine[..., None]
         sky = scenes.background[:, None] * (1 + 0.25 * direction[..., 1:2])
-        fog = (t.clamp(max=_HORIZON) / _HORIZON)[..., None] ** 3
+        fog = (t.clamp(max=rays.HORIZON) / rays.HORIZON)[..., None] ** 3
         color = torch.where(hit[..., None], color * (1 - fog) + sky * fog, sky).clamp(0, 1)
 
     masks = torch.stack([(owner == i).float() for i in range(k)], 2)
-    layers = torch.cat([2 * color - 1, t.clamp(max=_HORIZON)[..., None], masks], 2)
+    layers = torch.cat([2 * color - 1, t.clamp(max=rays.HORIZON)[..., None], masks], 2)
     layers = avg_pool2d(layers.movedim(1, 2).reshape(b, 4 + k, n, n), spec.supersample)
     return Rendered(layers[:, :3], layers[:, 3:4], layers[:, 4:])
 
 
 def _intersect(scenes: Scenes, i: int, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """First hit of rays (B, R, 3) with solid i of each scene: t (B, R), _FAR where none, and the normal (B, R, 3)."""
-    t = torch.full(direction.shape[:2], _FAR)
+    """First hit of rays (B, R, 3) with solid i of each scene: t (B, R), FAR where none, and the normal (B, R, 3)."""
+    t = torch.full(direction.shape[:2], rays.FAR)
     normal = torch.zeros_like(direction)
-    for shape, solid in enumerate((_sphere, _cube, _cylinder, _cone)):
+    for shape, solid in enumerate(rays.SOLIDS):
         which = ((scenes.shape[:, i] == shape) & scenes.present[:, i]).nonzero()[:, 0]
         if len(which) == 0:
             continue
@@ -258,7 +245,7 @@ def _albedo(scenes: Scenes, spec: SceneSpec, point: Tensor, t: Tensor, owner: Te
     return albedo
 
 
-_SCENES_AT_ONCE = 32  # scenes rendered at a time
+_SCENES_AT_ONCE = 32  # small enough that the rays stay in the processor's cache
 
 
 def rendered(spec: SceneSpec, scenes: Scenes) -> tuple[Tensor, Tensor, Tensor]:
