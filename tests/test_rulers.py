@@ -206,7 +206,7 @@ def test_noise_and_colour_are_as_strong_as_they_say(pool):
 def test_dropped_classes_never_come_and_more_of_them_hold_the_fewer(pool):
     few, many = kept_classes(32, 0.5), kept_classes(32, 0.1)
     assert (len(few), len(many)) == (16, 29) and set(few.tolist()) < set(many.tolist())
-    image = CORRUPTIONS["dropped"](pool, 40, 0.5)
+    image = CORRUPTIONS["dropped"](pool, 32, 0.5)
     number = [next(i for i, real in enumerate(pool.real.image) if torch.equal(real, one)) for one in image]
     assert set(pool.real.label[number].tolist()) <= set(few.tolist())
 

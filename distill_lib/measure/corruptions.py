@@ -103,3 +103,11 @@ CORRUPTIONS: dict[str, Callable[[Pool, int, float], Tensor]] = {
     "copied": copied,
 }
 """By the names that rows give them."""
+STRENGTHS: dict[str, tuple[float, ...]] = {
+    "blur": (0.3, 0.4, 0.5, 0.7),
+    "noise": (0.02, 0.04, 0.08, 0.16),
+    "colour": (0.02, 0.04, 0.08, 0.16),
+    "dropped": (0.1, 0.2, 0.3, 0.5),
+    "copied": (0.1, 0.25, 0.5, 1.0),
+}
+"""By which each is tried: from what an eye misses to what it cannot miss; of the classes a tenth to a half."""

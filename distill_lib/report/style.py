@@ -87,6 +87,15 @@ LABELS = {
     "diversity_prompt": "difference by prompt",
     "prompt_accuracy_changed": "other prompts right",
     "share": "share of the noise drawn anew",
+    "fid_inf": r"FID$_\infty$",
+    "mmd_world": "MMD² to the world",
+    "mmd_teacher": "MMD² to the teacher",
+    "precision": "precision",
+    "density": "density",
+    "coverage": "coverage",
+    "sharpness_ratio": "sharpness / real",
+    "fine_ratio": "fine power / real",
+    "copies": "copies",
 }
 _STYLE = {
     "figure.dpi": 100,

@@ -169,6 +169,6 @@ def _judge(profile: str, folder: Path) -> None:
 def _state_of_claims(folder: Path) -> str:
     whole = hashlib.sha256()
     papers = ROOT / "distill_lib" / "papers"
-    for path in sorted([*folder.glob("[gs]-*.json"), *folder.glob("claims*.json"), *papers.glob("*.*")]):
+    for path in sorted([*folder.glob("[gsx]-*.json"), *folder.glob("claims*.json"), *papers.glob("*.*")]):
         whole.update(path.name.encode() + path.read_bytes())
     return whole.hexdigest()
