@@ -17,6 +17,9 @@ each by its unbiased estimate (Sutherland and Deka 2019, arXiv 1906.02104), and 
 Frechet distance (FID), whose bias is one over the number N of samples (Chong and Forsyth 2020, arXiv 1911.07023):
 
     FID_N = FID_inf + c / N,    a line through the mean FID of k disjoint parts, N = n / k, k in PARTS           (4)
+
+It needs n of several times the number of features: where the smallest parts hold fewer pictures than features, the line
+overshoots.
 """
 
 import math
