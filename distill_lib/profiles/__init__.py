@@ -173,6 +173,15 @@ class Ablations(_Strict):
     heads: TrainSettings
 
 
+class Rulers(_Strict):
+    """Metrics without a floor, and how they are tried on known damage."""
+
+    reference: Count = Field(ge=2, description="real pictures behind the moments that FID and z-scores are taken to")
+    samples: Count = Field(ge=32, description="pictures of a set")
+    sets: Count = Field(ge=4, description="untouched sets, which say how far a value moves by chance")
+    strengths: Count = Field(le=4, description="of each kind of damage, from the strongest down")
+
+
 class Profile(_Strict):
     """All settings of the guided-distillation notebooks."""
 
@@ -200,6 +209,7 @@ class Profile(_Strict):
     small: Small
     lora: Lora
     control: Control
+    rulers: Rulers
     other: Text | None = Field(default=None, description="another one, for notebook 07 with a file of prompts")
 
     def halving_settings(self, n_steps: int, seed: int) -> TrainSettings:

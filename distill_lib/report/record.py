@@ -117,7 +117,7 @@ class Recorder:
         kept = [row for row in there if row.get("seed") not in seeds]
         rows = sorted(kept + rows, key=lambda row: row.get("seed", 0))
         _check(artefact, rows)
-        paper = {"g": "guided", "s": "sdxs"}[artefact[0]]
+        paper = {"g": "guided", "s": "sdxs", "x": "both"}[artefact[0]]
         record = {"artefact": artefact, "paper": paper, "profile": self.profile, "dataset": self.dataset, "rows": rows}
         made = origin() | {"seconds": round(time.perf_counter() - self.start, 1), "parents": self.parents}
         before = old.get("made", {})

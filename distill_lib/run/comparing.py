@@ -26,7 +26,7 @@ def verify() -> None:
     from distill_lib.worlds.pictures import REAL
 
     real = tuple(suffix_of(name) for name in REAL)
-    files = sorted((ROOT / "figures" / COMMITTED).glob("[gs]-*.json"))
+    files = sorted((ROOT / "figures" / COMMITTED).glob("[gsx]-*.json"))
     committed = {path.stem: rows_of(path) for path in files if not path.stem.endswith(real) and path.stem not in TABLES}
     seeds = sorted({row.get("seed", 0) for rows in committed.values() for row in rows})
     folder = runs_folder() / "verify"

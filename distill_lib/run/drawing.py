@@ -169,7 +169,7 @@ def _judge(profile: str, folder: Path) -> None:
 def _state_of_claims(folder: Path) -> str:
     whole = hashlib.sha256()
     papers = ROOT / "distill_lib" / "papers"
-    rows = [*folder.glob("[gs]-*.json"), *folder.glob("claims*.json")]
+    rows = [*folder.glob("[gsx]-*.json"), *folder.glob("claims*.json")]
     for path in sorted([*rows, *papers.glob("*.*"), *papers.glob("v*/*.yaml")]):
         whole.update(path.name.encode() + path.read_bytes())
     return whole.hexdigest()

@@ -12,7 +12,7 @@ from distill_lib.engine.messages import short
 from distill_lib.paths import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
-_ARTEFACT = re.compile(r'(?:lab|recorder)\.rows\(\s*"([gs]-[\w-]+)"')
+_ARTEFACT = re.compile(r'(?:lab|recorder)\.rows\(\s*"([gsx]-[\w-]+)"')
 _NAME = re.compile(r"\d\d_[a-z0-9_]+")
 _MARKERS = re.compile(r"^(<{7} |={7}$|>{7} )", re.MULTILINE)  # of an unfinished merge
 

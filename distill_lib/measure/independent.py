@@ -1,0 +1,79 @@
+"""Independent samples: classes drawn by lot and noise of their own, kept in parts by the weights that they came from.
+
+`draw.samples_of` takes the classes in turn and gives everybody the same noise, which compares methods picture by
+picture. A distance between two laws asks for the opposite: samples that are independent and identically distributed,
+
+    label_i = floor(u_i C),    u_i uniform in (0, 1)                                                             (1)
+
+from one set to the other too. Each stream ("student", "truth") has counted draws of its own, so that a network measured
+against itself meets other noise and other classes. The first m of n samples are the m samples.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from distill_lib.diffusion import noise
+from distill_lib.diffusion.solvers import SOLVERS, check_sampler, sample_by
+from distill_lib.engine.store import cached, weights_hash
+from distill_lib.measure.draw import in_batches
+from distill_lib.networks.adapter import Network, denoiser
+
+STREAMS = ("student", "truth")
+_PART = 256  # samples kept in one file
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A network and how it is sampled: steps, guidance strength, and a sampler of `solvers.SAMPLERS`."""
+
+    net: Network
+    n_steps: int
+    w: float
+    sampler: str = "ddim"
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the picture follows from z_T alone, so that it may be compared with another from the same z_T.
+
+        With one step no sampler has noise left to draw: it ends at sigma_0 = 0.
+        """
+        check_sampler(self.sampler)
+        return self.sampler in ("ddim", *SOLVERS) or self.n_steps == 1
+
+
+def labels(n: int, n_classes: int, seed: int = 0, stream: str = "student") -> Tensor:
+    """(1): the classes of n independent samples, (n,)."""
+    return _labels(torch.arange(n), n_classes, seed, stream)
+
+
+def _labels(index: Tensor, n_classes: int, seed: int, stream: str) -> Tensor:
+    u = noise.uniform(seed, f"{stream} label", 0, index, 1)[:, 0]
+    return (u.double() * n_classes).long()
+
+
+def independent_samples(how: Sampled, n: int, seed: int = 0, stream: str = "student") -> Tensor:
+    """Pictures uint8 (n, 3, R, R) of a network of classes, of the classes `labels(n, net.null, seed, stream)`.
+
+    Raises:
+        ValueError: no such stream or sampler.
+    """
+    check_sampler(how.sampler)
+    if stream not in STREAMS:
+        raise ValueError(f"stream={stream!r} is unknown; choose one of {', '.join(STREAMS)}")
+    net = how.net
+    spec = {"net": weights_hash(net.module, "net"), "steps": how.n_steps, "w": how.w, "sampler": how.sampler}
+    spec |= {"seed": seed, "stream": stream, "bf16": net.bf16}
+
+    def draw(index: Tensor) -> Tensor:
+        denoise = denoiser(net, _labels(index.cpu(), net.null, seed, stream).to(index.device), how.w)
+        z_T = noise.normal(seed, f"{stream} z_T", 0, index, net.shape)
+        fresh = lambda i: noise.normal(seed, f"{stream} fresh", i, index, net.shape)  # noqa: E731
+        return sample_by(how.sampler, denoise, z_T, how.n_steps, fresh, net.schedule)
+
+    def part(start: int, count: int) -> Tensor:
+        make = lambda: {"image": in_batches(net, count, lambda index: draw(index + start))}  # noqa: E731
+        return cached("independent", spec | {"start": start, "count": count}, make, independent_samples)["image"]
+
+    return torch.cat([part(start, min(_PART, n - start)) for start in range(0, n, _PART)])
