@@ -20,29 +20,29 @@ def tables(claim, stand):
     """Artefact to rows, of as many seeds as a verdict needs."""
     sources = [source.artefact for source in stand.swap.values() if source.artefact]
     names = dict.fromkeys([*artefacts_of(claim.effect), *sources])
-    found = {name: _committed(name) if stand.rows == "committed" else [] for name in names}
+    table_of = {name: _committed(name) if stand.rows == "committed" else [] for name in names}
     for name, row in _made(claim, stand):
         same = (row["method"], row["metric"])
-        found[name] = [old for old in found[name] if "made" in old or (old.get("method"), old["metric"]) != same]
-        found[name].append(row | {"made": True})
+        table_of[name] = [old for old in table_of[name] if "made" in old or (old.get("method"), old["metric"]) != same]
+        table_of[name].append(row | {"made": True})
     read = {select.metric for part in claim.effect for select in part.selects()}
-    unswapped = {name: list(rows) for name, rows in found.items()}
+    unswapped = {name: list(rows) for name, rows in table_of.items()}
     for method, source in stand.swap.items():
         swaps = 0
-        for name, rows in found.items():
+        for name, rows in table_of.items():
             for i, row in enumerate(rows):
                 if row.get("method") == method and row["metric"] in read - set(source.but):
                     other = _source_row(unswapped[source.artefact or name], row, source)
                     if other is not None:
                         rows[i], swaps = row | {"value": other["value"]}, swaps + 1
         assert swaps, f"{claim.id}: {source.method} has no row for any of {method}"
-    return found
+    return table_of
 
 
-def write(folder, found):
+def write(folder, tables):
     """The tables as files of the laptop profile."""
     (folder / "laptop").mkdir(exist_ok=True)
-    for name, rows in found.items():
+    for name, rows in tables.items():
         (folder / "laptop" / f"{name}.json").write_text(json.dumps({"rows": rows}))
 
 
@@ -55,9 +55,9 @@ def _committed(name):
         for row in rows
         for i in range(copies if "seed" in row else 1)
     ]
-    there = {row["metric"] for row in rows}
+    present = {row["metric"] for row in rows}
     for metric, old in RULES.stand_in.items():
-        if metric not in there:
+        if metric not in present:
             rows += [row | {"metric": metric} for row in rows if row["metric"] == old]
     return rows
 
@@ -104,7 +104,7 @@ def _number(value, row):
 
 def _source_row(rows, row, source):
     """The one row that is put in the place of another; None if there is none."""
-    found = [
+    fitting = [
         other
         for other in rows
         if other.get("method") == source.method
@@ -114,11 +114,11 @@ def _source_row(rows, row, source):
         and (source.steps != "nfe" or other["nfe"] == row["nfe"])
         and (not isinstance(source.steps, int) or other["steps"] == source.steps)
     ]
-    if source.steps == "most" and found:
-        most = max(other.get("steps", 0) for other in found)
-        found = [other for other in found if other.get("steps", 0) == most]
+    if source.steps == "most" and fitting:
+        most = max(other.get("steps", 0) for other in fitting)
+        fitting = [other for other in fitting if other.get("steps", 0) == most]
     for field in ("w", "steps"):  # where they tell rows apart
-        if len(found) > 1:
-            found = [other for other in found if other.get(field) == row.get(field)]
-    assert len(found) < 2, (source, row)
-    return found[0] if found else None
+        if len(fitting) > 1:
+            fitting = [other for other in fitting if other.get(field) == row.get(field)]
+    assert len(fitting) < 2, (source, row)
+    return fitting[0] if fitting else None

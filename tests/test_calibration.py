@@ -13,12 +13,12 @@ def made_up(seed=0, last=9.0):
     """Rows of every ruler: untouched 1, 2, 3 (standard deviation 1), damage of 3, 7, 5, `last` at growing strength."""
     rows = []
     for metric in PURPOSE:
-        about = {"metric": metric, "seed": seed}
+        columns = {"metric": metric, "seed": seed}
         for n in (32, 64):
-            rows += [about | {"corruption": "none", "strength": 0.0, "n": n, "value": v} for v in (1.0, 2.0, 3.0)]
+            rows += [columns | {"corruption": "none", "strength": 0.0, "n": n, "value": v} for v in (1.0, 2.0, 3.0)]
         for name, strengths in STRENGTHS.items():
             damage = zip(strengths, (3.0, 7.0, 6.5, last), strict=True)
-            rows += [about | {"corruption": name, "strength": s, "n": 64, "value": v} for s, v in damage]
+            rows += [columns | {"corruption": name, "strength": s, "n": 64, "value": v} for s, v in damage]
     return rows
 
 
@@ -49,8 +49,8 @@ def test_every_ruler_of_the_table_is_measured(monkeypatch):
         real = type("Real", (), {"first": lambda self, n: None})()
         last = staticmethod(lambda image: torch.zeros(len(image), 2))
 
-    found = calibration.Bench(Nothing(), Pool(None, None), torch.ones(4), torch.ones(4)).values(torch.ones(4))
-    assert set(found) == set(PURPOSE)
+    result = calibration.Bench(Nothing(), Pool(None, None), torch.ones(4), torch.ones(4)).values(torch.ones(4))
+    assert set(result) == set(PURPOSE)
 
 
 def test_real_data_is_refused():

@@ -146,16 +146,16 @@ def verdict(folder, name, artefacts):
 
 @pytest.mark.parametrize("name", GOOD)
 def test_what_a_claim_says_supports_it(tmp_path, name):
-    found = verdict(tmp_path, name, GOOD[name])
-    assert found["verdict"] == "supported", found
+    result = verdict(tmp_path, name, GOOD[name])
+    assert result["verdict"] == "supported", result
 
 
 @pytest.mark.parametrize("name, artefact, method, metric, value", BAD)
 def test_one_part_that_fails_contradicts_a_claim(tmp_path, name, artefact, method, metric, value):
     table = GOOD[name][artefact]
     changed = GOOD[name] | {artefact: table | {method: table[method] | {metric: value}}}
-    found = verdict(tmp_path, name, changed)
-    assert found["verdict"] == "contradicted", found
+    result = verdict(tmp_path, name, changed)
+    assert result["verdict"] == "contradicted", result
 
 
 def strengths(margin, paired):

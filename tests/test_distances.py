@@ -36,25 +36,25 @@ def closed_form(d, std, shift):
 
 @pytest.mark.parametrize("std, shift", [(1.0, 0.4), (1.4, 0.0), (0.8, 0.2)])
 def test_mmd2_of_two_gaussians_is_its_closed_form_within_its_own_error(std, shift):
-    found = [mmd2(gaussian(400, 5, 2 * i), gaussian(400, 5, 2 * i + 1, shift, std)) for i in range(20)]
-    values = torch.tensor([one.value for one in found])
+    result = [mmd2(gaussian(400, 5, 2 * i), gaussian(400, 5, 2 * i + 1, shift, std)) for i in range(20)]
+    values = torch.tensor([estimate.value for estimate in result])
     exact = closed_form(5, std, shift)
     # of 20 independent draws: mean within 4 of its errors; error of one within the chi distribution of 20, +- 45 %
     assert values.mean().item() == pytest.approx(exact, abs=4 * values.std().item() / 20**0.5)
-    errors = torch.tensor([one.error for one in found])
+    errors = torch.tensor([estimate.error for estimate in result])
     assert errors.mean().item() == pytest.approx(values.std().item(), rel=0.45)
     assert exact > 5 * errors.mean().item()  # so that the test is not one of noise
 
 
 def test_mmd2_of_one_law_has_mean_0_and_an_error_that_is_its_spread():
-    found = [mmd2(gaussian(60, 4, 2 * i), gaussian(60, 4, 2 * i + 1)) for i in range(200)]
-    values = torch.tensor([one.value for one in found])
+    result = [mmd2(gaussian(60, 4, 2 * i), gaussian(60, 4, 2 * i + 1)) for i in range(200)]
+    values = torch.tensor([estimate.value for estimate in result])
     spread = values.std().item()
     assert abs(values.mean().item()) < 4 * spread / 200**0.5
     assert (values < 0).any() and (values > 0).any()
-    errors = torch.tensor([one.error for one in found])
+    errors = torch.tensor([estimate.error for estimate in result])
     assert 0.9 < errors.mean().item() / spread < 1.4  # zeta_1, cut off at 0, adds to it
-    assert sum(one.within(2) for one in found) >= 180
+    assert sum(estimate.within(2) for estimate in result) >= 180
 
 
 def test_mmd2_is_the_sum_over_all_pairs_and_does_not_depend_on_blocks(monkeypatch):
@@ -84,11 +84,11 @@ def test_the_variance_is_that_of_sums_over_distinct_indices():
 def test_with_one_bandwidth_it_is_torch_fidelitys_but_for_the_pairs_i_i(monkeypatch):
     monkeypatch.setattr(distances, "BANDWIDTHS", (0.7,))
     x, y = gaussian(50, 6, 0), gaussian(50, 6, 1, 0.4)
-    theirs = kernel_mmd(x.numpy(), y.numpy(), kid_kernel="rbf", kid_kernel_rbf_sigma=math.sqrt(0.7 * 6))
+    reference = kernel_mmd(x.numpy(), y.numpy(), kid_kernel="rbf", kid_kernel_rbf_sigma=math.sqrt(0.7 * 6))
     cross = kernel(x, y)
     # they take the mean over all pairs (x_i, y_j), i = j as well; both have the same expectation
     change = 2 * (cross.mean() - (cross.sum() - cross.trace()) / (50 * 49))
-    assert mmd2(x, y).value == pytest.approx((theirs + change).item(), rel=1e-9)
+    assert mmd2(x, y).value == pytest.approx((reference + change).item(), rel=1e-9)
 
 
 def test_sets_of_two_sizes_or_of_three_samples_are_refused():
@@ -106,27 +106,27 @@ def unit(d):
 
 def test_the_frechet_distance_to_known_moments_is_its_closed_form():
     d, std, shift = 8, 1.5, 0.3
-    found = frechet(gaussian(20_000, d, 0, shift, std), unit(d))
+    result = frechet(gaussian(20_000, d, 0, shift, std), unit(d))
     # bias d (std^2 + (d + 1) ..) / n is below 0.01; sampling spread of the scale term some 0.02
-    assert found == pytest.approx(d * shift**2 + d * (std - 1) ** 2, abs=0.08)
+    assert result == pytest.approx(d * shift**2 + d * (std - 1) ** 2, abs=0.08)
 
 
 def test_fid_inf_takes_the_bias_away_and_its_error_covers_the_rest():
     d, n = 8, 400
-    found = [(frechet(x, unit(d)), fid_inf(x, unit(d))) for x in (gaussian(n, d, i) for i in range(12))]
-    plain, far = (torch.tensor(v) for v in ([f for f, _ in found], [e.value for _, e in found]))
+    result = [(frechet(x, unit(d)), fid_inf(x, unit(d))) for x in (gaussian(n, d, i) for i in range(12))]
+    plain, far = (torch.tensor(v) for v in ([f for f, _ in result], [e.value for _, e in result]))
     # one sided: d / n from the mean and d (d + 1) / (4 n) from the covariance, the next order is d / n = 2 %
     bias = d / n + d * (d + 1) / (4 * n)
     assert plain.mean().item() == pytest.approx(bias, rel=0.2)
     assert abs(far.mean().item()) < 0.15 * bias + 3 * far.std().item() / 12**0.5
-    assert sum(one.within(2) for _, one in found) >= 10
+    assert sum(estimate.within(2) for _, estimate in result) >= 10
 
 
 def test_fid_inf_keeps_a_true_distance():
     d, n, shift = 8, 600, 0.5
-    one = fid_inf(gaussian(n, d, 3, shift), unit(d))
-    assert not one.within(5)
-    assert one.value == pytest.approx(d * shift**2, abs=3 * one.error)
+    estimate = fid_inf(gaussian(n, d, 3, shift), unit(d))
+    assert not estimate.within(5)
+    assert estimate.value == pytest.approx(d * shift**2, abs=3 * estimate.error)
 
 
 def test_too_few_samples_for_a_jackknife_are_refused():
@@ -148,20 +148,20 @@ def test_equal_sets_are_covered_and_sets_apart_are_not():
 
 def test_coverage_and_density_of_one_law_are_what_counting_says(monkeypatch):
     n = 500
-    found = [density_and_coverage(gaussian(n, 3, 2 * i), gaussian(n, 3, 2 * i + 1)) for i in range(8)]
-    coverage = sum(one["coverage"] for one in found) / 8
+    result = [density_and_coverage(gaussian(n, 3, 2 * i), gaussian(n, 3, 2 * i + 1)) for i in range(8)]
+    coverage = sum(shares["coverage"] for shares in result) / 8
     assert expected_coverage(n) == pytest.approx(1 - 2**-5, abs=0.002)
     assert coverage == pytest.approx(expected_coverage(n), abs=0.01)  # 0.97 of 4000: spread 0.003
-    assert sum(one["density"] for one in found) / 8 == pytest.approx(1, abs=0.05)
+    assert sum(shares["density"] for shares in result) / 8 == pytest.approx(1, abs=0.05)
     monkeypatch.setattr("distill_lib.measure.coverage._BLOCK", 64)
-    assert density_and_coverage(gaussian(n, 3, 0), gaussian(n, 3, 1)) == found[0]
+    assert density_and_coverage(gaussian(n, 3, 0), gaussian(n, 3, 1)) == result[0]
 
 
 def test_half_of_the_law_covers_half_of_it_at_full_density():
     real, half = gaussian(1000, 2, 0), gaussian(1000, 2, 1)
     half[:, 0] = half[:, 0].abs()
-    found = density_and_coverage(half, real)
-    assert found["coverage"] == pytest.approx(0.5, abs=0.06) and found["density"] > 0.9
+    result = density_and_coverage(half, real)
+    assert result["coverage"] == pytest.approx(0.5, abs=0.06) and result["density"] > 0.9
 
 
 def test_too_few_neighbours_are_refused():

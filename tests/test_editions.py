@@ -89,15 +89,15 @@ def test_artefacts_that_are_there_belong_to_items():
 
 
 def test_a_claim_without_an_oracle_or_a_reason_is_refused():
-    about = {"id": "g-X", "sentence": "x", "tests": "x", "source": "x", "confidence": "V"}
+    columns = {"id": "g-X", "sentence": "x", "tests": "x", "source": "x", "confidence": "V"}
     part = {"artefact": "g-tab1", "value": {"metric": "fid"}}
     made = {"rows": "made", "made": {"ours-D": {"fid": 1}}}
     with pytest.raises(ValidationError, match="oracle and baseline"):
-        Second.model_validate(about | {"effect": [part]})
+        Second.model_validate(columns | {"effect": [part]})
     with pytest.raises(ValidationError, match="no_oracle says why"):
-        Second.model_validate(about | {"effect": [part], "oracle": made, "baseline": made})
+        Second.model_validate(columns | {"effect": [part], "oracle": made, "baseline": made})
     with pytest.raises(ValidationError, match="made, or swaps rows"):
-        Second.model_validate(about | {"effect": [part], "oracle": {}, "baseline": made})
+        Second.model_validate(columns | {"effect": [part], "oracle": {}, "baseline": made})
 
 
 # --- the rule, on a claim made up here
@@ -106,9 +106,9 @@ PART = {"artefact": "g-x", "value": {"method": "ours", "metric": "fid"}, "each":
 
 
 def a_claim(**more):
-    about = {"id": "g-X", "sentence": "x", "tests": "x", "source": "x", "confidence": "V", "no_oracle": "made up"}
+    columns = {"id": "g-X", "sentence": "x", "tests": "x", "source": "x", "confidence": "V", "no_oracle": "made up"}
     made = {"rows": "made", "made": {"ours": {"fid": 1}}}
-    return Second.model_validate(about | {"effect": [PART], "oracle": made, "baseline": made} | more)
+    return Second.model_validate(columns | {"effect": [PART], "oracle": made, "baseline": made} | more)
 
 
 def write(folder, artefact, values, first=3, **more):
@@ -131,22 +131,22 @@ NEAR, FAR = (0.5, 0.52, 0.48), (1.5, 1.52, 1.48)
 
 
 def test_seeds_that_were_in_view_never_count(tmp_path):
-    found = verdict(tmp_path, {0: FAR}, first=0)
-    assert found["verdict"] is None and found["not_judged"] == "not judged yet: no rows of seeds from 3 on"
-    found = verdict(tmp_path, {0: FAR + NEAR}, first=0)  # 0 to 2 fail, 3 to 5 pass
-    assert (found["verdict"], found["seeds"]) == ("supported", [3, 4, 5])
+    result = verdict(tmp_path, {0: FAR}, first=0)
+    assert result["verdict"] is None and result["not_judged"] == "not judged yet: no rows of seeds from 3 on"
+    result = verdict(tmp_path, {0: FAR + NEAR}, first=0)  # 0 to 2 fail, 3 to 5 pass
+    assert (result["verdict"], result["seeds"]) == ("supported", [3, 4, 5])
     assert verdict(tmp_path, {0: FAR + NEAR[:2]}, first=0)["note"].startswith("2 of the 3 seeds")
 
 
 def test_all_cells_have_to_pass_and_one_that_fails_contradicts(tmp_path):
-    found = verdict(tmp_path, {0: NEAR, 4: NEAR})
-    assert (found["verdict"], found["cells_passed"], len(found["cells"])) == ("supported", 2, 2)
-    found = verdict(tmp_path, {0: NEAR, 4: FAR})
-    assert (found["verdict"], found["cells_passed"]) == ("contradicted", 1)
-    assert found["effect"] == pytest.approx(1.5) and found["note"] == "fails at fid of ours, w 4: 1.5"
-    found = verdict(tmp_path, {0: NEAR, 4: (0.9, 1.0, 1.2)})
-    assert found["verdict"] == "inconclusive"
-    assert found["effect"] == pytest.approx(1.0333, abs=1e-3)  # the cell whose interval reaches farthest
+    result = verdict(tmp_path, {0: NEAR, 4: NEAR})
+    assert (result["verdict"], result["cells_passed"], len(result["cells"])) == ("supported", 2, 2)
+    result = verdict(tmp_path, {0: NEAR, 4: FAR})
+    assert (result["verdict"], result["cells_passed"]) == ("contradicted", 1)
+    assert result["effect"] == pytest.approx(1.5) and result["note"] == "fails at fid of ours, w 4: 1.5"
+    result = verdict(tmp_path, {0: NEAR, 4: (0.9, 1.0, 1.2)})
+    assert result["verdict"] == "inconclusive"
+    assert result["effect"] == pytest.approx(1.0333, abs=1e-3)  # the cell whose interval reaches farthest
 
 
 def test_noise_of_many_cells_is_no_failure():
@@ -169,11 +169,11 @@ def test_the_smallest_effect_falls_with_the_spread_and_with_more_seeds():
 
 def test_a_cost_needs_no_seeds_and_is_judged_by_its_number(tmp_path):
     once = [PART | {"once": True}]
-    found = verdict(tmp_path, {0: (0.5,)}, first=0, effect=once)
-    assert (found["verdict"], found["low"], found["seeds"]) == ("supported", 0.5, [0])
-    assert "rows may be older" in found["note"]
-    found = verdict(tmp_path, {0: (1.5,)}, first=0, effect=once)
-    assert (found["verdict"], found["half_length"]) == ("contradicted", None)
+    result = verdict(tmp_path, {0: (0.5,)}, first=0, effect=once)
+    assert (result["verdict"], result["low"], result["seeds"]) == ("supported", 0.5, [0])
+    assert "rows may be older" in result["note"]
+    result = verdict(tmp_path, {0: (1.5,)}, first=0, effect=once)
+    assert (result["verdict"], result["half_length"]) == ("contradicted", None)
 
 
 @pytest.mark.parametrize(
@@ -184,15 +184,15 @@ def test_an_effect_that_still_moves_is_no_failure(tmp_path, half, word, length):
     """1.5 is 0.5 from the margin: a quarter of that is 0.125."""
     if half is not None:
         write(tmp_path, "g-x-half", {4: (half,)})
-    found = verdict(tmp_path, {0: NEAR, 4: (1.5, 1.5, 1.5)})
-    assert (found["verdict"], found["half_length"]) == (word, length)
-    assert ("half length not run" in verdict_of(found)) == (length == "not run")
+    result = verdict(tmp_path, {0: NEAR, 4: (1.5, 1.5, 1.5)})
+    assert (result["verdict"], result["half_length"]) == (word, length)
+    assert ("half length not run" in verdict_of(result)) == (length == "not run")
 
 
 def test_what_rests_on_no_training_is_contradicted_outright(tmp_path):
     write(tmp_path, "g-x-half", {4: (9.0,)})
-    found = verdict(tmp_path, {4: FAR}, training=False)
-    assert (found["verdict"], found["half_length"]) == ("contradicted", None)
+    result = verdict(tmp_path, {4: FAR}, training=False)
+    assert (result["verdict"], result["half_length"]) == ("contradicted", None)
     assert verdict(tmp_path, {4: NEAR})["verdict"] == "supported"  # half the length is asked about failures alone
 
 
@@ -204,13 +204,13 @@ def test_half_the_length_replaces_the_trained_method_and_no_other(tmp_path):
     rows = json.loads(path.read_text())["rows"]
     path.write_text(json.dumps({"rows": rows + [row | {"method": "teacher", "value": 2.0} for row in rows]}))
     write(tmp_path, "g-x-half", {4: (4.0,)})
-    found = judge_second(a_claim(effect=[PART | reference]), place, RULE)
-    assert (found["effect"], found["half_length"]) == (pytest.approx(1.5), "moving")
+    result = judge_second(a_claim(effect=[PART | reference]), place, RULE)
+    assert (result["effect"], result["half_length"]) == (pytest.approx(1.5), "moving")
 
 
 def test_shipped_weights_are_one_training_whatever_the_seed(tmp_path):
-    found = verdict(tmp_path, {0: NEAR}, one_training=True)
-    assert (found["verdict"], found["note"]) == ("inconclusive", "1 of the 3 trainings that a verdict needs")
+    result = verdict(tmp_path, {0: NEAR}, one_training=True)
+    assert (result["verdict"], result["note"]) == ("inconclusive", "1 of the 3 trainings that a verdict needs")
     path = tmp_path / "laptop" / "g-x.json"
     rows = json.loads(path.read_text())["rows"]
     path.write_text(json.dumps({"rows": [row | {"training": row["seed"]} for row in rows]}))
@@ -225,8 +225,8 @@ def test_a_reference_may_stand_in_another_artefact_and_a_floor_below_it(tmp_path
         "floor": {"metric": "fid", "artefact": "g-low"},
         "reference": {"metric": "fid", "artefact": "g-high"},
     }
-    found = verdict(tmp_path, {0: (2.5, 2.5, 2.5)}, effect=[part])
-    assert found["effect"] == pytest.approx(0.75) and found["artefacts"] == ["g-x", "g-high", "g-low"]
+    result = verdict(tmp_path, {0: (2.5, 2.5, 2.5)}, effect=[part])
+    assert result["effect"] == pytest.approx(0.75) and result["artefacts"] == ["g-x", "g-high", "g-low"]
     with pytest.raises(ValidationError, match="go together"):
         Part.model_validate(PART | {"compare": "recovered", "reference": {"metric": "fid"}})
 
@@ -234,8 +234,8 @@ def test_a_reference_may_stand_in_another_artefact_and_a_floor_below_it(tmp_path
 def test_smoke_gives_no_verdict(tmp_path):
     write(tmp_path, "g-x", {0: FAR})
     (tmp_path / "laptop").rename(tmp_path / "smoke")
-    found = judge_second(a_claim(), Place("smoke", tmp_path), RULE)
-    assert (found["verdict"], found["note"].partition(";")[0]) == ("inconclusive", "smoke: plumbing only")
+    result = judge_second(a_claim(), Place("smoke", tmp_path), RULE)
+    assert (result["verdict"], result["note"].partition(";")[0]) == ("inconclusive", "smoke: plumbing only")
 
 
 # --- premises and evidence
@@ -260,11 +260,11 @@ def test_a_claim_whose_premise_fails_names_it(tmp_path):
     assert holds(gate, Place("laptop", tmp_path), RULE.first_seed) is None
     for best, word in ((30.0, "contradicted"), (200.0, "not assessable here")):
         place = weighting(tmp_path, best)
-        found = {entry["id"]: entry for entry in judge(place)}["g-P1b"]
-        assert found["verdict"] == word and holds(gate, place, RULE.first_seed) == (best < 60)
-        assert found["premises"] == [{"id": gate.id, "sentence": gate.sentence, "holds": best < 60}]
-        assert found["cause"]["kind"] == "finding"
-        assert (gate.sentence in found["note"]) == (best > 60)
+        result = {entry["id"]: entry for entry in judge(place)}["g-P1b"]
+        assert result["verdict"] == word and holds(gate, place, RULE.first_seed) == (best < 60)
+        assert result["premises"] == [{"id": gate.id, "sentence": gate.sentence, "holds": best < 60}]
+        assert result["cause"]["kind"] == "finding"
+        assert (gate.sentence in result["note"]) == (best > 60)
 
 
 def test_a_claim_may_be_the_premise_of_another(tmp_path):
@@ -281,8 +281,8 @@ def test_a_claim_may_be_the_premise_of_another(tmp_path):
             for seed in (3, 4, 5)
         ]
         (tmp_path / "laptop" / f"{artefact}.json").write_text(json.dumps({"rows": table}))
-    found = {entry["id"]: entry for entry in judge(Place("laptop", tmp_path))}
-    assert (found["s-X7a"]["verdict"], found["s-X8"]["verdict"]) == ("contradicted", "not assessable here")
+    result = {entry["id"]: entry for entry in judge(Place("laptop", tmp_path))}
+    assert (result["s-X7a"]["verdict"], result["s-X8"]["verdict"]) == ("contradicted", "not assessable here")
 
 
 def test_the_cause_is_told_beside_what_is_not_supported_alone():

@@ -18,13 +18,13 @@ def verdict_on(folder, claim, stand):
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 def test_a_perfect_student_supports_a_claim(tmp_path, claim):
-    found = verdict_on(tmp_path, claim, claim.oracle)
-    assert found["verdict"] == "supported", (found["note"], found.get("not_judged"), found["cells"])
+    result = verdict_on(tmp_path, claim, claim.oracle)
+    assert result["verdict"] == "supported", (result["note"], result.get("not_judged"), result["cells"])
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 def test_the_baseline_contradicts_a_claim(tmp_path, claim):
-    found = verdict_on(tmp_path, claim, claim.baseline)
-    assert found["verdict"] == "contradicted", (found["note"], found.get("not_judged"), found["cells"])
+    result = verdict_on(tmp_path, claim, claim.baseline)
+    assert result["verdict"] == "contradicted", (result["note"], result.get("not_judged"), result["cells"])
     costs = any(part.once for part in claim.effect)
-    assert found["half_length"] == "not run" or costs or not claim.training
+    assert result["half_length"] == "not run" or costs or not claim.training

@@ -43,25 +43,25 @@ def solids(n, start=0):
 
 
 def test_labels_are_drawn_by_lot_and_the_streams_do_not_meet():
-    one, other = labels(4000, 4), labels(4000, 4, stream="truth")
-    counts = torch.bincount(one, minlength=4)
+    first, other = labels(4000, 4), labels(4000, 4, stream="truth")
+    counts = torch.bincount(first, minlength=4)
     assert counts.tolist() != [1000] * 4
     # multinomial: chi square of 3 degrees is below 16 with probability 0.999
     assert ((counts - 1000).square() / 1000).sum() < 16
-    assert (one == other).double().mean().item() == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / 4000))
-    assert torch.equal(labels(100, 4), one[:100]) and not torch.equal(labels(100, 4, seed=1), one[:100])
+    assert (first == other).double().mean().item() == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / 4000))
+    assert torch.equal(labels(100, 4), first[:100]) and not torch.equal(labels(100, 4, seed=1), first[:100])
 
 
 def test_samples_are_counted_kept_and_of_their_own_stream(net, runs, monkeypatch):
     monkeypatch.setattr(independent, "_PART", 4)
-    how = Sampled(net, 2, 0.0)
-    six = independent_samples(how, 6)
+    sampled = Sampled(net, 2, 0.0)
+    six = independent_samples(sampled, 6)
     assert six.shape == (6, 3, 16, 16) and six.dtype == torch.uint8
-    assert torch.equal(independent_samples(how, 4), six[:4])
-    assert not torch.equal(independent_samples(how, 4, stream="truth"), six[:4])
-    assert not torch.equal(independent_samples(how, 4, seed=1), six[:4])
+    assert torch.equal(independent_samples(sampled, 4), six[:4])
+    assert not torch.equal(independent_samples(sampled, 4, stream="truth"), six[:4])
+    assert not torch.equal(independent_samples(sampled, 4, seed=1), six[:4])
     monkeypatch.setattr(independent, "sample_by", lambda *_: pytest.fail("these are kept"))
-    assert torch.equal(independent_samples(how, 6), six)
+    assert torch.equal(independent_samples(sampled, 6), six)
 
 
 def test_an_unknown_stream_and_sampler_are_refused(net):
@@ -126,13 +126,13 @@ def test_early_features_of_a_linear_filter_halve_with_contrast_where_the_norm_wo
 
 def test_reference_is_rendered_once_in_parts(reader, runs, monkeypatch):
     monkeypatch.setattr(features_module, "_PART", 16)
-    found = reference(reader, "plain", 40)
+    result = reference(reader, "plain", 40)
     image = render_pictures(WORLDS["plain"], 1002, torch.arange(40))[0]
     f = features_of(reader, image)
-    assert found.count == 40
-    assert torch.allclose(found.mean, f.mean(0)) and torch.allclose(found.covariance, f.T.cov(), atol=1e-8)
+    assert result.count == 40
+    assert torch.allclose(result.mean, f.mean(0)) and torch.allclose(result.covariance, f.T.cov(), atol=1e-8)
     monkeypatch.setattr(features_module, "render_pictures", lambda *_: pytest.fail("they are kept"))
-    assert torch.equal(reference(reader, "plain", 40).mean, found.mean)
+    assert torch.equal(reference(reader, "plain", 40).mean, result.mean)
 
 
 # ------------------------------------------------------------------------------------------------ spectrum
@@ -207,7 +207,7 @@ def test_dropped_classes_never_come_and_more_of_them_hold_the_fewer(pool):
     few, many = kept_classes(32, 0.5), kept_classes(32, 0.1)
     assert (len(few), len(many)) == (16, 29) and set(few.tolist()) < set(many.tolist())
     image = CORRUPTIONS["dropped"](pool, 32, 0.5)
-    number = [next(i for i, real in enumerate(pool.real.image) if torch.equal(real, one)) for one in image]
+    number = [next(i for i, real in enumerate(pool.real.image) if torch.equal(real, item)) for item in image]
     assert set(pool.real.label[number].tolist()) <= set(few.tolist())
 
 
@@ -255,5 +255,5 @@ def test_rows_of_a_network_compare_it_with_the_teachers_other_noise(net, runs, m
     }
     assert rows["mmd_teacher"].items() >= {"method": "ddim", "steps": 2, "w": 0.0, "nfe": 2, "seed": 0, "n": 32}.items()
     assert rulers.truth(0.0) is rulers.truth(0.0)
-    itself = {row["metric"]: row for row in rulers.rows("teacher", Sampled(net, 4, 0.0))}["mmd_teacher"]
-    assert Estimate(itself["value"], itself["error"]).within(3)
+    own = {row["metric"]: row for row in rulers.rows("teacher", Sampled(net, 4, 0.0))}["mmd_teacher"]
+    assert Estimate(own["value"], own["error"]).within(3)

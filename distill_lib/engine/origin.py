@@ -32,8 +32,8 @@ def _git(*command: str) -> str:
     except (FileNotFoundError, PermissionError) as error:
         raise _NoGit("git is not installed") from error
     if git.returncode:
-        why = " ".join(git.stderr.partition("\n")[0].split())  # the lines after it tell what to type
-        raise _NoGit(why.removeprefix("fatal: ") or "git failed")
+        reason = " ".join(git.stderr.partition("\n")[0].split())  # the lines after it tell what to type
+        raise _NoGit(reason.removeprefix("fatal: ") or "git failed")
     return git.stdout.strip("\n")
 
 
@@ -56,8 +56,8 @@ def commit() -> str:
         if Path(_git("rev-parse", "--show-toplevel")).resolve() != ROOT.resolve():
             return "unknown: not a git checkout"
         return _git("describe", "--always") + "+" * bool(uncommitted())
-    except _NoGit as why:
-        return f"unknown: {why}"
+    except _NoGit as reason:
+        return f"unknown: {reason}"
 
 
 def check_committed(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 Untouched sets of n real pictures, K of them, say how far a value moves by chance; damage is seen where
 
-    |value - mean over untouched sets| > TOLD times their standard deviation                                     (1)
+    |value - mean over untouched sets| > THRESHOLD times their standard deviation                                    (1)
 
 Everything is compared with one set of n other real pictures, and FID with the moments of many. `fid` stands beside
 `fid_inf` for what the bias of few pictures does, and the rulers of `rulers.world_values` beside
@@ -25,7 +25,7 @@ from distill_lib.measure.rulers import tidy, world_values
 from distill_lib.worlds.pictures import REAL, DatasetSpec, Pictures, load
 from distill_lib.worlds.seeds import held_out_seed
 
-TOLD = 4
+THRESHOLD = 4
 """Standard deviations of untouched sets beyond which damage counts as seen: by chance less than once in a hundred, from
 eight sets."""
 PURPOSE = {
@@ -74,10 +74,10 @@ class Bench:
     def values(self, image: Tensor) -> dict[str, float | Estimate]:
         """What each ruler says of pictures uint8 (n, 3, R, R), by the names of PURPOSE, n at most that of the sets."""
         last = self.features.last(image)
-        found = world_values(self.features, image, self.real[: len(image)])
-        found["fid"] = frechet(last, self.features.real.first(last.shape[1]))
+        values = world_values(self.features, image, self.real[: len(image)])
+        values["fid"] = frechet(last, self.features.real.first(last.shape[1]))
         copies = novelty(image, self.pool.training, self.other) < 0.5
-        return found | {"copies": copies.double().mean().item()}
+        return values | {"copies": copies.double().mean().item()}
 
 
 def bench(features: Features, world: str, n: int, sets: int, seed: int = 0) -> Bench:
@@ -122,10 +122,10 @@ def chance(rows: list[Row], metric: str, n: int) -> tuple[float, float]:
 
 def seen_from(rows: list[Row], metric: str, corruption: str) -> float | None:
     """The least strength from which on a ruler sees all greater ones, by (1) and every seed; None if it sees none."""
-    here, found = select(rows, corruption=corruption, metric=metric), None
-    for strength in sorted({row["strength"] for row in here}, reverse=True):
-        values = [(row["value"], *chance(rows, metric, row["n"])) for row in select(here, strength=strength)]
-        if any(abs(value - mean) <= TOLD * spread for value, mean, spread in values):
+    selected, least = select(rows, corruption=corruption, metric=metric), None
+    for strength in sorted({row["strength"] for row in selected}, reverse=True):
+        values = [(row["value"], *chance(rows, metric, row["n"])) for row in select(selected, strength=strength)]
+        if any(abs(value - mean) <= THRESHOLD * spread for value, mean, spread in values):
             break
-        found = strength
-    return found
+        least = strength
+    return least

@@ -47,7 +47,7 @@ def expected_coverage(n: int, k: int = NEIGHBOURS) -> float:
 
 def precision_and_recall(x: Tensor, y: Tensor) -> dict[str, float]:
     """torch-fidelity's, of features (N, F) of samples and (M, F) of real pictures."""
-    found = prc_features_to_metric(
+    scores = prc_features_to_metric(
         x.double(), y.double(), prc_neighborhood=3, prc_batch_size=_BLOCK, save_cpu_ram=True, verbose=False
     )
-    return {name: found[name] for name in ("precision", "recall")}
+    return {name: scores[name] for name in ("precision", "recall")}

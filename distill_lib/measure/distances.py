@@ -97,8 +97,8 @@ class Moments:
 def frechet(features: Tensor, real: Moments) -> float:
     """|mean - mean_r|^2 + tr(C + C_r - 2 (C C_r)^1/2) of features (n, F): FID_n of (4)."""
     known = {"mu": real.mean.numpy(), "sigma": real.covariance.numpy()}
-    found = fid_features_to_statistics(features.double())
-    return fid_statistics_to_metric(found, known, verbose=False)["frechet_inception_distance"]
+    sample = fid_features_to_statistics(features.double())
+    return fid_statistics_to_metric(sample, known, verbose=False)["frechet_inception_distance"]
 
 
 def _extrapolated(features: Tensor, real: Moments) -> float:

@@ -39,13 +39,13 @@ def early(net: Extractor, image: Tensor) -> Tensor:
             takes (DDIM with 8 steps is then 5 standard errors from the teacher in place of 10, LOG.md).
         image: pictures uint8 (N, 3, R, R).
     """
-    found = []
+    batches = []
     for part in image.split(256):
         first = net.body[0](_sized(to_unit(part), net.side))
         second = net.body[_BLOCK](net.body[1:_BLOCK](first))
         parts = [stat(layer, (2, 3)) for layer in (first, second) for stat in (torch.mean, torch.std)]
-        found.append(torch.cat(parts, 1).double())
-    return torch.cat(found)
+        batches.append(torch.cat(parts, 1).double())
+    return torch.cat(batches)
 
 
 def _sized(image: Tensor, side: int) -> Tensor:
@@ -86,12 +86,12 @@ def features_of(reader: Reader, image: Tensor) -> Tensor:
     return torch.cat([last, early(reader.net, image)], 1) if isinstance(reader.net, Extractor) else last
 
 
-def joined(one: Moments, other: Moments) -> Moments:
+def joined(first: Moments, other: Moments) -> Moments:
     """(2): the moments of two sets together."""
-    n, d = one.count + other.count, other.mean - one.mean
-    outer = one.count * other.count / n * torch.outer(d, d)
-    total = (one.count - 1) * one.covariance + (other.count - 1) * other.covariance + outer
-    return Moments(one.mean + other.count / n * d, total / (n - 1), n)
+    n, d = first.count + other.count, other.mean - first.mean
+    outer = first.count * other.count / n * torch.outer(d, d)
+    total = (first.count - 1) * first.covariance + (other.count - 1) * other.covariance + outer
+    return Moments(first.mean + other.count / n * d, total / (n - 1), n)
 
 
 def moments(features: Tensor) -> Moments:
@@ -104,18 +104,19 @@ def reference(reader: Reader, world: str, count: int) -> Moments:
 
     Rendered and read once, and kept by the reader's weights.
     """
-    about = {"data": fingerprint(world)} if world in REAL else {"world": WORLDS[world]}
+    spec = {"data": fingerprint(world)} if world in REAL else {"world": WORLDS[world]}
+    spec |= {"reader": weights_hash(reader.net, "reader"), "count": count}
 
     def make() -> dict[str, Tensor]:
         whole = None
         for part in torch.arange(count).split(_PART):
             if len(image := _real(world, part)) > 1:
-                here = moments(features_of(reader, image))
-                whole = here if whole is None else joined(whole, here)
+                of_part = moments(features_of(reader, image))
+                whole = of_part if whole is None else joined(whole, of_part)
         return {"mean": whole.mean, "covariance": whole.covariance, "count": torch.tensor(whole.count)}
 
-    found = cached("reference", about | {"reader": weights_hash(reader.net, "reader"), "count": count}, make, reference)
-    return Moments(found["mean"], found["covariance"], int(found["count"]))
+    kept = cached("reference", spec, make, reference)
+    return Moments(kept["mean"], kept["covariance"], int(kept["count"]))
 
 
 def _real(world: str, index: Tensor) -> Tensor:

@@ -53,24 +53,24 @@ def _labels(index: Tensor, n_classes: int, seed: int, stream: str) -> Tensor:
     return (u.double() * n_classes).long()
 
 
-def independent_samples(how: Sampled, n: int, seed: int = 0, stream: str = "student") -> Tensor:
+def independent_samples(sampled: Sampled, n: int, seed: int = 0, stream: str = "student") -> Tensor:
     """Pictures uint8 (n, 3, R, R) of a network of classes, of the classes `labels(n, net.null, seed, stream)`.
 
     Raises:
         ValueError: no such stream or sampler.
     """
-    check_sampler(how.sampler)
+    check_sampler(sampled.sampler)
     if stream not in STREAMS:
         raise ValueError(f"stream={stream!r} is unknown; choose one of {', '.join(STREAMS)}")
-    net = how.net
-    spec = {"net": weights_hash(net.module, "net"), "steps": how.n_steps, "w": how.w, "sampler": how.sampler}
-    spec |= {"seed": seed, "stream": stream, "bf16": net.bf16}
+    net = sampled.net
+    spec = {"steps": sampled.n_steps, "w": sampled.w, "sampler": sampled.sampler}
+    spec |= {"net": weights_hash(net.module, "net"), "seed": seed, "stream": stream, "bf16": net.bf16}
 
     def draw(index: Tensor) -> Tensor:
-        denoise = denoiser(net, _labels(index.cpu(), net.null, seed, stream).to(index.device), how.w)
+        denoise = denoiser(net, _labels(index.cpu(), net.null, seed, stream).to(index.device), sampled.w)
         z_T = noise.normal(seed, f"{stream} z_T", 0, index, net.shape)
         fresh = lambda i: noise.normal(seed, f"{stream} fresh", i, index, net.shape)  # noqa: E731
-        return sample_by(how.sampler, denoise, z_T, how.n_steps, fresh, net.schedule)
+        return sample_by(sampled.sampler, denoise, z_T, sampled.n_steps, fresh, net.schedule)
 
     def part(start: int, count: int) -> Tensor:
         make = lambda: {"image": in_batches(net, count, lambda index: draw(index + start))}  # noqa: E731

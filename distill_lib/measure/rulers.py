@@ -13,6 +13,7 @@ Rows of the first three hold the standard error beside the value, `error`. At w 
 following guidance, which narrows the law on purpose: what distillation loses is told by `mmd_teacher`.
 """
 
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
@@ -46,26 +47,24 @@ def world_values(features: Features, image: Tensor, real: Tensor) -> dict[str, f
     }
 
 
-def tidy(values: dict[str, float | Estimate], **about: Any) -> list[Row]:
+def tidy(values: dict[str, float | Estimate], **columns: Any) -> list[Row]:
     """A row a value, with its `error` where it has one."""
     return [
-        about
-        | {"metric": metric}
-        | ({"value": one.value, "error": one.error} if isinstance(one, Estimate) else {"value": one})
-        for metric, one in values.items()
+        columns | {"metric": metric} | (asdict(value) if isinstance(value, Estimate) else {"value": value})
+        for metric, value in values.items()
     ]
 
 
-def paired_distance(how: Sampled, image: Tensor, other: Tensor) -> float:
+def paired_distance(sampled: Sampled, image: Tensor, other: Tensor) -> float:
     """Mean of `metrics.paired` between pictures of a sampler and others from the same z_T.
 
     Raises:
         ValueError: the sampler draws noise on the way, so that even a perfect network would not get 0.
     """
-    if not how.deterministic:
+    if not sampled.deterministic:
         raise ValueError(
-            f"sampler={how.sampler!r} with {how.n_steps} steps draws noise on the way: its pictures have no partners; "
-            "take mmd_teacher"
+            f"sampler={sampled.sampler!r} with {sampled.n_steps} steps draws noise on the way: its pictures have no "
+            "partners; take mmd_teacher"
         )
     return paired(image, other).mean().item()
 
@@ -93,11 +92,11 @@ class Rulers:
             self._truth[w] = independent_samples(teacher, self.n, self.seed, "truth")
         return self._truth[w]
 
-    def rows(self, method: str, how: Sampled) -> list[Row]:
+    def rows(self, method: str, sampled: Sampled) -> list[Row]:
         """All metrics of this module for a network's samples, one row each; `method` is their label."""
-        image = independent_samples(how, self.n, self.seed)
-        values = {"mmd_teacher": mmd2(self.features(image), self.features(self.truth(how.w)))}
+        image = independent_samples(sampled, self.n, self.seed)
+        values = {"mmd_teacher": mmd2(self.features(image), self.features(self.truth(sampled.w)))}
         values |= world_values(self.features, image, self.real)
-        evaluations = nfe(how.n_steps, how.w, not how.net.takes_w)
-        about = {"method": method, "steps": how.n_steps, "w": how.w, "nfe": evaluations, "seed": self.seed}
-        return tidy(values, **about, n=self.n)
+        evaluations = nfe(sampled.n_steps, sampled.w, not sampled.net.takes_w)
+        columns = {"method": method, "steps": sampled.n_steps, "w": sampled.w, "nfe": evaluations, "seed": self.seed}
+        return tidy(values, **columns, n=self.n)

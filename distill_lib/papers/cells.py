@@ -68,8 +68,8 @@ class Place:
 
 def artefacts_of(parts: list[Part]) -> list[str]:
     """What parts read, in order of first appearance."""
-    found = [select.artefact or part.artefact for part in parts for select in part.selects()]
-    return list(dict.fromkeys(found))
+    names = [select.artefact or part.artefact for part in parts for select in part.selects()]
+    return list(dict.fromkeys(names))
 
 
 def tables_of(parts: list[Part], place: Place) -> Tables:
@@ -117,28 +117,28 @@ def _beside(part: Part) -> str:
 
 
 def points_of(part: Part, tables: Tables, seed: int) -> dict[str, float]:
-    """The points (1) of a part for one seed, by a name that says which they are.
+    """The points (1) of a part for one seed, by a question that says which they are.
 
     Raises:
         MissingRows: a row is absent, or the number that comes out is not finite.
         ValueError: two rows answer the same question.
     """
-    of_seed = {name: [row for row in table if row.get("seed", seed) == seed] for name, table in tables.items()}
+    of_seed = {question: [row for row in table if row.get("seed", seed) == seed] for question, table in tables.items()}
     chosen = [row for row in fitting(of_seed[part.artefact], part.value) if all(field in row for field in part.each)]
     keys = [tuple(row[field] for field in part.each) for row in chosen]
-    what = f"{part.artefact}: {_words(part.value.pins())}, seed {seed}"
+    question = f"{part.artefact}: {_words(part.value.pins())}, seed {seed}"
     if len(set(keys)) < len(keys):
-        raise ValueError(f"{what} has several rows; draw {part.artefact} again")
+        raise ValueError(f"{question} has several rows; draw {part.artefact} again")
     lists = part.value.lists()
     wanted = set(product(*lists.values()))
     if not chosen or wanted - {tuple(row.get(field) for field in lists) for row in chosen}:
-        raise MissingRows(f"{what} has no row" + (f", or not each {' and '.join(lists)}" if lists else ""))
+        raise MissingRows(f"{question} has no row" + (f", or not each {' and '.join(lists)}" if lists else ""))
     try:
         points = [_point(part, row, of_seed) for row in chosen]
     except ZeroDivisionError as error:
-        raise MissingRows(f"{what} would be divided by 0") from error
+        raise MissingRows(f"{question} would be divided by 0") from error
     if not all(map(math.isfinite, points)):
-        raise MissingRows(f"{what} is not finite")
+        raise MissingRows(f"{question} is not finite")
     return dict(zip((_name(part, row) for row in chosen), points, strict=True))
 
 
@@ -155,7 +155,7 @@ def _point(part: Part, row: dict[str, Any], of_seed: Tables) -> float:
     at = {field: row[field] for field in part.each}
 
     def other(select: Select) -> float:
-        return _one(of_seed[select.artefact or part.artefact], select, at, select.artefact or part.artefact)
+        return _only_value(of_seed[select.artefact or part.artefact], select, at, select.artefact or part.artefact)
 
     number = _read(row, part.value)
     if part.floor and part.reference:
@@ -166,29 +166,29 @@ def _point(part: Part, row: dict[str, Any], of_seed: Tables) -> float:
     return number / (other(part.limit) if isinstance(part.limit, Select) else part.limit)
 
 
-def _one(table: list[Row], select: Select, at: dict[str, Any], artefact: str) -> float:
+def _only_value(table: list[Row], select: Select, at: dict[str, Any], artefact: str) -> float:
     """The number of the only row that fits, at the same point as the value."""
     at = {field: x for field, x in at.items() if field not in select.pins()}
-    found = [row for row in fitting(table, select) if all(row.get(field, x) == x for field, x in at.items())]
-    if not found:
+    matching = [row for row in fitting(table, select) if all(row.get(field, x) == x for field, x in at.items())]
+    if not matching:
         raise MissingRows(f"{artefact} has no row for {_words(select.pins() | at)}")
-    if len(found) > 1:
-        raise ValueError(f"{artefact}: {len(found)} rows for {_words(select.pins() | at)}; draw it again")
-    return _read(found[0], select)
+    if len(matching) > 1:
+        raise ValueError(f"{artefact}: {len(matching)} rows for {_words(select.pins() | at)}; draw it again")
+    return _read(matching[0], select)
 
 
 def fitting(table: list[Row], select: Select) -> list[Row]:
     """The rows that a selection names."""
     pins = {field: wanted for field, wanted in select.pins().items() if wanted != "most"}
-    found = [
+    matching = [
         row
         for row in table
         if all(row.get(field) in (wanted if isinstance(wanted, list) else [wanted]) for field, wanted in pins.items())
     ]
     if select.steps != "most":
-        return found
-    most = max((row.get("steps", 0) for row in found), default=0)
-    return [row for row in found if row.get("steps", 0) == most]
+        return matching
+    most = max((row.get("steps", 0) for row in matching), default=0)
+    return [row for row in matching if row.get("steps", 0) == most]
 
 
 def _read(row: dict[str, Any], select: Select) -> float:

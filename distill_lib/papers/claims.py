@@ -54,14 +54,14 @@ def judge(place: Place, rule: Rules | None = None) -> list[Entry]:
     for paper in PAPERS:
         edition = second_edition(paper)
         first = {claim.id: judge_first(claim, place, rule.first_seed) for claim in first_edition(paper)}
-        found = {claim.id: judge_second(claim, place, rule) for claim in edition.claims}
+        judged = {claim.id: judge_second(claim, place, rule) for claim in edition.claims}
         known = {gate.id: (gate.sentence, holds(gate, place, rule.first_seed)) for gate in edition.gates}
         known |= {
             name: (entry["sentence"], entry["verdict"] and entry["verdict"] != "contradicted")
-            for name, entry in found.items()
+            for name, entry in judged.items()
         }
         for claim in edition.claims:
-            entry = {"id": claim.id, "paper": paper} | found[claim.id] | _premises(claim, found[claim.id], known)
+            entry = {"id": claim.id, "paper": paper} | judged[claim.id] | _premises(claim, judged[claim.id], known)
             entries.append(_evidence(entry, claim, first[claim.replaces], place))
     return entries
 
@@ -73,8 +73,8 @@ def judge_first(claim: First, place: Place, first_seed: int) -> Entry:
     for seed in (seed for seed in seeds_of(claim.effect, tables) if seed < first_seed):
         try:
             effects[seed] = first_effect(claim, tables, seed)
-        except MissingRows as why:
-            left_out.append(f"seed {seed} left out: {why}")
+        except MissingRows as reason:
+            left_out.append(f"seed {seed} left out: {reason}")
     entry: Entry = {"id": claim.id, "verdict": None, "effect": None, "low": None, "high": None}
     entry |= {"direction": claim.direction, "margin": claim.margin, "seeds": list(effects)}
     entry |= {"artefacts": [artefact + place.suffix for artefact in claim.artefacts], "note": ""}
@@ -105,17 +105,17 @@ def judge_second(claim: Second, place: Place, rule: Rules) -> Entry:
         unseen = f"not judged yet: no rows of seeds from {rule.first_seed} on"
         return entry | {"note": "", "not_judged": claim.not_judged or "; ".join(left_out) or unseen}
     verdict, failing, half_length, note = _decide(claim, cells, seeds, place, rule)
-    shown, table = deciding(claim, cells, failing, rule), table_of(cells, claim, rule)
-    low, high = _finite(shown.interval(rule.confidence))
+    decisive, table = deciding(claim, cells, failing, rule), table_of(cells, claim, rule)
+    low, high = _finite(decisive.interval(rule.confidence))
     notes = [note, *left_out, *notes_of(claim, cells, rule), *_also(claim.also, tables, seeds)]
     return entry | {
         "verdict": verdict,
-        "effect": shown.mean,
+        "effect": decisive.mean,
         "low": low,
         "high": high,
         "cells": table,
         "cells_passed": sum(cell["passes"] for cell in table),
-        "detectable": detectable(shown, rule),
+        "detectable": detectable(decisive, rule),
         "half_length": half_length,
         "note": "; ".join(filter(None, notes)),
     }
@@ -125,8 +125,8 @@ def _decide(
     claim: Second, cells: list[Cell], seeds: list[int], place: Place, rule: Rules
 ) -> tuple[str, list[Cell], str | None, str]:
     """Verdict, the cells that fail, what is known of half the length, and why there is no more (or nothing)."""
-    if why := _too_little(claim, seeds, place, rule):
-        return "inconclusive", [], None, why
+    if reason := _too_little(claim, seeds, place, rule):
+        return "inconclusive", [], None, reason
     verdict, failing = second_verdict(claim, cells, rule)
     if claim.once:
         return verdict, failing, None, "a cost, which needs no seeds: its rows may be older than this definition"
@@ -162,27 +162,27 @@ def _evidence(entry: Entry, claim: Second, first: Entry, place: Place) -> Entry:
     """The entry with the verdict as first set, its cause, the origin of its rows and the cell that shows it."""
     latest = entry if entry["verdict"] else first
     plain = [artefact.removesuffix(place.suffix) for artefact in latest["artefacts"]]
-    shown = [cell for cell in map(notebook_cell, plain) if cell]
+    shown_in = [cell for cell in map(notebook_cell, plain) if cell]
     cause = claim.cause if latest["verdict"] not in (None, "supported") else None
     return entry | {
         "verdict_v1": first["verdict"],
         "v1": first,
         "cause": cause and cause.model_dump(),
         "from_dirty_tree": dirty_share(plain, latest["seeds"], place),
-        "notebook_cell": shown[0] if shown else None,
+        "notebook_cell": shown_in[0] if shown_in else None,
     }
 
 
 def _also(also: dict[str, Part], tables: Tables, seeds: list[int]) -> list[str]:
     """The numbers told beside a verdict: the mean over the seeds that count, or over all where it is a cost."""
-    told = []
+    notes = []
     for label, part in also.items():
         try:
             values = [part_value(part, tables, seed) for seed in (seeds_of([part], tables) if part.once else seeds)]
-            told.append(f"{label} {fmean(values):.3g}" if values else f"{label}: no rows")
-        except MissingRows as why:
-            told.append(f"{label}: {why}")
-    return told
+            notes.append(f"{label} {fmean(values):.3g}" if values else f"{label}: no rows")
+        except MissingRows as reason:
+            notes.append(f"{label}: {reason}")
+    return notes
 
 
 def _no_rows(artefacts: list[str], place: Place) -> str:
@@ -202,9 +202,9 @@ def write_claims(profile: str, figures: Path | None = None) -> Path:
     folder = Place(profile, figures).folder
     kinds = {path.stem.removeprefix("g-tab1") for path in folder.glob("g-tab1-*.json")}
     for suffix in ("", *sorted(kind for kind in kinds if not kind.startswith(HALF))):
-        found = judged_there(Place(profile, figures, suffix))
+        judged = judged_there(Place(profile, figures, suffix))
         with atomic(folder / f"claims{suffix}.json") as part:
-            part.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+            part.write_text(json.dumps(judged, indent=1, ensure_ascii=False) + "\n")
     return folder / "claims.json"
 
 

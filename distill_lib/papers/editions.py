@@ -82,7 +82,7 @@ class First(Strict):
 
     confidence: V read in the work, S in a secondary source, D derived by arithmetic, M recalled only: our hypothesis.
     one_training: the effect is of shipped weights, trained once, so that its seeds are those of noise alone.
-    also: numbers told beside the verdict, which do not decide it.
+    also: numbers noted beside the verdict, which do not decide it.
     """
 
     id: str
@@ -116,7 +116,7 @@ class Cause(Strict):
     """Why a claim may fail here, told only beside a verdict that is not `supported`."""
 
     kind: Literal["scale", "world", "metric", "under-specified", "finding"]
-    why: str
+    reason: str
 
 
 class Source(Strict):

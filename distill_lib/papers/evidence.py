@@ -24,9 +24,9 @@ def notebook_cell(artefact: str) -> str | None:
         cells = json.loads(path.read_text())["cells"] if path.exists() else []
         for before in (r"\.(?:table|figure)\(\s*", r"\.rows\(\s*", ""):
             call = re.compile(f'{before}"{re.escape(artefact)}"')
-            found = [cell["id"] for cell in cells if "id" in cell and call.search("".join(cell["source"]))]
-            if found:
-                return f"{notebook}#{found[-1]}"
+            ids = [cell["id"] for cell in cells if "id" in cell and call.search("".join(cell["source"]))]
+            if ids:
+                return f"{notebook}#{ids[-1]}"
     return None
 
 

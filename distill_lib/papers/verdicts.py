@@ -53,7 +53,7 @@ from distill_lib.papers.editions import First, Gate, Part, Rules, Second
 
 Direction = Literal["at_most", "at_least"]
 PLUMBING = "smoke: plumbing only"
-_SHOWN = 3  # failing cells that a note names
+_LISTED = 3  # failing cells that a note names
 
 
 # --- first edition
@@ -89,22 +89,22 @@ def first_verdict(effects: list[float], claim: First, profile: str) -> tuple[str
 
 def first_misses(claim: First, tables: Tables, seeds: list[int]) -> list[str]:
     """Where a claim fails: the points whose mean over seeds lies beyond the margin, the worst first."""
-    margin, found = float(claim.margin or 0), {}
+    margin, beyond = float(claim.margin or 0), {}
     for part in claim.effect:
         of_seed = [points_of(part, tables, seed) for seed in seeds]
         if part.reduce == "median":  # no single point of it decides
             of_seed = [{f"median {part.value.metric}": median(points.values())} for points in of_seed]
         means = {name: fmean(points[name] for points in of_seed) for name in of_seed[0]}
-        found |= {n: x for n, x in means.items() if (x > margin if claim.direction == "at_most" else x < margin)}
-    return misses(found, margin)
+        beyond |= {n: x for n, x in means.items() if (x > margin if claim.direction == "at_most" else x < margin)}
+    return misses(beyond, margin)
 
 
-def misses(found: dict[str, float], margin: float, what: str = "fails at") -> list[str]:
+def misses(cells: dict[str, float], margin: float, heading: str = "fails at") -> list[str]:
     """A note that names cells, those farthest from the margin first; none where there are none."""
-    worst = sorted(found, key=lambda name: abs(found[name] - margin), reverse=True)
-    shown = [f"{name}: {found[name]:.3g}" for name in worst[:_SHOWN]]
-    rest = [f"and {len(worst) - _SHOWN} more"] if len(worst) > _SHOWN else []
-    return [f"{what} {'; '.join(shown + rest)}"] if worst else []
+    worst = sorted(cells, key=lambda name: abs(cells[name] - margin), reverse=True)
+    listed = [f"{name}: {cells[name]:.3g}" for name in worst[:_LISTED]]
+    rest = [f"and {len(worst) - _LISTED} more"] if len(worst) > _LISTED else []
+    return [f"{heading} {'; '.join(listed + rest)}"] if worst else []
 
 
 # --- second edition
@@ -144,22 +144,22 @@ class Cell:
 def measured(effect: list[Part], tables: Tables, first_seed: int) -> tuple[list[Cell], list[int], list[str]]:
     """The cells of a claim, the seeds that count (all, of costs alone), and a sentence for each that is left out."""
     seeded = [part for part in effect if not part.once]
-    found, left_out = {}, []
+    of_seed, left_out = {}, []
     for seed in (seed for seed in seeds_of(seeded, tables) if seed >= first_seed):
         try:
-            found[seed] = [{} if part.once else cells_of(part, tables, seed) for part in effect]
-        except MissingRows as why:
-            left_out.append(f"seed {seed} left out: {why}")
+            of_seed[seed] = [{} if part.once else cells_of(part, tables, seed) for part in effect]
+        except MissingRows as reason:
+            left_out.append(f"seed {seed} left out: {reason}")
     cells = []
     for i, part in enumerate(effect):
         try:
             costs = [cells_of(part, tables, seed) for seed in seeds_of([part], tables) or [0]] if part.once else []
-        except MissingRows as why:
-            return [], list(found), [*left_out, f"no cost: {why}"]
-        of_part = costs or [parts[i] for parts in found.values()]
+        except MissingRows as reason:
+            return [], list(of_seed), [*left_out, f"no cost: {reason}"]
+        of_part = costs or [parts[i] for parts in of_seed.values()]
         names = of_part[0] if of_part else {}
         cells += [Cell(i, name, [numbers[name] for numbers in of_part], part.once) for name in names]
-    return (cells if found or not seeded else []), list(found) if seeded else seeds_of(effect, tables), left_out
+    return (cells if of_seed or not seeded else []), list(of_seed) if seeded else seeds_of(effect, tables), left_out
 
 
 def worst(cells: list[Cell], direction: Direction) -> Cell:
@@ -232,8 +232,8 @@ def detectable(cell: Cell, rule: Rules) -> float | None:
         return None
     low, high = interval(cell.values, rule.confidence)
     two_sided = t.ppf(0.5 + rule.confidence / 2, n - 1)
-    found = (high - low) / 2 * (1 + t.ppf(rule.power, n - 1) / two_sided)
-    return float(found) if math.isfinite(found) else None
+    smallest = (high - low) / 2 * (1 + t.ppf(rule.power, n - 1) / two_sided)
+    return float(smallest) if math.isfinite(smallest) else None
 
 
 def notes_of(claim: Second, cells: list[Cell], rule: Rules) -> list[str]:
@@ -252,9 +252,9 @@ def notes_of(claim: Second, cells: list[Cell], rule: Rules) -> list[str]:
 
 def table_of(cells: list[Cell], claim: Second, rule: Rules) -> list[dict[str, Any]]:
     """The cells as data: name, mean, interval, and whether each passes."""
-    found = []
+    table = []
     for cell in cells:
         low, high = (x if math.isfinite(x) else None for x in cell.interval(rule.confidence))
         passed = cell.passes(claim.margin, claim.direction, rule.confidence)
-        found.append({"cell": cell.name, "effect": cell.mean, "low": low, "high": high, "passes": passed})
-    return found
+        table.append({"cell": cell.name, "effect": cell.mean, "low": low, "high": high, "passes": passed})
+    return table

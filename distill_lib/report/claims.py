@@ -36,13 +36,13 @@ def verdict_of(part: Entry) -> str:
     return f"**{word}** {part['effect']:.3g}{spread} {_SIGNS[part['direction']]} {part['margin']:g}"
 
 
-def _why(entry: Entry) -> str:
+def _reason(entry: Entry) -> str:
     """Cause or failing premise of a claim that is not supported."""
     failing = [premise["sentence"] for premise in entry["premises"] if premise["holds"] is False]
     if entry["verdict"] == "not assessable here":
         return f"not so here: {'; '.join(failing)}"
     if entry["cause"]:
-        return f"{entry['cause']['kind']}: {entry['cause']['why']}"
+        return f"{entry['cause']['kind']}: {entry['cause']['reason']}"
     return "" if entry["verdict"] in (None, "supported") else "not settled"
 
 
@@ -59,7 +59,7 @@ def _line(entry: Entry) -> list[str]:
         verdict_of(entry),
         cells,
         f"{len(latest['seeds'])}{dirty}",
-        _why(entry),
+        _reason(entry),
         f"[{notebook}](notebooks/{notebook}.ipynb)" if notebook else "",
     ]
 
@@ -105,26 +105,26 @@ def _holds(part: Entry) -> bool:
     return part["effect"] <= part["margin"] if part["direction"] == "at_most" else part["effect"] >= part["margin"]
 
 
-def compared(here: list[Entry], there: list[Entry]) -> list[list[str]]:
+def compared(embedded: list[Entry], real: list[Entry]) -> list[list[str]]:
     """A line for each claim that both worlds judge, by the second edition where it has effects in both, else by v1."""
-    of_id, lines = {entry["id"]: entry for entry in here}, {}
-    for other in there:
+    of_id, lines = {entry["id"]: entry for entry in embedded}, {}
+    for other in real:
         pair = (of_id[other["id"]], other)
         if any(part["effect"] is None for part in pair):
             pair = (pair[0]["v1"], pair[1]["v1"])
-        ours, theirs = pair
-        if ours["effect"] is not None and theirs["effect"] is not None:
+        ours, judged = pair
+        if ours["effect"] is not None and judged["effect"] is not None:
             lines[ours["id"]] = [
                 ours["id"],
-                f"{_SIGNS[theirs['direction']]} {theirs['margin']:g}",
+                f"{_SIGNS[judged['direction']]} {judged['margin']:g}",
                 f"{ours['effect']:.3g}",
-                f"{theirs['effect']:.3g}",
-                _conclusion(_holds(ours), _holds(theirs)),
-                theirs["note"],
+                f"{judged['effect']:.3g}",
+                _conclusion(_holds(ours), _holds(judged)),
+                judged["note"],
             ]
     return list(lines.values())
 
 
-def _conclusion(ours: bool, theirs: bool) -> str:
+def _conclusion(embedded: bool, real: bool) -> str:
     words = {True: "holds", False: "fails"}
-    return AS_HERE if ours == theirs else f"**otherwise**: {words[ours]} here, {words[theirs]} there"
+    return AS_HERE if embedded == real else f"**otherwise**: {words[embedded]} here, {words[real]} there"

@@ -39,14 +39,14 @@ def _label(item: str) -> str:
 def _link(artefact: str, figures: Path) -> str:
     """The artefact's picture or table, relative to README, where it is there."""
     files = [f"{artefact}.{suffix}" for suffix in ("png", "md")]
-    found = [file for file in files if (figures / COMMITTED / file).exists()]
-    return f"[{artefact}](figures/{COMMITTED}/{found[0]})" if found else artefact
+    present = [file for file in files if (figures / COMMITTED / file).exists()]
+    return f"[{artefact}](figures/{COMMITTED}/{present[0]})" if present else artefact
 
 
-def _shown(item: Item, figures: Path) -> list[str]:
+def _answer(item: Item, figures: Path) -> list[str]:
     links = [_link(artefact, figures) for artefact in item.artefacts]
-    there = [link.startswith("[") for link in links]
-    status = "drawn" if all(there) else "drawn in part" if any(there) else "not measured yet"
+    drawn = [link.startswith("[") for link in links]
+    status = "drawn" if all(drawn) else "drawn in part" if any(drawn) else "not measured yet"
     notebook = f"[{item.notebook}](notebooks/{item.notebook}.ipynb)"
     return [_label(item.id), item.shows, ", ".join(links), notebook, f"{status}; {item.note}" if item.note else status]
 
@@ -57,37 +57,37 @@ def reproduced_table(figures: Path = FIGURES) -> str:
     for name in PAPERS:
         paper = load_paper(name)
         texts.append(f"**{paper.title}** ([arXiv {paper.arxiv}](https://arxiv.org/abs/{paper.arxiv}), {paper.venue})")
-        shown = [_shown(item, figures) for item in paper.items if item.not_reproduced is None]
-        if shown:
-            texts.append(table(["item", "shows", "artefact", "notebook", "status"], shown))
+        answers = [_answer(item, figures) for item in paper.items if item.not_reproduced is None]
+        if answers:
+            texts.append(table(["item", "shows", "artefact", "notebook", "status"], answers))
         missing = fold((_label(item.id), item.not_reproduced) for item in paper.items if item.not_reproduced)
         texts.append(table(["not shown", "why"], missing))
         if paper.ours:
-            lines = [_shown(item, figures)[1:] for item in paper.ours]
+            lines = [_answer(item, figures)[1:] for item in paper.ours]
             texts.append(table(["of our own", "artefact", "notebook", "status"], lines))
     return "\n\n".join(texts)
 
 
-def _cell(found: list[float]) -> str:
-    return plus_minus(found) or "-"
+def _cell(values: list[float]) -> str:
+    return plus_minus(values) or "-"
 
 
-def _against(ours: list[float], theirs: list[float]) -> str:
+def _against(ours: list[float], reported: list[float]) -> str:
     """Two cells, the smaller mean in bold."""
-    better = not theirs or (bool(ours) and fmean(ours) <= fmean(theirs))
-    return f"**{_cell(ours)}** / {_cell(theirs)}" if better else f"{_cell(ours)} / **{_cell(theirs)}**"
+    better = not reported or (bool(ours) and fmean(ours) <= fmean(reported))
+    return f"**{_cell(ours)}** / {_cell(reported)}" if better else f"{_cell(ours)} / **{_cell(reported)}**"
 
 
 def headline_table(figures: Path = FIGURES, suffix: str = "") -> str:
     """Steps by w: fid_teacher of the student beside that of DDIM at as many evaluations."""
     rows = Place(COMMITTED, figures, suffix).rows("g-tab1")
-    found = [row for row in rows if row["metric"] == "fid_teacher"]
-    ours = [row for row in found if row["method"] == "ours-D"]
+    distances = [row for row in rows if row["metric"] == "fid_teacher"]
+    ours = [row for row in distances if row["method"] == "ours-D"]
     if not ours:
         return "Table 1 is not measured yet."
 
     def values(method: str, nfe: int, w: float) -> list[float]:
-        return [row["value"] for row in found if (row["method"], row["nfe"], row["w"]) == (method, nfe, w)]
+        return [row["value"] for row in distances if (row["method"], row["nfe"], row["w"]) == (method, nfe, w)]
 
     ws = sorted({row["w"] for row in ours})
     lines = [
@@ -96,31 +96,31 @@ def headline_table(figures: Path = FIGURES, suffix: str = "") -> str:
     ]
     seeds, counts = (sorted({row[key] for row in ours}) for key in ("seed", "n"))
     floor = [row["value"] for row in rows if row["metric"] == "floor_fid"][:1]  # no seed
-    about = (
+    caption = (
         "Fréchet distance to the many-step teacher at the same w: distilled student / the teacher by DDIM with as "
         "many network evaluations, the smaller in bold (-: a guided pair needs at least two). "
         f"{' or '.join(map(str, counts))} pictures a number, {len(seeds)} seed"
         f"{'s, mean ± half the 95 % t interval' if len(seeds) > 1 else ''}; real pictures against other real ones: "
         f"{_cell(floor)}. Our features and data, so not to be compared with the paper's FID."
     )
-    return about + "\n\n" + table(["evaluations", *(f"w = {w:g}" for w in ws)], lines)
+    return caption + "\n\n" + table(["evaluations", *(f"w = {w:g}" for w in ws)], lines)
 
 
 def real_table(figures: Path = FIGURES) -> str:
     """For each kind of real data: Table 1's excerpt, and which claims come out otherwise than in the embedded world."""
     path, texts = figures / COMMITTED / "claims.json", []
-    here = json.loads(path.read_text()) if path.exists() else []
+    embedded = json.loads(path.read_text()) if path.exists() else []
     head = ["claim", "supported if", "embedded world", "real data", "conclusion", "note"]
     for real in sorted(path.parent.glob("claims-*.json")):
-        suffix, there = real.stem.removeprefix("claims"), json.loads(real.read_text())
-        lines = compared(here, there)
+        suffix, entries = real.stem.removeprefix("claims"), json.loads(real.read_text())
+        lines = compared(embedded, entries)
         other = sum(line[4] != AS_HERE for line in lines)
-        seeds = max((len(part["seeds"]) for entry in there for part in (entry, entry["v1"])), default=0)
-        about = (
+        seeds = max((len(part["seeds"]) for entry in entries for part in (entry, entry["v1"])), default=0)
+        caption = (
             f"**{suffix[1:]}**: {other} of {len(lines)} claims come out otherwise than in the embedded world, by the "
             f"mean effect ({seeds} seed{'s' * (seeds > 1)}: no verdict). {headline_table(figures, suffix)}"
         )
-        texts += [about, table(head, lines)]
+        texts += [caption, table(head, lines)]
     return "\n\n".join(texts) or "Real data is not measured yet."
 
 
@@ -155,7 +155,7 @@ def tree(figures: Path) -> str:
                 lines.append((f"    {path.relative_to(library / chapter).as_posix()}", _first_line(path)))
     lines += list(_REST.items())
     width = max(len(name) for name, _ in lines) + 2
-    return "\n".join(["```", *(f"{name:{width}}# {said}" for name, said in lines), "```"])
+    return "\n".join(["```", *(f"{name:{width}}# {summary}" for name, summary in lines), "```"])
 
 
 SECTIONS: dict[str, Callable[[Path], str]] = {

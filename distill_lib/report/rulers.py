@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from distill_lib.measure.calibration import PURPOSE, TOLD, chance, seen_from
+from distill_lib.measure.calibration import PURPOSE, THRESHOLD, chance, seen_from
 from distill_lib.measure.rows import Row, select
 from distill_lib.report.style import COLORS, LABELS, mean_and_range, new_axes
 
@@ -20,14 +20,14 @@ AXES = {
 
 
 def _level(ax: Axes, mean: float, spread: float) -> None:
-    ax.axhspan(mean - TOLD * spread, mean + TOLD * spread, color=COLORS["real"], alpha=0.25, lw=0)
+    ax.axhspan(mean - THRESHOLD * spread, mean + THRESHOLD * spread, color=COLORS["real"], alpha=0.25, lw=0)
     ax.axhline(mean, color=COLORS["real"], lw=0.8)
 
 
 def answers(rows: list[Row], title: str) -> Figure:
     """A row of panels a ruler, a column a corruption and the last one the number of pictures, untouched.
 
-    Grey: what untouched sets give by chance, TOLD standard deviations about their mean. A filled point lies outside.
+    Grey: what chance gives untouched sets, THRESHOLD standard deviations about their mean; a filled point lies outside.
     The panels of a row share their axis but for the last, where few pictures move what damage does not.
     """
     metrics, names = (
@@ -44,7 +44,7 @@ def answers(rows: list[Row], title: str) -> Figure:
             ax.plot([0, *x], [mean, *value], color=COLORS["ours-D"], lw=1)
             ax.fill_between(x, low, high, color=COLORS["ours-D"], alpha=0.2, lw=0)
             for place, height in zip(x, value, strict=True):
-                seen = abs(height - mean) > TOLD * spread
+                seen = abs(height - mean) > THRESHOLD * spread
                 ax.plot(place, height, "o", ms=4, color=COLORS["ours-D"], mfc=COLORS["ours-D"] if seen else "white")
             ax.sharey(line[0])
         _by_count(line[-1], select(rows, corruption="none", metric=metric))
@@ -74,7 +74,7 @@ def purposes(rows: list[Row], corruptions: Sequence[str]) -> tuple[list[str], li
     lines = []
     for metric, purpose in PURPOSE.items():
         mean, spread = chance(rows, metric, n)
-        found = [seen_from(rows, metric, name) for name in corruptions]
-        seen = ["blind" if strength is None else f"{strength:g}" for strength in found]
+        least = [seen_from(rows, metric, name) for name in corruptions]
+        seen = ["blind" if strength is None else f"{strength:g}" for strength in least]
         lines.append([LABELS.get(metric, metric), purpose, f"{mean:.3g} ({spread:.2g})", *seen])
     return ["ruler", "what it is for", "untouched (s.d.)", *(AXES[name] for name in corruptions)], lines
