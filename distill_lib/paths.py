@@ -30,19 +30,19 @@ def _absolute(variable: str, given: str) -> Path:
         raise ValueError(f"{variable}={given!r} names a home folder that is not there; write the whole path") from error
 
 
-def asked_precision() -> str:
+def wanted_precision() -> str:
     """What PRECISION asks for, one of PRECISIONS; "auto" unless it is set, which leaves it to `engine.precision`.
 
     Raises:
         ValueError: PRECISION is set to something else.
     """
-    asked = os.environ.get("PRECISION", "") or "auto"
-    if asked not in ("auto", *PRECISIONS):
+    wanted = os.environ.get("PRECISION", "") or "auto"
+    if wanted not in ("auto", *PRECISIONS):
         raise ValueError(
-            f"PRECISION={asked} is unknown; choose one of {', '.join(PRECISIONS)}, or leave it unset to take "
+            f"PRECISION={wanted} is unknown; choose one of {', '.join(PRECISIONS)}, or leave it unset to take "
             "what is faster here"
         )
-    return asked
+    return wanted
 
 
 def runs_folder() -> Path:

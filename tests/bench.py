@@ -179,13 +179,21 @@ def main() -> None:
     def run(kind: str) -> Run:
         return Run(f"bench-{kind}", {"at": time.time()}, train_teacher)
 
-    def add(what: str, ours: float, plain: float, flops: float) -> None:
+    def add(label: str, ours: float, plain: float, flops: float) -> None:
         share = ours * flops / peak
         results.append(
-            {"what": what, "ours": ours, "plain": plain, "ratio": ours / plain, "unit": "images/s", "peak_share": share}
+            {
+                "what": label,
+                "ours": ours,
+                "plain": plain,
+                "ratio": ours / plain,
+                "unit": "images/s",
+                "peak_share": share,
+            }
         )
         print(
-            f"{what}: {ours:.0f} images/s, plain {plain:.0f}, ratio {ours / plain:.2f}, {share:.0%} of peak", flush=True
+            f"{label}: {ours:.0f} images/s, plain {plain:.0f}, ratio {ours / plain:.2f}, {share:.0%} of peak",
+            flush=True,
         )
 
     net = Network(teacher(), compiled=compiled)
@@ -210,13 +218,13 @@ def main() -> None:
     add("halving", ours, plain, _flops_a_picture(student.module, 2 / reuse, True))
 
     label = classes(BATCH, pair.null)
-    for what, net, plain_unet, n, calls in (
+    for case, net, plain_unet, n, calls in (
         ("sample the guided pair, 8 steps", pair, teacher(), 8, 16),
         ("sample the student, 4 steps", frozen, student_of(teacher()), 4, 4),
     ):
         ours = BATCH / median_seconds(partial(sample_pictures, net, n, 1.0, label), 3)
         plain = BATCH / median_seconds(_plain_sampler(plain_unet.requires_grad_(False), n, 1.0), 3)
-        add(what, ours, plain, _flops_a_picture(plain_unet, calls, False))
+        add(case, ours, plain, _flops_a_picture(plain_unet, calls, False))
 
     with atomic(folder / "bench.json") as part:
         part.write_text(json.dumps(results, indent=1))

@@ -9,10 +9,10 @@ def few(examples):
     return settings(max_examples=examples, derandomize=True, deadline=None, database=None, suppress_health_check=health)
 
 
-def answer(ask):
+def answer(call):
     """What a call returns; None where it ends in a sentence."""
     try:
-        return ask()
+        return call()
     except ValueError as error:
         text = str(error)
         assert type(error) is ValueError, repr(error)

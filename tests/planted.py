@@ -159,10 +159,10 @@ def changes(statement: ast.stmt, modules: set[str]) -> set[str]:
     """Names that a statement may give another value or whose object it may change: assignments anywhere in it, to
     items and attributes too; the object whose method is called for nothing but that; what a function gets that is
     called for nothing but that, or that is one of CHANGING."""
-    found = binds(statement)
+    result = binds(statement)
     for node in outside_functions(statement):
         if isinstance(node, ast.Name | ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
-            found.add(root(node))
+            result.add(root(node))
         dropped = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
         call = node.value if dropped else node
         if not isinstance(call, ast.Call):
@@ -171,18 +171,18 @@ def changes(statement: ast.stmt, modules: set[str]) -> set[str]:
         if dropped and method and call.func.attr in RECORDING:
             continue
         if dropped and method and called and called not in modules:
-            found.add(called)
+            result.add(called)
         elif (dropped and called not in PRINTING) or called in CHANGING:
-            found |= reads(call)
-    return found - {""}
+            result |= reads(call)
+    return result - {""}
 
 
 def single(statement: ast.stmt) -> list[ast.stmt]:
     """`a, b = x, y` as `a = x` and `b = y`, where neither value reads a target: one may be needed without the other."""
     match statement:
         case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Tuple(elts=values)):
-            alone = not reads(statement) & binds(statement) and all(isinstance(t, ast.Name) for t in targets)
-            if alone and len(targets) == len(values):
+            single = not reads(statement) & binds(statement) and all(isinstance(t, ast.Name) for t in targets)
+            if single and len(targets) == len(values):
                 pairs = zip(targets, values, strict=True)
                 return [ast.copy_location(ast.Assign([target], value), statement) for target, value in pairs]
     return [statement]
@@ -240,8 +240,8 @@ def run_there(name: str, library: Path, place: Path, answer: Connection) -> None
             heard.seek(heard.truncate(0))
             with contextlib.redirect_stdout(heard):
                 exec(compile(ast.Module([statement], []), name, "exec"), names)
-        said = heard.getvalue()
-        answer.send("" if said and said in printed(cells[number]) else f"mismatch: {said}")
+        message = heard.getvalue()
+        answer.send("" if message and message in printed(cells[number]) else f"mismatch: {message}")
     except Exception as error:
         answer.send(f"{type(error).__name__}: {error}")
     assert sys.modules["distill_lib"].__file__.startswith(str(library))
@@ -252,11 +252,11 @@ def run(name: str, library: Path, place: Path) -> str:
     files = (path.relative_to(ROOT) for path in (ROOT / "distill_lib").rglob("*.py") if path.parent.name != "run")
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload([".".join(file.with_suffix("").parts) for file in files if file.stem[0] != "_"])
-    ours, theirs = forks.Pipe(duplex=False)
+    ours, reference = forks.Pipe(duplex=False)
     place.mkdir()
-    child = forks.Process(target=run_there, args=(name, library, place, theirs))
+    child = forks.Process(target=run_there, args=(name, library, place, reference))
     child.start()
-    theirs.close()
+    reference.close()
     try:
         return ours.recv()
     finally:

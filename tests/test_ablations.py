@@ -34,12 +34,12 @@ BASE = TrainSettings(steps=40, batch_size=32, lr=3e-4)
 
 
 def test_each_variant_differs_from_the_profile_in_what_its_label_says_and_no_two_are_the_same():
-    found = one_at_a_time(BASE, 2)
+    result = one_at_a_time(BASE, 2)
     as_it_is = {"clamp": 100.0, "reuse": 2}
-    assert found.pop("as in the profile") == (BASE, as_it_is)
+    assert result.pop("as in the profile") == (BASE, as_it_is)
     changed = {
-        label: {k: v for k, v in (asdict(how) | more).items() if v != (asdict(BASE) | as_it_is)[k]}
-        for label, (how, more) in found.items()
+        label: {k: v for k, v in (asdict(changes_made) | more).items() if v != (asdict(BASE) | as_it_is)[k]}
+        for label, (changes_made, more) in result.items()
     }
     both = changed.pop("half the batch, twice the updates")
     assert both == {"batch_size": 16, "steps": 80}  # as many pictures as in the profile
@@ -63,8 +63,8 @@ def test_resampling_changes_the_noise_and_keeps_the_seed_of_the_training():
         def rows(self, method, net, n_steps, w):
             return [{"method": method, "steps": n_steps, "w": w, "seed": self.noise, "metric": "fid", "value": 1.0}]
 
-    found = resampled(Fake(2), "ours-D", None, 4, 1.0, draws=3)
-    assert [(row["draw"], row["seed"]) for row in found] == [(0, 2), (1, 2), (2, 2)]
+    result = resampled(Fake(2), "ours-D", None, 4, 1.0, draws=3)
+    assert [(row["draw"], row["seed"]) for row in result] == [(0, 2), (1, 2), (2, 2)]
 
 
 SHORT = TrainSettings(steps=2, batch_size=8, lr=1e-3, warmup=1, bf16=False)
@@ -99,8 +99,8 @@ def test_an_embedding_gives_the_student_all_features_of_w_or_w_itself_or_nothing
         for name in EMBEDDINGS
     }
     assert torch.equal(read["Fourier features"], guidance_embedding(w, 64))
-    one = read["w as one number"]
-    assert torch.allclose(one.sum(1), w, rtol=0.03) and (one != 0).sum() == 2  # of w = 1 and w = 4
+    features = read["w as one number"]
+    assert torch.allclose(features.sum(1), w, rtol=0.03) and (features != 0).sum() == 2  # of w = 1 and w = 4
     assert (read["none"] == 0).all()
 
 
@@ -129,16 +129,16 @@ def test_a_chain_of_an_ablation_is_that_of_the_method(pair, pictures):
     first = Keyed(first, "parent")
     ours = steps_of(first, (16, 4), pictures, Halving(4, SHORT)).net.module.state_dict()
     plan = [Halving(n, SHORT.with_seed(n)) for n in (8, 4)]
-    theirs = halve_down(first, pictures, plan)[4].net.module.state_dict()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    reference = halve_down(first, pictures, plan)[4].net.module.state_dict()
+    assert all(torch.equal(ours[name], reference[name]) for name in ours)
 
 
 def test_the_pair_itself_is_halved_for_a_range_of_w(pair, pictures):
-    folded = Keyed(FoldedPair(pair), "parent")
-    student = steps_of(folded, (8, 2), pictures, Halving(2, SHORT))
+    folded_pair = Keyed(FoldedPair(pair), "parent")
+    student = steps_of(folded_pair, (8, 2), pictures, Halving(2, SHORT))
     assert student.net.takes_w and student.run.config["n_steps"] == 2
     with pytest.raises(ValueError, match="until=8 leaves no halving from start=8"):
-        steps_of(folded, (8, 8), pictures, Halving(8, SHORT))
+        steps_of(folded_pair, (8, 8), pictures, Halving(8, SHORT))
 
 
 def test_fresh_students_do_not_start_from_their_teacher(pair, pictures):
@@ -152,32 +152,32 @@ def test_fresh_students_do_not_start_from_their_teacher(pair, pictures):
 
 
 def test_every_head_is_trained_under_every_weighting_and_can_be_sampled(runs, pictures):
-    found = list(head_teachers((16, 32), pictures, SHORT))
-    assert len({(head, weighting) for head, weighting, _ in found}) == len(found) == 12
-    for head, weighting, trained in found:
+    result = list(head_teachers((16, 32), pictures, SHORT))
+    assert len({(head, weighting) for head, weighting, _ in result}) == len(result) == 12
+    for head, weighting, trained in result:
         if weighting == "SNR + 1":
             image = head_pictures(trained.net, head, 5, 4)
             assert image.shape == (5, 3, 8, 8) and image.dtype == torch.uint8
-    ends = {(head, weighting): trained.net.module.conv_in.weight for head, weighting, trained in found}
+    ends = {(head, weighting): trained.net.module.conv_in.weight for head, weighting, trained in result}
     for head in {head for head, _ in ends}:  # equal starts and draws, another loss
-        of_head = [weight for (one, _), weight in ends.items() if one == head]
+        of_head = [weight for (item, _), weight in ends.items() if item == head]
         assert not any(torch.equal(a, b) for a, b in itertools.combinations(of_head, 2))
 
 
 def test_the_range_of_a_choice_is_that_of_the_strengths_that_its_student_is_told(pair, pictures, monkeypatch):
-    told = []
+    seen = []
     monkeypatch.setattr(
-        "distill_lib.networks.adapter.guidance_embedding", lambda w, dim: told.append(w) or guidance_embedding(w, dim)
+        "distill_lib.networks.adapter.guidance_embedding", lambda w, dim: seen.append(w) or guidance_embedding(w, dim)
     )
     first = stage_one(pair, "parent", Choice(w_max=0.5), pictures, SHORT)
     steps_of(first, (8, 4), pictures, Halving(4, SHORT, (0.0, 0.5)))
-    assert 0 < torch.cat(told).max() < 0.5
+    assert 0 < torch.cat(seen).max() < 0.5
 
 
 def plan():
-    how = {"stage_one": SHORT, "halving": TrainSettings(**asdict(SHORT) | {"steps": 3})}
+    options = {"stage_one": SHORT, "halving": TrainSettings(**asdict(SHORT) | {"steps": 3})}
     sizes = {"samples": 4, "ranges": [1.0, 4.0], "start": 16, "until": 4}
-    return Ablations(**how, **sizes, world="plain", heads_channels=(16, 32), heads=SHORT)
+    return Ablations(**options, **sizes, world="plain", heads_channels=(16, 32), heads=SHORT)
 
 
 def test_trials_share_seed_and_lengths_and_without_stage_one_the_first_halving_has_its_updates(pair, pictures):
@@ -186,8 +186,8 @@ def test_trials_share_seed_and_lengths_and_without_stage_one_the_first_halving_h
     assert first.run.config["settings"].seed == 5 and first.run.config["choice"].w_max == 1.0
     last = trials.halved(first, 1.0)
     assert last.run.config["settings"].steps == 3 and last.run.config["settings"].seed == 5004
-    alone = trials.without_stage_one(1.0)
-    assert alone.run.config["settings"].steps == 3
+    without = trials.without_stage_one(1.0)
+    assert without.run.config["settings"].steps == 3
     configs = [json.loads((run / "config.json").read_text()) for run in store.RUNS.glob("ablation-8-*")]
     updates = sorted(config["settings"]["steps"] == 5 for config in configs)
     assert updates == [False, True]  # 2 of stage one and 3 of its own, once

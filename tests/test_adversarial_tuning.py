@@ -79,16 +79,16 @@ def test_the_critic_learns_to_tell(runs):
 
 def test_a_fixed_network_hands_the_gradient_on_and_keeps_none():
     net, x = torch.nn.Linear(3, 1), torch.randn(2, 3, requires_grad=True)
-    found = fixed(net, x)
-    assert torch.equal(found, net(x))
-    found.sum().backward()
+    result = fixed(net, x)
+    assert torch.equal(result, net(x))
+    result.sum().backward()
     assert torch.equal(x.grad, net.weight.expand(2, -1)) and net.weight.grad is None and net.bias.grad is None
 
 
 def test_a_call_of_a_member_goes_through_whatever_the_team_is_wrapped_in():
-    one, other = Bare(torch.nn.Linear(3, 1)), Bare(torch.nn.Linear(3, 1))
-    team, asked = Team(one=one, other=other), []
+    first, other = Bare(torch.nn.Linear(3, 1)), Bare(torch.nn.Linear(3, 1))
+    team, calls = Team(one=first, other=other), []
     inner, x = team.forward, torch.randn(2, 3)
-    team.forward = lambda who, *given: asked.append(who) or inner(who, *given)
-    assert torch.equal(one.forward(x), one.module(x)) and torch.equal(other.forward(x), other.module(x))
-    assert asked == ["one", "other"] and set(team.module.state_dict()) >= {"one.weight", "other.weight"}
+    team.forward = lambda network_name, *given: calls.append(network_name) or inner(network_name, *given)
+    assert torch.equal(first.forward(x), first.module(x)) and torch.equal(other.forward(x), other.module(x))
+    assert calls == ["one", "other"] and set(team.module.state_dict()) >= {"one.weight", "other.weight"}

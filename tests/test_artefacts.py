@@ -49,9 +49,9 @@ def test_rows_of_another_seed_keep_the_origin_that_they_had(tmp_path, monkeypatc
     Recorder("smoke", "textured", ["first"]).rows("g-tab1", [row | {"seed": 0}])
     second = Recorder("smoke", "textured", ["second"])
     assert second.rows("g-tab1", [row | {"seed": 1}]) == [row | {"seed": 0}, row | {"seed": 1}]
-    found = record.load_record("smoke", "g-tab1")
-    assert {seed: made["parents"] for seed, made in found["made"].items()} == {"0": ["first"], "1": ["second"]}
-    assert found["parents"] == ["second"] and found["made"]["0"]["commit"]
+    result = record.load_record("smoke", "g-tab1")
+    assert {seed: made["parents"] for seed, made in result["made"].items()} == {"0": ["first"], "1": ["second"]}
+    assert result["parents"] == ["second"] and result["made"]["0"]["commit"]
     Recorder("smoke", "textured", ["third"]).rows("g-tab1", [row | {"seed": 0}])
     again = record.load_record("smoke", "g-tab1")["made"]
     assert {seed: made["parents"] for seed, made in again.items()} == {"0": ["third"], "1": ["second"]}
@@ -121,9 +121,9 @@ def test_the_repository_around_a_copy_is_not_asked(checkout, monkeypatch):
 
 
 def test_the_repository_of_a_hook_that_calls_is_not_asked(checkout, tmp_path, monkeypatch):
-    mine = head(checkout)
+    commit_here = head(checkout)
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
-    assert mine.startswith(commit())
+    assert commit_here.startswith(commit())
 
 
 def test_without_git_a_result_is_written_all_the_same(checkout, tmp_path, monkeypatch):

@@ -23,13 +23,13 @@ SPEC = WORLDS["captioned"]
 
 
 def test_accuracies_count_attributes_in_either_order_and_whole_prompts_in_theirs():
-    asked = torch.tensor([[[0, 1, 2, 0], [3, 4, 0, 1]]]).repeat(4, 1, 1)
-    found = asked.clone()
-    found[1] = asked[1].flip(0)  # exchanged places
-    found[2, 0, 1] = 7  # another colour
-    found[3, 1, 3] = 0  # not small
-    assert attribute_accuracy(found, asked).tolist() == [1, 1, 0.75, 1]
-    assert prompt_accuracy(found, asked).tolist() == [1, 0, 0, 0]
+    wanted_attributes = torch.tensor([[[0, 1, 2, 0], [3, 4, 0, 1]]]).repeat(4, 1, 1)
+    result = wanted_attributes.clone()
+    result[1] = wanted_attributes[1].flip(0)  # exchanged places
+    result[2, 0, 1] = 7  # another colour
+    result[3, 1, 3] = 0  # not small
+    assert attribute_accuracy(result, wanted_attributes).tolist() == [1, 1, 0.75, 1]
+    assert prompt_accuracy(result, wanted_attributes).tolist() == [1, 0, 0, 0]
 
 
 def test_the_loss_is_the_mean_cross_entropy_of_every_attribute():

@@ -53,9 +53,9 @@ def test_latents_have_a_quarter_of_the_side_for_two_halvings():
 
 
 def gradients(net, loss):
-    found = torch.autograd.grad(loss.mean(), list(net.parameters()), allow_unused=True, retain_graph=True)
+    result = torch.autograd.grad(loss.mean(), list(net.parameters()), allow_unused=True, retain_graph=True)
     names = [name for name, _ in net.named_parameters()]
-    return {name.split(".")[0] for name, grad in zip(names, found, strict=True) if grad is not None and grad.any()}
+    return {name.split(".")[0] for name, grad in zip(names, result, strict=True) if grad is not None and grad.any()}
 
 
 def test_the_critic_learns_from_its_own_loss_and_the_autoencoder_from_the_others():
@@ -78,7 +78,9 @@ def test_a_few_pictures_are_learned_by_heart_and_a_killed_run_ends_the_same(tmp_
     def train(name, stop=None):
         net = players()
         run = store.Run(name, {}, train_autoencoder)
-        training = train_autoencoder(SimpleNamespace(module=net, forward=net), features, image, settings, run, alone=20)
+        training = train_autoencoder(
+            SimpleNamespace(module=net, forward=net), features, image, settings, run, critic_start=20
+        )
         for progress in training:
             if progress.step == stop:
                 break

@@ -21,14 +21,14 @@ def test_a_bench_times_every_pair_and_keeps_the_rates(runs, tmp_path, monkeypatc
     monkeypatch.setenv("DISTILL_FIGURES", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["bench", "--profile", "smoke"])
     bench.main()
-    found = json.loads((tmp_path / "smoke" / "bench.json").read_text())
-    assert [row["what"].split(",")[0] for row in found] == [
+    result = json.loads((tmp_path / "smoke" / "bench.json").read_text())
+    assert [row["what"].split(",")[0] for row in result] == [
         "train the teacher", "stage one", "halving", "sample the guided pair", "sample the student",
     ]  # fmt: skip
-    for row in found:
+    for row in result:
         assert row["ratio"] == pytest.approx(row["ours"] / row["plain"]) and row["unit"] == "images/s"
         assert row["peak_share"] > 0
-    assert capsys.readouterr().out.count("images/s, plain") == len(found)
+    assert capsys.readouterr().out.count("images/s, plain") == len(result)
 
 
 @pytest.mark.parametrize("lost", [[], ["toy-1-0123"]])

@@ -48,9 +48,11 @@ def test_small_is_said_of_about_a_third_of_the_objects():
 def test_all_phrasings_say_the_same_and_name_the_left_solid_as_left():
     spec = WORLDS["captioned"]
     scenes = draw_scenes(spec, 1, torch.arange(len(PHRASINGS))[:1].repeat(len(PHRASINGS)))
-    said = say(attributes(scenes, spec), torch.arange(len(PHRASINGS)))
-    left, right = said[0].split(" left of ")
-    assert said == [text.format(left=left, right=right) for text in PHRASINGS] and len(set(said)) == len(PHRASINGS)
+    message = say(attributes(scenes, spec), torch.arange(len(PHRASINGS)))
+    left, right = message[0].split(" left of ")
+    assert message == [text.format(left=left, right=right) for text in PHRASINGS] and len(set(message)) == len(
+        PHRASINGS
+    )
 
 
 def test_each_word_of_a_caption_is_one_token_and_every_caption_fits():
@@ -70,11 +72,11 @@ def test_each_word_of_a_caption_is_one_token_and_every_caption_fits():
 
 def test_the_tokenizer_is_the_same_in_every_process():
     code = "from distill_lib.worlds.captions import tokenizer; print(sorted(tokenizer().get_vocab().items()))"
-    here = str(sorted(tokenizer().get_vocab().items()))
+    this_process = str(sorted(tokenizer().get_vocab().items()))
     environment = os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]
-    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
-    assert found == here
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+    assert result == this_process
 
 
 def test_attributes_are_what_can_be_seen_of_the_scene_from_left_to_right():
@@ -98,19 +100,23 @@ def test_sizes_leave_a_gap_where_a_caption_changes_its_word():
 
 
 def test_held_out_pairs_are_found_whichever_solid_holds_them():
-    asked = attributes(draw_scenes(WORLDS["captioned"], 0, torch.arange(400)), WORLDS["captioned"])
-    found = names_held_out(asked)
-    assert found.tolist() == [any(f"{color} {shape}" in text for color, shape in HELD_OUT) for text in say(asked)]
-    assert 0.1 < found.float().mean() < 0.4  # 1 - (28/32)^2 = 0.23
+    wanted_attributes = attributes(draw_scenes(WORLDS["captioned"], 0, torch.arange(400)), WORLDS["captioned"])
+    result = names_held_out(wanted_attributes)
+    assert result.tolist() == [
+        any(f"{color} {shape}" in text for color, shape in HELD_OUT) for text in say(wanted_attributes)
+    ]
+    assert 0.1 < result.float().mean() < 0.4  # 1 - (28/32)^2 = 0.23
 
 
 def test_prompts_without_scenes_are_as_varied_as_scenes_hold_nothing_held_out_and_do_not_depend_on_how_many():
-    asked = drawn_attributes(600, 5)
-    assert asked.shape == (600, 2, 4) and not names_held_out(asked).any()
-    assert torch.equal(drawn_attributes(40, 5), asked[:40]) and not torch.equal(drawn_attributes(40, 6), asked[:40])
+    wanted_attributes = drawn_attributes(600, 5)
+    assert wanted_attributes.shape == (600, 2, 4) and not names_held_out(wanted_attributes).any()
+    assert torch.equal(drawn_attributes(40, 5), wanted_attributes[:40]) and not torch.equal(
+        drawn_attributes(40, 6), wanted_attributes[:40]
+    )
     for column, kinds in enumerate((4, 8, 3, 2)):
-        assert asked[..., column].unique().tolist() == list(range(kinds))
-    assert len({tuple(one.flatten().tolist()) for one in asked}) > 570
+        assert wanted_attributes[..., column].unique().tolist() == list(range(kinds))
+    assert len({tuple(objects.flatten().tolist()) for objects in wanted_attributes}) > 570
 
 
 @pytest.mark.parametrize("prompt, word, near", [("a red cubes", "'cubes'", "cube"), ("a teal cone", "'teal'", "small")])
@@ -121,7 +127,7 @@ def test_an_unknown_word_is_named_with_its_neighbours(prompt, word, near):
 
 
 @pytest.mark.parametrize(
-    "prompt, said",
+    "prompt, message",
     [
         ("a red \U0001f600", "'\U0001f600' .did you mean"),
         ("cube" * 2500, r"'cubecube\w*\.\. .did you mean "),
@@ -133,8 +139,8 @@ def test_an_unknown_word_is_named_with_its_neighbours(prompt, word, near):
         (7, "the prompt 7 is of type int"),
     ],
 )
-def test_an_odd_prompt_ends_in_a_short_sentence(prompt, said):
-    with pytest.raises(ValueError, match=said) as error:
+def test_an_odd_prompt_ends_in_a_short_sentence(prompt, message):
+    with pytest.raises(ValueError, match=message) as error:
         check_prompt(prompt)
     text = str(error.value)
     assert text.isprintable() and len(text) < 400

@@ -23,18 +23,18 @@ NOTEBOOK = "00_start_here"
 def figures(campaign, place, *more):
     """Run `figures` to its end: status, stderr, and seconds."""
     start = time.monotonic()
-    code, said = campaign.to_the_end(place, *campaign.figures(NOTEBOOK), *more)
-    return code, said, time.monotonic() - start
+    code, message = campaign.to_the_end(place, *campaign.figures(NOTEBOOK), *more)
+    return code, message, time.monotonic() - start
 
 
 def left_of(runs):
     """Command lines of processes that belong to a folder of runs."""
-    found = []
+    seen = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.environ().get("DISTILL_OWNER") == str(runs) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline()))
-    return found
+                seen.append(" ".join(process.cmdline()))
+    return seen
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +95,8 @@ def test_figures_are_drawn_once(campaign):
     assert record["paper"] == "guided" and record["profile"] == "smoke" and record["rows"]
     assert (drawn / "claims.json").exists()
     before = (drawn / f"{ARTEFACT}.json").stat().st_mtime_ns
-    code, said, seconds = figures(campaign, "peace")
-    assert code == 0 and (drawn / f"{ARTEFACT}.json").stat().st_mtime_ns == before, said
+    code, message, seconds = figures(campaign, "peace")
+    assert code == 0 and (drawn / f"{ARTEFACT}.json").stat().st_mtime_ns == before, message
     assert seconds < 10 * (1 + os.getloadavg()[0])  # 10 s on an idle machine is the promise
 
 
@@ -131,7 +131,7 @@ def test_what_is_timed_is_not_compared():
 
 def test_a_campaign_sees_what_is_lost_and_what_is_different(tmp_path):
     campaign = Campaign(tmp_path, (NOTEBOOK,))
-    campaign._note("a", there=False, same=False)
-    campaign._note("b", there=True, same=False)
-    campaign._note("c", there=True, same=True)
+    campaign._note("a", held=False, same=False)
+    campaign._note("b", held=True, same=False)
+    campaign._note("c", held=True, same=True)
     assert (campaign.lost, campaign.different) == (["a"], ["b"])

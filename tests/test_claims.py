@@ -145,16 +145,16 @@ def verdict(folder, name, artefacts):
 
 @pytest.mark.parametrize("name", GOOD)
 def test_what_a_claim_says_supports_it(tmp_path, name):
-    found = verdict(tmp_path, name, GOOD[name])
-    assert found["verdict"] == "supported", found
+    result = verdict(tmp_path, name, GOOD[name])
+    assert result["verdict"] == "supported", result
 
 
 @pytest.mark.parametrize("name, artefact, method, metric, value", BAD)
 def test_one_part_that_fails_contradicts_a_claim(tmp_path, name, artefact, method, metric, value):
     table = GOOD[name][artefact]
     changed = GOOD[name] | {artefact: table | {method: table[method] | {metric: value}}}
-    found = verdict(tmp_path, name, changed)
-    assert found["verdict"] == "contradicted", found
+    result = verdict(tmp_path, name, changed)
+    assert result["verdict"] == "contradicted", result
 
 
 def strengths(margin, paired):
@@ -180,5 +180,5 @@ def test_that_w_matters_and_in_which_direction_are_two_claims(tmp_path, margin, 
     path.parent.mkdir()
     path.write_text(json.dumps({"rows": strengths(margin, paired)}))
     every = {claim.id: claim for claim in load_paper("guided").claims}
-    found = [claims.judge_claim(every[name], "guided", "laptop", tmp_path)["verdict"] for name in ("g-S9", "g-S9a")]
-    assert found == [another, direction]
+    result = [claims.judge_claim(every[name], "guided", "laptop", tmp_path)["verdict"] for name in ("g-S9", "g-S9a")]
+    assert result == [another, direction]

@@ -31,13 +31,13 @@ def noisy(t, n=64):
 
 @pytest.mark.parametrize("t, s", [(1024, 1008), (512, 496), (16, 0)])
 def test_the_exact_student_has_nothing_to_learn_from_small_steps(t, s):
-    z_t, here, there = noisy(t), torch.full((64,), t), torch.full((64,), s)
-    target = consistency_target(exact, TEACHER, z_t, here, there)
+    z_t, t_batch, s_batch = noisy(t), torch.full((64,), t), torch.full((64,), s)
+    target = consistency_target(exact, TEACHER, z_t, t_batch, s_batch)
     # a step of 1/64 misses the way by some thousandths; another student misses its own answer by much more
-    right = consistency_loss(exact, target, z_t, here)
+    right = consistency_loss(exact, target, z_t, t_batch)
     assert right.max() < 1e-4
-    wrong = consistency_target(fake_network, TEACHER, z_t, here, there)
-    assert consistency_loss(fake_network, wrong, z_t, here).mean() > 50 * right.max()
+    wrong = consistency_target(fake_network, TEACHER, z_t, t_batch, s_batch)
+    assert consistency_loss(fake_network, wrong, z_t, t_batch).mean() > 50 * right.max()
 
 
 def test_at_the_end_of_the_grid_the_target_is_where_the_teacher_arrives():
@@ -67,9 +67,9 @@ def test_the_sampler_with_one_step_is_ddim_s_and_with_the_exact_student_every_co
 
 
 def test_it_asks_the_network_once_a_step():
-    asked = []
-    sample_consistency(lambda z, t: asked.append(t[0].item()) or z, torch.zeros(2, 1), 4, lambda i: torch.zeros(2, 1))
-    assert asked == step_grid(4)[:-1]
+    calls = []
+    sample_consistency(lambda z, t: calls.append(t[0].item()) or z, torch.zeros(2, 1), 4, lambda i: torch.zeros(2, 1))
+    assert calls == step_grid(4)[:-1]
 
 
 def test_training_makes_one_step_end_nearer_to_where_many_of_the_teacher_s_do(runs):

@@ -15,11 +15,11 @@ from distill_lib.networks.pipeline import open_pipeline
 from distill_lib.networks.pruning import Cut, prune
 from distill_lib.sdxs import controlnet, score_distillation
 from distill_lib.sdxs import triplets as sdxs_triplets
-from distill_lib.sdxs.controlnet import one_step_control, shrunk, taught
+from distill_lib.sdxs.controlnet import distill_controlnet, one_step_control, train_controlnet
 from distill_lib.sdxs.feature_matching import one_step_loss
 from distill_lib.sdxs.one_step import one_step
 from distill_lib.sdxs.score_distillation import Scoring
-from distill_lib.sdxs.triplets import Triplets, mapped_pictures, renewed
+from distill_lib.sdxs.triplets import Triplets, mapped_pictures, resample_noise
 from distill_lib.shipped.export import assembled
 from distill_lib.teachers.latents import decoded, teacher_pairs
 from distill_lib.worlds import pictures, scenes
@@ -40,8 +40,8 @@ def loud(unet):
 
 @pytest.fixture
 def pairs(small_pipeline, runs):
-    told = open_pipeline(small_pipeline[0], bf16=False)
-    return teacher_pairs(told, say(drawn_attributes(8, 0)), 2, 1.0, 5, "teacher")
+    model = open_pipeline(small_pipeline[0], bf16=False)
+    return teacher_pairs(model, say(drawn_attributes(8, 0)), 2, 1.0, 5, "teacher")
 
 
 @pytest.fixture
@@ -52,16 +52,16 @@ def reader():
 
 @pytest.fixture
 def teacher_control(pairs):
-    return loud(pairs.told.network.module)
+    return loud(pairs.model.network.module)
 
 
-def moved(one, other):
+def moved(first, other):
     """Whether two networks of a form differ in a weight."""
-    return any(not torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    return any(not torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
 
 
-def small_of(told):
-    return told.network.like(prune(told.network.module, Cut(middle="removed")).requires_grad_(False))
+def small_of(model):
+    return model.network.like(prune(model.network.module, Cut(middle="removed")).requires_grad_(False))
 
 
 # --- noise and triplets
@@ -70,15 +70,15 @@ def small_of(told):
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_a_share_of_the_places_is_drawn_anew_in_all_channels(share):
     z_T, fresh = torch.randn(8, 4, 16, 16), torch.randn(8, 4, 16, 16)
-    mixed = renewed(z_T, fresh, torch.rand(8, 256), share)
-    anew = mixed == fresh
-    assert torch.equal(anew.all(1), anew.any(1)) and torch.equal(mixed[~anew], z_T[~anew])
-    assert anew.float().mean().item() == pytest.approx(share, abs=4 * 0.5 / 2048**0.5)  # four standard errors
+    mixed = resample_noise(z_T, fresh, torch.rand(8, 256), share)
+    resampled = mixed == fresh
+    assert torch.equal(resampled.all(1), resampled.any(1)) and torch.equal(mixed[~resampled], z_T[~resampled])
+    assert resampled.float().mean().item() == pytest.approx(share, abs=4 * 0.5 / 2048**0.5)  # four standard errors
 
 
 def test_a_share_that_is_none_is_refused():
     with pytest.raises(ValueError, match=r"share=1.5 of the noise should lie in \[0, 1\]"):
-        renewed(torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 2, 2), torch.zeros(1, 4), 1.5)
+        resample_noise(torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 2, 2), torch.zeros(1, 4), 1.5)
 
 
 @pytest.mark.parametrize("kind", ["edges", "depth", "coarse"])
@@ -92,50 +92,52 @@ def test_a_triplet_is_the_pair_with_a_map_of_its_own_picture(kind, pairs, reader
     assert torch.equal(seen, triplets.seen[index].float().flatten(1))
     if kind == "edges":
         assert torch.equal(triplets.seen[:, 0] > 0, canny(decoded(pairs)))
-    anew = Triplets.of(pairs, kind, reader, teacher_control, 0.5).batch(index)
-    assert not torch.equal(anew[0], noise) and torch.equal(anew[1], x) and torch.equal(anew[2], label)
+    again = Triplets.of(pairs, kind, reader, teacher_control, 0.5).batch(index)
+    assert not torch.equal(again[0], noise) and torch.equal(again[1], x) and torch.equal(again[2], label)
 
 
 def test_triplets_of_teachers_that_differ_in_their_control_alone_are_told_apart(pairs, reader, teacher_control):
-    other = build_control(pairs.told.network.module, 4)
-    named = [Triplets.of(pairs, "edges", reader, control).told.fingerprint for control in (teacher_control, other)]
-    assert len({*named, pairs.told.fingerprint}) == 3
+    other = build_control(pairs.model.network.module, 4)
+    named = [Triplets.of(pairs, "edges", reader, control).model.fingerprint for control in (teacher_control, other)]
+    assert len({*named, pairs.model.fingerprint}) == 3
 
 
 def test_pictures_of_the_world_have_exact_maps_and_none_of_a_pair_held_out(pairs):
-    data = mapped_pictures("edges", pairs.told, "pipe", "captioned", 6, 3)
+    data = mapped_pictures("edges", pairs.model, "pipe", "captioned", 6, 3)
     image, drawn = pictures.render_pictures(pictures.WORLDS["captioned"], 3, torch.arange(6))
     known = ~names_held_out(attributes(drawn, pictures.WORLDS["captioned"]))
     assert torch.equal(data.seen[:, 0] > 0, canny(image[known])) and len(data.prompts) == known.sum()
-    assert torch.allclose(data.z.float(), pairs.told.latents(image[known]), atol=1e-2)
+    assert torch.allclose(data.z.float(), pairs.model.latents(image[known]), atol=1e-2)
 
 
 # --- the large one, and the small one
 
 
 def test_the_teachers_learns_by_denoising_and_its_unet_does_not(pairs, reader, runs):
-    told = pairs.told
-    data = Triplets.of(pairs, "edges", reader, build_control(told.network.module, 4)).as_data()
-    before = copy.deepcopy(told.network.module.state_dict())
-    net = Controlled(told.network, build_control(told.network.module, 4).requires_grad_(True))
-    taught(net, data, SHORT, 0.2)
+    model = pairs.model
+    data = Triplets.of(pairs, "edges", reader, build_control(model.network.module, 4)).as_data()
+    before = copy.deepcopy(model.network.module.state_dict())
+    net = Controlled(model.network, build_control(model.network.module, 4).requires_grad_(True))
+    train_controlnet(net, data, SHORT, 0.2)
     assert any(part.weight.any() for part in net.control.controlnet_down_blocks)
-    assert all(torch.equal(weight, before[name]) for name, weight in told.network.module.state_dict().items())
+    assert all(torch.equal(weight, before[name]) for name, weight in model.network.module.state_dict().items())
 
 
 def test_residuals_leave_a_cut_one_nothing_to_learn_but_the_decoder_does(pairs, reader, teacher_control):
     triplets = Triplets.of(pairs, "edges", reader, teacher_control)
-    small = small_of(pairs.told)
-    found = {way: shrunk(small, triplets, teacher_control, SHORT, way).curve for way in ("residuals", "decoder")}
-    assert found["residuals"][0][1] < 1e-10 and found["decoder"][0][1] > 1e-4
+    small = small_of(pairs.model)
+    result = {
+        way: distill_controlnet(small, triplets, teacher_control, SHORT, way).curve for way in ("residuals", "decoder")
+    }
+    assert result["residuals"][0][1] < 1e-10 and result["decoder"][0][1] > 1e-4
 
 
-@pytest.mark.parametrize("way", controlnet.WAYS)
+@pytest.mark.parametrize("way", controlnet.CONTROL_TARGETS)
 def test_a_small_one_learns_in_every_way_and_only_it(way, pairs, reader, teacher_control):
-    triplets, small = Triplets.of(pairs, "edges", reader, teacher_control), small_of(pairs.told)
-    frozen = small.module, pairs.told.network.module, teacher_control
+    triplets, small = Triplets.of(pairs, "edges", reader, teacher_control), small_of(pairs.model)
+    frozen = small.module, pairs.model.network.module, teacher_control
     before = [copy.deepcopy(part.state_dict()) for part in frozen]
-    done = shrunk(small, triplets, teacher_control, LONG, way, inherit=False)
+    done = distill_controlnet(small, triplets, teacher_control, LONG, way, inherit=False)
     if way != "denoising":  # which cannot fall below the noise in it
         assert done.curve[-1][1] < 0.9 * done.curve[0][1]
     assert any(part.weight.any() for part in done.net.control.controlnet_down_blocks)
@@ -144,8 +146,8 @@ def test_a_small_one_learns_in_every_way_and_only_it(way, pairs, reader, teacher
 
 
 def test_an_unknown_way_is_named():
-    with pytest.raises(ValueError, match="way='both' is unknown; choose one of decoder, residuals, denoising"):
-        shrunk(None, None, None, SHORT, "both")
+    with pytest.raises(ValueError, match="target='both' is unknown; choose one of decoder, residuals, denoising"):
+        distill_controlnet(None, None, None, SHORT, "both")
 
 
 # --- one step
@@ -161,19 +163,19 @@ def test_online_and_offline_model_both_see_the_map_through_the_teachers_frozen_c
         return real(team, offline, *given, **named)
 
     monkeypatch.setattr(score_distillation, "distill_scores", watched)
-    triplets, small = Triplets.of(pairs, "edges", reader, teacher_control, 0.5), small_of(pairs.told)
+    triplets, small = Triplets.of(pairs, "edges", reader, teacher_control, 0.5), small_of(pairs.model)
     student = Controlled(small, cut_control(teacher_control, small.module).requires_grad_(True))
     unet, offline_before = (
         copy.deepcopy(small.module.state_dict()),
-        copy.deepcopy(pairs.told.network.module.state_dict()),
+        copy.deepcopy(pairs.model.network.module.state_dict()),
     )
     scoring = Scoring(SHORT, online_updates=1)
     warm, done = one_step_control(student, triplets, one_step_loss("square"), SHORT, scoring)
     ((team, offline),) = seen
     online = team.members["online"]
     assert online.control is teacher_control and offline.control is teacher_control
-    assert offline.network.module is pairs.told.network.module
-    for net, weights in ((small, unet), (pairs.told.network, offline_before)):
+    assert offline.network.module is pairs.model.network.module
+    for net, weights in ((small, unet), (pairs.model.network, offline_before)):
         assert all(torch.equal(weight, weights[name]) for name, weight in net.module.state_dict().items())
     assert moved(online.module, offline.module)  # it has learned what the student draws
     assert done.net.control is not warm.net.control
@@ -182,7 +184,7 @@ def test_online_and_offline_model_both_see_the_map_through_the_teachers_frozen_c
 
 def test_the_online_model_agrees_with_the_offline_one_before_it_learns(pairs, reader, teacher_control):
     triplets = Triplets.of(pairs, "edges", reader, teacher_control)
-    offline = triplets.told.network
+    offline = triplets.model.network
     online = offline.like(copy.deepcopy(offline.module))
     z_T, _, label = triplets.batch(torch.arange(2))
     with torch.no_grad():
@@ -198,32 +200,32 @@ def test_from_prompts_to_a_plain_pipeline_without_a_picture_of_the_world(pairs, 
     for module in (pictures, scenes, sdxs_triplets):
         for name in ("render", "rendered", "render_pictures", "rendered_once"):
             monkeypatch.setattr(module, name, poisoned, raising=False)
-    told, small = pairs.told, small_of(pairs.told)
+    model, small = pairs.model, small_of(pairs.model)
     triplets = Triplets.of(pairs, "edges", reader, teacher_control, 0.5)
-    first = shrunk(small, triplets, teacher_control, SHORT)
+    first = distill_controlnet(small, triplets, teacher_control, SHORT)
     tiny = build_tiny(3, 8, 1)
     over = small.like(small.module, decode=TinyDecode(tiny, bf16=False))
     student = Controlled(over, first.net.control.requires_grad_(True))
     done = one_step_control(student, triplets, one_step_loss("l1"), SHORT, Scoring(SHORT))
     net = done[-1].net
-    parts = assembled(told.pipe, small.module, tiny).components
+    parts = assembled(model.pipe, small.module, tiny).components
     plain = StableDiffusionControlNetPipeline(**parts, controlnet=net.control, requires_safety_checker=False)
     plain.set_progress_bar_config(disable=True)
     z_T, _, label = triplets.batch(torch.tensor([0]))
     seen = triplets.seen[:1].float().repeat(1, 3, 1, 1)
-    asks = {"num_inference_steps": 1, "guidance_scale": 1.0, "latents": z_T, "output_type": "pt"}
-    theirs = plain(pairs.prompts[:1], seen, **asks).images
+    options = {"num_inference_steps": 1, "guidance_scale": 1.0, "latents": z_T, "output_type": "pt"}
+    reference = plain(pairs.prompts[:1], seen, **options).images
     with torch.no_grad():
         ours = net.decode(one_step(net, z_T, label, net.schedule))
         other = net.decode(one_step(net, z_T, torch.cat([label[:, :7], 0 * label[:, 7:]], 1), net.schedule))
-    assert torch.allclose((ours / 2 + 0.5).clamp(0, 1), theirs, atol=1e-4)
+    assert torch.allclose((ours / 2 + 0.5).clamp(0, 1), reference, atol=1e-4)
     assert not torch.allclose(ours, other, atol=1e-4)  # the map is heeded
 
 
 def test_a_run_goes_on_where_it_stood_and_a_share_makes_another(pairs, reader, teacher_control, runs):
     made = []
     for share in (0.0, 0.5, 0.0):
-        triplets, small = Triplets.of(pairs, "edges", reader, teacher_control, share), small_of(pairs.told)
+        triplets, small = Triplets.of(pairs, "edges", reader, teacher_control, share), small_of(pairs.model)
         student = Controlled(small, cut_control(teacher_control, small.module).requires_grad_(True))
         cost = one_step_loss("square")
         made += one_step_control(student, triplets, cost, SHORT, None)

@@ -38,16 +38,16 @@ def test_an_even_picture_has_no_edge_and_a_slope_has_none_inside():
 def test_a_step_is_one_pixel_wide_where_it_is():
     image = picture()
     image[..., 20:] = 1
-    found = canny(image)
-    assert torch.equal(found.sum(2), torch.ones(1, 48, dtype=torch.long))
-    assert set(found[0].nonzero()[:, 1].tolist()) <= {19, 20}
+    result = canny(image)
+    assert torch.equal(result.sum(2), torch.ones(1, 48, dtype=torch.long))
+    assert set(result[0].nonzero()[:, 1].tolist()) <= {19, 20}
 
 
 def test_edges_of_a_disc_are_its_closed_circle():
     image, away = disc()
-    found = canny(image)[0]
-    assert (away[found] - 14).abs().max() < 1.5
-    y, x = found.nonzero().T
+    result = canny(image)[0]
+    assert (away[result] - 14).abs().max() < 1.5
+    y, x = result.nonzero().T
     angle = torch.atan2(y - 23.5, x - 23.5).sort().values
     assert torch.cat([angle, angle[:1] + 2 * torch.pi]).diff().max() < 2.5 / 14  # no gap of three pixels
 
@@ -80,11 +80,11 @@ def test_an_edge_may_be_a_pixel_off(off, f1):
 
 
 def test_f1_weighs_what_is_missing_and_what_is_too_much():
-    wanted, found = (torch.zeros(1, 32, 32, dtype=torch.bool) for _ in range(2))
+    wanted, result = (torch.zeros(1, 32, 32, dtype=torch.bool) for _ in range(2))
     wanted[:, :, 4], wanted[:, :, 20] = True, True
-    found[:, :, 4] = True
-    assert edge_f1(found, wanted).item() == pytest.approx(2 / 3)  # precision 1, recall 1/2
-    assert edge_f1(found, wanted) == edge_f1(wanted, found)
+    result[:, :, 4] = True
+    assert edge_f1(result, wanted).item() == pytest.approx(2 / 3)  # precision 1, recall 1/2
+    assert edge_f1(result, wanted) == edge_f1(wanted, result)
     nothing = torch.zeros_like(wanted)
     assert edge_f1(nothing, wanted).item() == 0 and edge_f1(nothing, nothing).item() == 1
 

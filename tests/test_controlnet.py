@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from distill_lib.diffusion.guidance import guided_pair, without_condition
-from distill_lib.networks.adapter import showing
+from distill_lib.networks.adapter import append_extra
 from distill_lib.networks.controlnet import Controlled, build_control, cut_control, load_control, shared_places
 from distill_lib.networks.pipeline import open_pipeline
 from distill_lib.networks.pruning import Cut, prune, stages
@@ -14,7 +14,7 @@ from distill_lib.worlds.captions import drawn_attributes, say
 
 
 @pytest.fixture
-def told(small_pipeline):
+def model(small_pipeline):
     return open_pipeline(small_pipeline[0], bf16=False)
 
 
@@ -31,70 +31,72 @@ def loud(unet):
     return control
 
 
-def given(told, channels=1, seed=0):
+def given(model, channels=1, seed=0):
     made = torch.Generator().manual_seed(seed)
     z_t, t = torch.randn(3, 4, 16, 16, generator=made), torch.tensor([100, 500, 1000])
-    return z_t, t, told.states(say(drawn_attributes(3, 0))), torch.rand(3, channels, 64, 64, generator=made)
+    return z_t, t, model.states(say(drawn_attributes(3, 0))), torch.rand(3, channels, 64, 64, generator=made)
 
 
-def test_a_new_one_adds_nothing_and_a_trained_one_does(told):
-    z_t, t, words, seen = given(told)
-    label = showing(words, seen)
+def test_a_new_one_adds_nothing_and_a_trained_one_does(model):
+    z_t, t, words, seen = given(model)
+    label = append_extra(words, seen)
     with torch.no_grad():
-        plain = told.network(z_t, t, words)
-        assert torch.equal(Controlled(told.network, build_control(told.network.module, 4))(z_t, t, label), plain)
-        assert not torch.allclose(Controlled(told.network, loud(told.network.module))(z_t, t, label), plain, atol=1e-3)
+        plain = model.network(z_t, t, words)
+        assert torch.equal(Controlled(model.network, build_control(model.network.module, 4))(z_t, t, label), plain)
+        assert not torch.allclose(
+            Controlled(model.network, loud(model.network.module))(z_t, t, label), plain, atol=1e-3
+        )
 
 
-def test_it_is_diffusers_own_sum_of_residuals(told):
-    z_t, t, words, seen = given(told)
-    control, unet = loud(told.network.module), told.network.module
+def test_it_is_diffusers_own_sum_of_residuals(model):
+    z_t, t, words, seen = given(model)
+    control, unet = loud(model.network.module), model.network.module
     with torch.no_grad():
-        ours = Controlled(told.network, control)(z_t, t, showing(words, seen))
+        ours = Controlled(model.network, control)(z_t, t, append_extra(words, seen))
         down, middle = control(z_t, t - 1, words, seen.repeat(1, 3, 1, 1), return_dict=False)
         more = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
-        theirs = unet(z_t, t - 1, words, **more).sample
-    assert torch.allclose(ours, theirs, atol=1e-5)
+        reference = unet(z_t, t - 1, words, **more).sample
+    assert torch.allclose(ours, reference, atol=1e-5)
 
 
-def test_maps_of_one_and_of_three_channels_are_told_apart(told):
-    z_t, t, words, seen = given(told)
-    net = Controlled(told.network, loud(told.network.module))
+def test_maps_of_one_and_of_three_channels_are_told_apart(model):
+    z_t, t, words, seen = given(model)
+    net = Controlled(model.network, loud(model.network.module))
     with torch.no_grad():
-        grey = net(z_t, t, showing(words, seen))
-        assert torch.allclose(grey, net(z_t, t, showing(words, seen.repeat(1, 3, 1, 1))), atol=1e-5)
-        assert not torch.allclose(grey, net(z_t, t, showing(words, given(told, 3, 1)[3])), atol=1e-3)
+        grey = net(z_t, t, append_extra(words, seen))
+        assert torch.allclose(grey, net(z_t, t, append_extra(words, seen.repeat(1, 3, 1, 1))), atol=1e-5)
+        assert not torch.allclose(grey, net(z_t, t, append_extra(words, given(model, 3, 1)[3])), atol=1e-3)
 
 
-def test_both_halves_of_a_guided_pair_see_the_map(told):
-    z_t, t, words, seen = given(told)
-    net, label = Controlled(told.network, loud(told.network.module)), showing(words, seen)
+def test_both_halves_of_a_guided_pair_see_the_map(model):
+    z_t, t, words, seen = given(model)
+    net, label = Controlled(model.network, loud(model.network.module)), append_extra(words, seen)
     with torch.no_grad():
         v_cond, v_uncond = guided_pair(net, z_t, t, label, net.null)
         assert torch.allclose(v_cond, net(z_t, t, label), atol=1e-5)
         assert torch.allclose(v_uncond, net(z_t, t, without_condition(label, net.null)), atol=1e-5)
 
 
-def test_down_stages_do_not_see_the_map_and_up_stages_do(told):
-    z_t, t, words, seen = given(told)
-    net, unet = Controlled(told.network, loud(told.network.module)), told.network.module
+def test_down_stages_do_not_see_the_map_and_up_stages_do(model):
+    z_t, t, words, seen = given(model)
+    net, unet = Controlled(model.network, loud(model.network.module)), model.network.module
     with torch.no_grad():
-        found = [observed(net, list(stages(unet)), z_t, t, showing(words, m))[1] for m in (seen, 1 - seen)]
-    same = [torch.equal(a, b) for a, b in zip(*found, strict=True)]
+        result = [observed(net, list(stages(unet)), z_t, t, append_extra(words, m))[1] for m in (seen, 1 - seen)]
+    same = [torch.equal(a, b) for a, b in zip(*result, strict=True)]
     down = len(unet.down_blocks)
     assert same[:down] == [True] * down and not any(same[down:])
 
 
 @pytest.mark.parametrize("learns", ["control", "unet"])
-def test_a_gradient_reaches_what_learns_and_a_replaced_call_is_taken(told, learns):
-    z_t, t, words, seen = given(told)
-    net = Controlled(told.network, loud(told.network.module).requires_grad_(False), learns)
+def test_a_gradient_reaches_what_learns_and_a_replaced_call_is_taken(model, learns):
+    z_t, t, words, seen = given(model)
+    net = Controlled(model.network, loud(model.network.module).requires_grad_(False), learns)
     net.module.requires_grad_(True)
     calls, real = [], net.forward
     net.forward = lambda *a, **k: calls.append(1) or real(*a, **k)  # as a loop does that wraps it
-    net(z_t, t, showing(words, seen)).square().mean().backward()
-    assert calls and net.module is (net.control if learns == "control" else told.network.module)
-    frozen = told.network.module if learns == "control" else net.control
+    net(z_t, t, append_extra(words, seen)).square().mean().backward()
+    assert calls and net.module is (net.control if learns == "control" else model.network.module)
+    frozen = model.network.module if learns == "control" else net.control
     assert all(p.grad is None for p in frozen.parameters())
     assert sum(p.grad.abs().sum().item() for p in net.module.parameters() if p.grad is not None) > 0
     other = net.like(net.module, bf16=True)
@@ -110,30 +112,32 @@ def uncut(layers):
 
 @pytest.mark.parametrize("cut", [Cut(middle="removed", innermost=True), Cut(middle="removed", layers=1), Cut()])
 @pytest.mark.parametrize("layers", [1, 2])
-def test_a_cut_one_starts_with_the_residuals_of_the_whole_one_where_both_have_them(told, cut, layers):
+def test_a_cut_one_starts_with_the_residuals_of_the_whole_one_where_both_have_them(model, cut, layers):
     unet = uncut(layers)
     whole, small_unet = loud(unet), prune(unet, cut)
     small = cut_control(whole, small_unet)
-    z_t, t, _, seen = given(told)
+    z_t, t, _, seen = given(model)
     words = torch.randn(3, 7, 16)
     with torch.no_grad():
-        mine, middle = small(z_t, t, words, seen.repeat(1, 3, 1, 1), return_dict=False)
-        theirs, _ = whole(z_t, t, words, seen.repeat(1, 3, 1, 1), return_dict=False)
-        more = {"down_block_additional_residuals": mine, "mid_block_additional_residual": middle}
+        cut_residuals, middle = small(z_t, t, words, seen.repeat(1, 3, 1, 1), return_dict=False)
+        reference, _ = whole(z_t, t, words, seen.repeat(1, 3, 1, 1), return_dict=False)
+        more = {"down_block_additional_residuals": cut_residuals, "mid_block_additional_residual": middle}
         assert small_unet(z_t, t, words, **more).sample.isfinite().all()
     shared = shared_places(small, whole)
-    assert len(mine) == len(shared) and [r.shape for r in mine] == [theirs[k].shape for k in shared]
-    upto = len(mine) if cut.layers is None or layers == 1 else 2  # a removed unit changes what comes after it
-    assert all(torch.allclose(mine[i], theirs[shared[i]], atol=1e-5) for i in range(upto))
+    assert len(cut_residuals) == len(shared) and [r.shape for r in cut_residuals] == [
+        reference[k].shape for k in shared
+    ]
+    upto = len(cut_residuals) if cut.layers is None or layers == 1 else 2  # a removed unit changes what comes after it
+    assert all(torch.allclose(cut_residuals[i], reference[shared[i]], atol=1e-5) for i in range(upto))
     assert middle.any() == (not cut.innermost)
 
 
-def test_a_new_cut_one_is_the_small_unets_own_copy_and_adds_nothing(told):
+def test_a_new_cut_one_is_the_small_unets_own_copy_and_adds_nothing(model):
     unet = uncut(1)
     small_unet = prune(unet, Cut(middle="removed", innermost=True), inherit=False)
     small = cut_control(loud(unet), small_unet, inherit=False)
     assert torch.equal(small.down_blocks[0].resnets[0].conv1.weight, small_unet.down_blocks[0].resnets[0].conv1.weight)
-    z_t, t, _, seen = given(told)
+    z_t, t, _, seen = given(model)
     with torch.no_grad():
         down, middle = small(z_t, t, torch.randn(3, 7, 16), seen.repeat(1, 3, 1, 1), return_dict=False)
     assert not middle.any() and not any(r.any() for r in down)
@@ -144,8 +148,8 @@ def test_one_that_belongs_to_another_network_is_refused():
         cut_control(loud(uncut(1)), build_text_unet(side=16, width=16, channels=(32, 32), attention=(False, True)))
 
 
-def test_it_comes_back_from_its_folder_and_a_broken_one_is_refused(told, tmp_path):
-    control = loud(told.network.module)
+def test_it_comes_back_from_its_folder_and_a_broken_one_is_refused(model, tmp_path):
+    control = loud(model.network.module)
     control.save_pretrained(tmp_path / "good", safe_serialization=True)
     for name, weight in load_control(tmp_path / "good").state_dict().items():
         assert torch.equal(weight, control.state_dict()[name])

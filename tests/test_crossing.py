@@ -18,14 +18,14 @@ from distill_lib.sdxs.crossing import (
     Couples,
     Crossing,
     crossing_share,
+    crossings,
     flow_loss,
-    flow_ways,
-    folded,
+    flow_paths,
     jacobian,
-    meetings,
+    lines_cross_nearby,
     off_modes,
-    on_lines,
-    own_ways,
+    straight_lines,
+    teacher_paths,
     train_flow,
 )
 from distill_lib.sdxs.one_step import train_on_pairs
@@ -50,7 +50,7 @@ def test_lines_of_equal_length_cross_if_they_are_turned_by_almost_half_a_circle(
 def test_the_same_place_at_different_times_is_no_crossing():
     z, x = torch.tensor([[0.0, 0.0], [0.5, -2.0]]), torch.tensor([[1.0, 0.0], [0.5, 0.2]])
     assert crossing_share(Couples(z, x).lines()) == 0  # in the picture the second line cuts the first
-    (crossed,), (place,) = meetings(Couples(z, torch.tensor([[1.0, 0.0], [0.5, 2.0]])).lines())
+    (crossed,), (place,) = crossings(Couples(z, torch.tensor([[1.0, 0.0], [0.5, 2.0]])).lines())
     assert crossed and place.tolist() == pytest.approx([0.5, 0.0])
 
 
@@ -81,9 +81,9 @@ def test_couples_drawn_apart_cross_as_often_as_directions_are_opposite():
 )
 def test_a_linear_map_has_its_own_jacobian_and_folds_where_an_eigenvalue_is_negative(matrix, meets):
     matrix = torch.tensor(matrix, dtype=torch.float64)
-    found = jacobian(lambda z: z @ matrix.T, noise(5))
-    assert torch.allclose(found, matrix.expand(5, 2, 2), atol=1e-8)
-    assert folded(found).tolist() == [meets] * 5
+    result = jacobian(lambda z: z @ matrix.T, noise(5))
+    assert torch.allclose(result, matrix.expand(5, 2, 2), atol=1e-8)
+    assert lines_cross_nearby(result).tolist() == [meets] * 5
     # with d along the eigenvector the two lines meet exactly, and else nowhere
     values, vectors = torch.linalg.eig(matrix)
     for value, vector in zip(values, vectors.T, strict=True):
@@ -95,10 +95,10 @@ def test_a_linear_map_has_its_own_jacobian_and_folds_where_an_eigenvalue_is_nega
 @pytest.mark.parametrize("centres", [DATA.centres, ring(2), ring(5), noise(6, "centres", 2).float()])
 def test_the_teacher_s_own_couples_do_not_cross_nor_do_its_ways(centres):
     mixture, z = Mixture(centres, 0.1), noise(128)
-    ways = own_ways(z, mixture)
-    assert crossing_share(torch.stack([ways[0], ways[-1]])) == 0
-    assert crossing_share(on_lines(ways)) == 0
-    assert not folded(jacobian(lambda z: own_ways(z, mixture)[-1], z)).any()
+    paths = teacher_paths(z, mixture)
+    assert crossing_share(torch.stack([paths[0], paths[-1]])) == 0
+    assert crossing_share(straight_lines(paths)) == 0
+    assert not lines_cross_nearby(jacobian(lambda z: teacher_paths(z, mixture)[-1], z)).any()
     apart = MixtureData(centres, 0.1, 128).x.double()
     assert crossing_share(Couples(z, apart).lines()) > 0.03
 
@@ -129,17 +129,17 @@ def test_the_exact_flow_of_couples_drawn_apart_leads_where_the_teacher_does():
         return ((share[..., None] * x_each).sum(1) - x_s) / (1 - s)
 
     z = noise(64)
-    gaps = [(flow_ways(exact, z, n)[-1] - own_ways(z, n_steps=n)[-1]).norm(dim=1).median() for n in (64, 512)]
+    gaps = [(flow_paths(exact, z, n)[-1] - teacher_paths(z, n_steps=n)[-1]).norm(dim=1).median() for n in (64, 512)]
     assert gaps[1] < 0.01 and gaps[1] < gaps[0] / 4  # both err by 1 / n, by different parts of it
     mean = DATA.centres.double().mean(0)
-    assert torch.allclose(flow_ways(exact, z, 1)[-1], mean.expand_as(z))  # one Euler step is the answer of eq. 9
+    assert torch.allclose(flow_paths(exact, z, 1)[-1], mean.expand_as(z))  # one Euler step is the answer of eq. 9
 
 
 def test_states_at_the_scale_of_lines_are_lines_where_noise_and_data_are_known():
     z, x, grid = noise(4), noise(4, "x"), torch.tensor(step_grid(8))
     alpha_t, sigma_t = OURS(grid, torch.zeros(9, 1, 1, dtype=torch.float64))
     s = alpha_t / (alpha_t + sigma_t)
-    assert torch.allclose(on_lines(alpha_t * x + sigma_t * z), s * x + (1 - s) * z)
+    assert torch.allclose(straight_lines(alpha_t * x + sigma_t * z), s * x + (1 - s) * z)
 
 
 def test_the_exact_flow_to_one_point_costs_nothing_and_is_straight():
@@ -154,7 +154,7 @@ def test_the_exact_flow_to_one_point_costs_nothing_and_is_straight():
         [0.25] * 7
     )
     for n in (1, 4):
-        assert torch.allclose(flow_ways(to_c, z, n)[-1], c.expand(7, 2), atol=1e-12)
+        assert torch.allclose(flow_paths(to_c, z, n)[-1], c.expand(7, 2), atol=1e-12)
 
 
 def test_draws_of_the_data_are_off_the_modes_as_often_as_a_gaussian_is():
@@ -180,15 +180,15 @@ def test_one_step_from_couples_drawn_apart_finds_the_mean_of_all_data_and_so_doe
 
 def test_what_is_measured_comes_back_the_same_with_every_row_told_apart_and_can_be_drawn(runs):
     settings = TrainSettings(steps=20, batch_size=64, lr=1e-2, warmup=2, ema=0.9)
-    found = Crossing(settings, 1)
-    rows = found.rows()
-    asked = {(row["method"], row["metric"], row.get("decile")) for row in rows}
-    assert len(asked) == len(rows) and {row["seed"] for row in rows} == {1}
+    experiment = Crossing(settings, 1)
+    rows = experiment.rows()
+    keys = {(row["method"], row["metric"], row.get("decile")) for row in rows}
+    assert len(keys) == len(rows) and {row["seed"] for row in rows} == {1}
     assert all(math.isfinite(row["value"]) for row in rows)
     shares = {row["method"]: row["value"] for row in select(rows, metric="crossing_share")}
     assert shares["own"] == shares["teacher"] == 0 and 0.03 < shares["independent"] < 0.08
     quarter, whole = (select(rows, method="own", metric=name)[0] for name in ("off_modes_steep", "off_modes"))
     assert quarter["n"] == whole["n"] / 4
     again = Crossing(settings, 1).answers  # from the finished runs
-    assert all(torch.equal(again[kind], x) for kind, x in found.answers.items())
-    assert len(crossing(found, rows, "title", 8).axes) == 8
+    assert all(torch.equal(again[kind], x) for kind, x in experiment.answers.items())
+    assert len(crossing(experiment, rows, "title", 8).axes) == 8

@@ -124,13 +124,13 @@ def test_a_file_that_is_no_idx_file_ends_in_a_sentence(tmp_path):
     assert sentence(error)
 
 
-@pytest.mark.parametrize("how", ["broken off", "garbled"])
+@pytest.mark.parametrize("case", ["broken off", "garbled"])
 @pytest.mark.parametrize("name", [IMAGES, LABELS])
-def test_a_download_that_went_wrong_ends_in_a_sentence(name, how, tmp_path):
+def test_a_download_that_went_wrong_ends_in_a_sentence(name, case, tmp_path):
     spec = write_idx(tmp_path)
     path = tmp_path / f"{name}.gz"
     data = path.read_bytes()
-    path.write_bytes(data[:-12] if how == "broken off" else data[:12] + b"\xff" * 9 + data[21:])
+    path.write_bytes(data[:-12] if case == "broken off" else data[:12] + b"\xff" * 9 + data[21:])
     with pytest.raises(ValueError, match=name) as error:
         load(spec)
     assert sentence(error)
@@ -212,17 +212,17 @@ def test_a_count_that_leaves_nothing_is_refused():
 
 def test_the_fingerprint_is_of_the_content_and_not_of_place_form_or_count(tmp_path):
     packed, plain = write_idx(tmp_path / "packed"), write_idx(tmp_path / "plain", compress=False)
-    found = load(packed).fingerprint
-    assert len(found) == 12 and int(found, 16) >= 0
-    assert load(plain).fingerprint == load(replace(packed, count=2)).fingerprint == found
-    assert datasets.fingerprint("fashion_mnist", plain.folder) == found
+    result = load(packed).fingerprint
+    assert len(result) == 12 and int(result, 16) >= 0
+    assert load(plain).fingerprint == load(replace(packed, count=2)).fingerprint == result
+    assert datasets.fingerprint("fashion_mnist", plain.folder) == result
 
 
-@pytest.mark.parametrize("what", ["picture", "label"])
-def test_one_changed_byte_is_other_data_and_is_seen_in_the_same_process(what, tmp_path):
+@pytest.mark.parametrize("name", ["picture", "label"])
+def test_one_changed_byte_is_other_data_and_is_seen_in_the_same_process(name, tmp_path):
     spec = write_idx(tmp_path, compress=False)
     before = load(spec)
-    path = tmp_path / (IMAGES if what == "picture" else LABELS)
+    path = tmp_path / (IMAGES if name == "picture" else LABELS)
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)

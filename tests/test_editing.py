@@ -17,20 +17,20 @@ def edits():
 
 def test_one_attribute_of_one_solid_changes_and_is_no_pair_held_out(edits):
     for column, kind in ((1, "colour"), (0, "shape")):
-        one = edits[kind]
-        changed = one.was != one.asked
+        edit = edits[kind]
+        changed = edit.was != edit.wanted_attributes
         assert (changed.sum((1, 2)) == 1).all() and changed[..., column].any(1).all()
-        assert not names_held_out(one.asked).any()
+        assert not names_held_out(edit.wanted_attributes).any()
         assert changed[:, 0].any() and changed[:, 1].any()  # the left one, and the right one
 
 
 def test_nothing_else_of_a_picture_changes_but_shade(edits):
     """A recoloured solid keeps its outline; outside the region only shadows of a reshaped one may move."""
     for kind, share in (("colour", 0.0), ("shape", 0.02)):
-        one = edits[kind]
-        differs = (one.before != one.after).any(1, keepdim=True).float()
-        assert (differs * (1 - one.region)).mean() <= share
-        assert (differs * one.region).sum() > 0
+        edit = edits[kind]
+        differs = (edit.before != edit.after).any(1, keepdim=True).float()
+        assert (differs * (1 - edit.region)).mean() <= share
+        assert (differs * edit.region).sum() > 0
 
 
 def test_regions_are_boxes(edits):
@@ -59,8 +59,8 @@ def test_little_noise_gives_the_picture_back():
 class Reads:
     """A reader that finds what it is told."""
 
-    def __init__(self, found):
-        self.found = found
+    def __init__(self, result):
+        self.result = result
 
     def parameters(self):
         return iter([torch.zeros(1)])
@@ -70,19 +70,19 @@ class Reads:
         logits = torch.zeros(len(image), 2, sum(kinds))
         start = 0
         for k, size in enumerate(kinds):
-            logits.scatter_(2, start + self.found[..., k : k + 1], 1.0)
+            logits.scatter_(2, start + self.result[..., k : k + 1], 1.0)
             start += size
         return logits
 
 
 def test_metrics_of_the_true_edit_and_of_none(edits):
-    one = edits["colour"]
-    right = one.judged(one.after, Reads(one.asked))
+    edit = edits["colour"]
+    right = edit.judged(edit.after, Reads(edit.wanted_attributes))
     assert right["edit_success"] == 1 and right["paired_target"] == 0 and right["seam"] == pytest.approx(1)
     assert right["outside"] == 0
-    none = one.judged(one.before, Reads(one.was))
+    none = edit.judged(edit.before, Reads(edit.was))
     assert none["edit_success"] == 0 and none["outside"] == 0 and none["paired_target"] > 0
-    rows = one.rows(one.before, Reads(one.was), {"method": "source", "seed": 3})
+    rows = edit.rows(edit.before, Reads(edit.was), {"method": "source", "seed": 3})
     assert {row["metric"]: row["value"] for row in rows} == none
     assert all(row["method"] == "source" and row["seed"] == 3 and row["n"] == 24 for row in rows)
 

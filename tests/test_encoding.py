@@ -51,14 +51,14 @@ def test_with_many_steps_the_encoder_finds_unit_noise_and_the_sampler_brings_it_
 
 
 def test_no_network_is_asked_at_time_0():
-    asked = []
+    calls = []
 
     def watched(z_t, t):
-        asked.append(t.min().item())
+        calls.append(t.min().item())
         return fake_network(z_t, t)
 
     encode(watched, double(4), 4)
-    assert asked == [1, 256, 512, 768]
+    assert calls == [1, 256, 512, 768]
     t = torch.tensor([0, 5])
     z = double(2)
     assert torch.equal(above_zero(fake_network)(z, t), fake_network(z, t.clamp(min=1)))
@@ -72,8 +72,8 @@ def test_one_step_with_the_target_lands_where_two_steps_of_the_teacher_land(t, m
     t, m, s = at(t, m, s)
     z_t = double()
     v = encoding_target(fake_network, z_t, [t, m, s])
-    ask = above_zero(fake_network)
-    two = ddim_step(ask, ddim_step(ask, z_t, t, m), m, s)
+    denoise = above_zero(fake_network)
+    two = ddim_step(denoise, ddim_step(denoise, z_t, t, m), m, s)
     assert torch.allclose(ddim_step(lambda z, _: v, z_t, t, s), two, atol=1e-10)
 
 
@@ -93,8 +93,8 @@ def test_downward_the_target_and_the_loss_are_those_of_the_decoder(t, s):
     alpha, sigma = OURS(t, z_t)
     x_target = halving_target(fake_network, z_t, t, m, s)
     assert torch.allclose(alpha * z_t - sigma * v, x_target, atol=1e-9)
-    theirs = halving_loss(fake_network, x_target, z_t, t)
-    assert torch.allclose(encoding_loss(fake_network, v, z_t, t), theirs, rtol=1e-5)
+    reference = halving_loss(fake_network, x_target, z_t, t)
+    assert torch.allclose(encoding_loss(fake_network, v, z_t, t), reference, rtol=1e-5)
 
 
 def test_the_loss_is_zero_for_the_student_that_meets_the_target_and_its_gradient_is_that_of_the_formula():
@@ -115,8 +115,8 @@ def test_an_encoder_that_answers_with_the_target_encodes_as_its_teacher_with_twi
         return encoding_target(fake_network, z_t, [t, t + 128, t + 256])
 
     x = double()
-    folded = trajectory(student, x, step_grid(4)[::-1])[-1]  # told t = 0 too, which the target handles
-    assert torch.allclose(folded, encode(fake_network, x, 8), atol=1e-9)
+    folded_pair = trajectory(student, x, step_grid(4)[::-1])[-1]  # told t = 0 too, which the target handles
+    assert torch.allclose(folded_pair, encode(fake_network, x, 8), atol=1e-9)
 
 
 # ------------------------------------------------------------------------------------------------ the training
@@ -137,7 +137,7 @@ def test_a_distilled_encoder_lands_where_its_teacher_does_with_twice_the_steps(r
     net, run = ToyNetwork(1, width=96), run_named("encoder")
     finish(net, halve_encoder(net, teacher, (4, 2), data, settings(), run), run, "encoder")
     x, label, w = data.x[:1000], torch.zeros(1000, dtype=torch.long), torch.zeros(1000)
-    ours, exact = (lambda z, t, one=one: one(z, t, label, w) for one in (net, teacher))
+    ours, exact = (lambda z, t, first=network: first(z, t, label, w) for network in (net, teacher))
     four, two = encode(exact, x, 4), encode(exact, x, 2)
     with torch.no_grad():
         assert (encode(ours, x, 2) - four).square().mean() < 0.1 * (two - four).square().mean()
@@ -155,34 +155,34 @@ SHORT = TrainSettings(steps=4, batch_size=8, lr=1e-3, warmup=1, bf16=False)
 def test_encoders_train_on_the_times_that_they_will_visit_and_without_guidance(runs, pictures):
     pair = Network(tiny_unet().requires_grad_(False), bf16=False)
     student = Network(student_of(pair.module), bf16=False)
-    asked = {"pair": set(), "student": set()}
-    pair.module.register_forward_pre_hook(lambda _, inputs: asked["pair"].update((inputs[1] + 1).tolist()))
-    student.module.register_forward_pre_hook(lambda _, inputs: asked["student"].update((inputs[1] + 1).tolist()))
-    told = {"classes": set(), "features": []}
+    calls = {"pair": set(), "student": set()}
+    pair.module.register_forward_pre_hook(lambda _, inputs: calls["pair"].update((inputs[1] + 1).tolist()))
+    student.module.register_forward_pre_hook(lambda _, inputs: calls["student"].update((inputs[1] + 1).tolist()))
+    seen = {"classes": set(), "features": []}
     pair.module.register_forward_pre_hook(
-        lambda _, __, kwargs: told["classes"].update(kwargs["class_labels"].tolist()), with_kwargs=True
+        lambda _, __, kwargs: seen["classes"].update(kwargs["class_labels"].tolist()), with_kwargs=True
     )
     student.module.register_forward_pre_hook(
-        lambda _, __, kwargs: told["features"].append(kwargs["timestep_cond"]), with_kwargs=True
+        lambda _, __, kwargs: seen["features"].append(kwargs["timestep_cond"]), with_kwargs=True
     )
     list(halve_encoder(student, pair, (8, 4), pictures, SHORT, run_named("times")))
-    assert asked["student"] == {1, 256, 512, 768}
-    assert asked["pair"] == {1, 128, 256, 384, 512, 640, 768, 896}
-    assert told["classes"] <= {0, 1, 2}  # never the null class: no second answer to guide with
-    assert all(torch.equal(features, guidance_embedding(torch.zeros(8), 64)) for features in told["features"])
+    assert calls["student"] == {1, 256, 512, 768}
+    assert calls["pair"] == {1, 128, 256, 384, 512, 640, 768, 896}
+    assert seen["classes"] <= {0, 1, 2}  # never the null class: no second answer to guide with
+    assert all(torch.equal(features, guidance_embedding(torch.zeros(8), 64)) for features in seen["features"])
 
 
 def test_an_encoder_is_made_of_the_one_before_and_is_found_again(runs, pictures):
     pair = Keyed(Network(tiny_unet().requires_grad_(False), bf16=False), "parent")
     first = halve_encoder_once(pair, (64, 8), pictures, SHORT)
     second = halve_encoder_once(first, (8, 4), pictures, SHORT)
-    assert [one.run.config["counts"] for one in (first, second)] == [(64, 8), (8, 4)]
-    assert [one.run.config["parent"] for one in (first, second)] == ["parent", first.key]
+    assert [item.run.config["counts"] for item in (first, second)] == [(64, 8), (8, 4)]
+    assert [item.run.config["parent"] for item in (first, second)] == ["parent", first.key]
     again = halve_encoder_once(first, (8, 4), pictures, SHORT)
     assert again.key == second.key
     z = add_noise(torch.zeros(2, 12, 4, 4), torch.ones(2, 12, 4, 4), torch.tensor([512, 512]))
-    told = torch.tensor([512, 512]), torch.tensor([0, 1]), torch.zeros(2)
-    assert torch.equal(second.net(z, *told), again.net(z, *told))
+    values = torch.tensor([512, 512]), torch.tensor([0, 1]), torch.zeros(2)
+    assert torch.equal(second.net(z, *values), again.net(z, *values))
 
 
 def test_steps_that_fall_between_grid_points_are_refused(runs, pictures):

@@ -55,17 +55,17 @@ def one_of_each():
 @pytest.fixture
 def measured(reader, runs, monkeypatch):
     """`Measured` of a network whose pictures are handed to it: `measured.hand[(net, steps, w)]`."""
-    hand, asked = {}, []
+    hand, calls = {}, []
 
     def samples_of(net, n_steps, w, n, seed=0, sampler="ddim"):
-        asked.append((net, n_steps, w, n, seed, sampler))
+        calls.append((net, n_steps, w, n, seed, sampler))
         return hand[net, n_steps, w]
 
     monkeypatch.setattr(evaluation, "samples_of", samples_of)
     teacher = Named(takes_w=False)
-    found = Measured(reader, teacher, "textured", N, 64, seed=3)
-    found.hand, found.asked = hand, asked
-    return found
+    benchmark = Measured(reader, teacher, "textured", N, 64, seed=3)
+    benchmark.hand, benchmark.calls = hand, calls
+    return benchmark
 
 
 def values(rows):
@@ -86,7 +86,7 @@ def test_the_truth_is_the_teacher_at_the_same_strength_seed_and_its_most_steps(m
     student = Named(takes_w=True)
     measured.hand[student, 4, 2.0] = measured.hand[measured.teacher, 64, 2.0] = one_of_each
     same = values(measured.rows("ours-S", student, 4, 2.0, "stochastic"))
-    assert measured.asked == [(student, 4, 2.0, N, 3, "stochastic"), (measured.teacher, 64, 2.0, N, 3, "ddim")]
+    assert measured.calls == [(student, 4, 2.0, N, 3, "stochastic"), (measured.teacher, 64, 2.0, N, 3, "ddim")]
     assert same["paired"] == 0 and abs(same["fid_teacher"]) < 1e-3
     assert torch.equal(measured.truth(2.0, 3), one_of_each[:3])
     measured.hand[student, 4, 2.0] = one_of_each.flip(0)  # the same set, other pairs
@@ -136,9 +136,9 @@ def test_a_distance_during_training_is_that_of_the_weights_of_then(runs, monkeyp
 
 def test_real_data_are_compared_with_test_pictures_and_two_sets_share_none(tmp_path, runs, monkeypatch):
     monkeypatch.setenv("DISTILL_FOLDER", str(cifar_folder(tmp_path / "cifar")))
-    one, two = held_out("cifar10", 20), held_out("cifar10", 20, part=1)
+    single, double = held_out("cifar10", 20), held_out("cifar10", 20, part=1)
     test = load(DatasetSpec(name="cifar10", split="test")).image
-    first, second, every = ({image.numpy().tobytes() for image in images} for images in (one, two, test))
+    first, second, every = ({image.numpy().tobytes() for image in images} for images in (single, double, test))
     assert first | second == every and not first & second
     with pytest.raises(ValueError, match="cifar10 has 40 test pictures; 2 sets of samples=30 need more"):
         held_out("cifar10", 30, part=1)
@@ -148,13 +148,13 @@ def test_a_teacher_and_a_student_of_cifar10_go_through_the_same_code(tmp_path, r
     monkeypatch.setenv("DISTILL_FOLDER", str(cifar_folder(tmp_path / "cifar")))
     pictures = load(DatasetSpec(name="cifar10"))
     teacher = Network(build_unet(resolution=32, n_classes=10, channels=(16, 32)))
-    how = TrainSettings(steps=2, batch_size=8, lr=1e-3, warmup=1)
+    train_settings = TrainSettings(steps=2, batch_size=8, lr=1e-3, warmup=1)
     run = Run("test", {"name": "cifar"}, normal)
-    finish(teacher, train_teacher(teacher, pictures, how, run), run, "teacher")
+    finish(teacher, train_teacher(teacher, pictures, train_settings, run), run, "teacher")
     student = Network(student_of(teacher.module))
     run = Run("test", {"name": "stage one"}, normal)
-    finish(student, distill_guidance(student, teacher, pictures, how, run), run, "stage one")
-    chain = halve_down(Keyed(student, run.key), pictures, [Halving(n, how.with_seed(n)) for n in (2, 1)])
+    finish(student, distill_guidance(student, teacher, pictures, train_settings, run), run, "stage one")
+    chain = halve_down(Keyed(student, run.key), pictures, [Halving(n, train_settings.with_seed(n)) for n in (2, 1)])
     reader = Reader(Extractor(10, 4).eval())
     rows = Measured(reader, teacher, "cifar10", 20, 4).rows("ours-D", chain[2].net, 2, 1.0)
     assert {row["metric"] for row in rows} > {"fid", "fid_teacher", "accuracy"}
@@ -219,9 +219,9 @@ def test_samples_are_kept_by_the_name_of_their_sampler(runs):
 
 def test_the_pictures_shown_are_spread_over_the_classes():
     for n, count in ((768, 10), (256, 8), (96, 2)):
-        some = showcase(n, 96, count)
-        assert len(some.unique()) == count and some.max() < 96
-        assert torch.equal(some, showcase(768, 96, count))
+        index = showcase(n, 96, count)
+        assert len(index.unique()) == count and index.max() < 96
+        assert torch.equal(index, showcase(768, 96, count))
     assert showcase(32, 96, 8).max() < 32
     eight = showcase(768, 96, 8)
     assert len((eight % 3).unique()) == 3 and len((eight // 24).unique()) == 4  # every texture, every shape
@@ -241,8 +241,8 @@ def test_what_guidance_is_made_of_is_exact_for_a_teacher_that_is_right_with_the_
             right = v_from(x.repeat(2, 1, 1, 1), eps.repeat(2, 1, 1, 1), t)
             return right + 0.2 * (label == 4)[:, None, None, None]
 
-    found = evaluation.guidance_rows(Right(), pictures, [64, 1024], n=8)
-    value = {(row["t"], row["metric"]): row["value"] for row in found}
+    result = evaluation.guidance_rows(Right(), pictures, [64, 1024], n=8)
+    value = {(row["t"], row["metric"]): row["value"] for row in result}
     for t in (1 / 16, 1.0):
         assert value[t, "loss_cond"] == 0
         assert value[t, "loss_uncond"] == pytest.approx(0.04, rel=1e-4)

@@ -1,4 +1,5 @@
-"""What all losses share: one value a sample, of the type that they are given, and no draw from the global generator."""
+"""What all losses share: one value per sample, of the type that they are given, and no draw from the global
+generator."""
 
 import ast
 from functools import partial
@@ -57,8 +58,8 @@ BESIDE = {"flow_loss", "contrastive_loss"}  # of the plane and of the small CLIP
 def test_no_loss_is_forgotten_here():
     trees = [ast.parse(path.read_text()) for name in LEARNING for path in (ROOT / "distill_lib" / name).rglob("*.py")]
     public = {node.name for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)}
-    found = {name for name in public if name.endswith("_loss") and name[0] != "_"}
-    assert found - MADE - BESIDE == set(NAMES)
+    result = {name for name in public if name.endswith("_loss") and name[0] != "_"}
+    assert result - MADE - BESIDE == set(NAMES)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -66,6 +67,6 @@ def test_no_loss_is_forgotten_here():
 def test_a_loss_is_one_value_a_sample_of_its_type_and_draws_nothing(name, dtype):
     loss = calls(dtype)[name]
     before = torch.get_rng_state()
-    found = loss()
-    assert found.shape == (B,) and found.dtype == dtype and found.requires_grad and found.isfinite().all()
+    result = loss()
+    assert result.shape == (B,) and result.dtype == dtype and result.requires_grad and result.isfinite().all()
     assert torch.equal(torch.get_rng_state(), before)

@@ -13,8 +13,8 @@ from distill_lib.measure.readers.extractor import (
     factors,
     factors_of_two,
     joint_label,
-    picture_lessons,
-    scene_lessons,
+    picture_examples,
+    scene_examples,
 )
 from distill_lib.worlds.pictures import WORLDS, Pictures
 from distill_lib.worlds.scenes import draw_scenes
@@ -99,19 +99,19 @@ def test_the_loss_takes_factors_by_their_weight():
 
 def test_worlds_of_two_looks_teach_the_look_as_one_more_factor():
     spec = WORLDS["textured"]
-    image, label, values, weights = scene_lessons([spec, WORLDS["sketch"]], 6, 3)
+    image, label, values, weights = scene_examples([spec, WORLDS["sketch"]], 6, 3)
     assert image.shape == (12, 3, 32, 32) and torch.equal(label[:6], label[6:])  # the same scenes
     assert (values[:6, -1] == -values[6:, -1]).all() and (weights[:, -1] == 1).all()
-    alone = scene_lessons([spec, WORLDS["plain"]], 6, 3)[2]
-    assert alone.shape[1] == values.shape[1] - 1 and torch.equal(alone[:6], values[:6, :-1])
+    of_one_look = scene_examples([spec, WORLDS["plain"]], 6, 3)[2]
+    assert of_one_look.shape[1] == values.shape[1] - 1 and torch.equal(of_one_look[:6], values[:6, :-1])
 
 
 def test_real_pictures_teach_their_own_grey_squares():
     image = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     image[1, :, :4, 4:8] = 255
     pictures = Pictures(image, torch.tensor([3, 5]), tuple("abcdef"))
-    shown, label, values, weights = picture_lessons(pictures)
-    assert shown is image and label.tolist() == [3, 5] and (weights == 1).all()
+    x, label, values, weights = picture_examples(pictures)
+    assert x is image and label.tolist() == [3, 5] and (weights == 1).all()
     assert (values[0] == -2).all() and values[1, 1] == 2 and values[1].sum() == 2 - 2 * 63
 
 

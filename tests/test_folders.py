@@ -50,8 +50,10 @@ def refused(folder, words):
     """That opening ends in one sentence which holds `words`."""
     with pytest.raises(ValueError, match=words) as error:
         open_pipeline(folder)
-    said = str(error.value)
-    assert "\n" not in said and len(said) < 700 and said.startswith(f"teacher={str(folder)!r} is no usable"), said
+    message = str(error.value)
+    assert "\n" not in message and len(message) < 700 and message.startswith(f"teacher={str(folder)!r} is no usable"), (
+        message
+    )
 
 
 # ------------------------------------------------------------------------------------------- grids
@@ -67,7 +69,7 @@ def test_an_epsilon_network_on_a_grid_that_ends_in_noise_is_refused_and_a_v_netw
 
 
 @pytest.mark.parametrize(
-    "betas, found",
+    "betas, result",
     [
         ([0.1] * 9 + [1.0], "grid that ends at alpha=0 "),
         ([0.1, float("nan"), 0.1], "alpha is nan at step 2, and it must fall"),
@@ -76,9 +78,9 @@ def test_an_epsilon_network_on_a_grid_that_ends_in_noise_is_refused_and_a_v_netw
         ([0.0, 0.1], "alpha is 1 at step 1"),
     ],
 )
-def test_betas_that_make_no_grid_are_refused(folder, betas, found):
+def test_betas_that_make_no_grid_are_refused(folder, betas, result):
     edit(folder / "scheduler/scheduler_config.json", trained_betas=betas, num_train_timesteps=len(betas))
-    refused(folder, found)
+    refused(folder, result)
 
 
 def test_a_scheduler_without_betas_is_refused(folder):
@@ -159,9 +161,9 @@ def test_a_folder_with_only_one_variant_opens(whole, tmp_path, sharded):
     )
     names = [path.name for path in (tmp_path / "half").rglob("*.safetensors*")]
     assert all("fp16" in name for name in names) and any("index" in name for name in names) == sharded
-    found, plain = open_pipeline(tmp_path / "half"), open_pipeline(whole)
+    half, plain = open_pipeline(tmp_path / "half"), open_pipeline(whole)
     for part in WEIGHTS:
-        assert same(getattr(found.pipe, part), getattr(plain.pipe, part).half().float()), part
+        assert same(getattr(half.pipe, part), getattr(plain.pipe, part).half().float()), part
 
 
 def test_several_variants_and_no_plain_file_are_refused(folder):
@@ -183,10 +185,11 @@ def test_shards_open_and_a_lost_one_is_named(tmp_path):
 
 def test_a_tokenizer_without_a_limit_gets_the_text_encoders(folder, whole):
     edit(folder / "tokenizer/tokenizer_config.json", model_max_length=10**30)
-    told = open_pipeline(folder)
-    assert told.pipe.tokenizer.model_max_length == 24
+    model = open_pipeline(folder)
+    assert model.pipe.tokenizer.model_max_length == 24
     assert torch.equal(
-        told.states(["a red cube left of a blue cone"]), open_pipeline(whole).states(["a red cube left of a blue cone"])
+        model.states(["a red cube left of a blue cone"]),
+        open_pipeline(whole).states(["a red cube left of a blue cone"]),
     )
 
 
@@ -215,33 +218,33 @@ def unet_like(folder, **changed):
 
 
 @pytest.mark.parametrize(
-    "changed, said",
+    "changed, message",
     [
         ({"in_channels": 9}, "unet: in_channels=9, where the vae's latents have 4 channels; .*no inpainting"),
         ({"out_channels": 8}, "unet: out_channels=8, where the vae's latents have 4 channels"),
         ({"cross_attention_dim": 24}, "unet: cross_attention_dim=24, where the text encoder's states have 16 numbers"),
-        ({"time_cond_proj_dim": 8}, "unet: time_cond_proj_dim=8 marks a student that is told w; name its teacher"),
+        ({"time_cond_proj_dim": 8}, "unet: time_cond_proj_dim=8 marks a student conditioned on w; name its teacher"),
         ({"sample_size": None}, "unet: sample_size=None; a whole number from 1 to 256 is due"),
         ({"sample_size": [4, 8]}, r"unet: sample_size=\[4, 8\]"),
         ({"num_class_embeds": 3}, "unet: num_class_embeds=3 asks for more than time and text"),
         ({"addition_embed_type": "text", "encoder_hid_dim": 16}, "unet: addition_embed_type=text asks for more"),
     ],
 )  # fmt: skip
-def test_a_unet_of_another_shape_is_refused_before_anything_is_drawn(folder, changed, said):
+def test_a_unet_of_another_shape_is_refused_before_anything_is_drawn(folder, changed, message):
     put(folder, "unet", unet_like(folder, **changed))
-    refused(folder, said)
+    refused(folder, message)
 
 
 def test_a_vae_of_other_latents_is_refused(folder):
     config = {k: v for k, v in AutoencoderKL.load_config(folder / "vae").items() if not k.startswith("_")}
     put(folder, "vae", AutoencoderKL(**config | {"latent_channels": 16}))
     refused(folder, "unet: in_channels=4, where the vae's latents have 16 channels")
-    for changed, said in (
+    for changed, message in (
         ({"scaling_factor": 0.0}, "scaling_factor=0.0; a"),
         ({"shift_factor": 0.1}, "shift_factor=0.1"),
     ):
         put(folder, "vae", AutoencoderKL(**config | changed))
-        refused(folder, f"vae: {said}")
+        refused(folder, f"vae: {message}")
 
 
 def test_a_tokenizer_of_another_text_encoder_is_refused(folder):
@@ -253,7 +256,7 @@ def test_a_tokenizer_of_another_text_encoder_is_refused(folder):
 
 
 @pytest.mark.parametrize(
-    "changed, said",
+    "changed, message",
     [
         ({"_class_name": "StableDiffusionXLPipeline"}, "it is a StableDiffusionXLPipeline; only a"),
         ({"text_encoder_2": ["transformers", "CLIPTextModel"]}, "it has a part text_encoder_2, which"),
@@ -261,9 +264,9 @@ def test_a_tokenizer_of_another_text_encoder_is_refused(folder):
         ({"vae": ["diffusers", "AutoencoderDC"]}, "vae: it is diffusers.AutoencoderDC; only AutoencoderKL or Auto"),
     ],
 )  # fmt: skip
-def test_another_kind_of_pipeline_is_refused(folder, changed, said):
+def test_another_kind_of_pipeline_is_refused(folder, changed, message):
     edit(folder / "model_index.json", **changed)
-    refused(folder, said)
+    refused(folder, message)
 
 
 def test_a_hub_id_that_cannot_be_had_is_one_sentence(monkeypatch):

@@ -30,16 +30,16 @@ def one_sentence(error):
 def test_a_setting_is_a_value_or_a_sentence(name, text):
     key, kind = name
     try:
-        found = read_settings([f"{key}={text}"], notebooks.names())[key]
+        result = read_settings([f"{key}={text}"], notebooks.names())[key]
         if kind is not str:
-            notebooks.check_parameters("03_step_halving", {key: found})
+            notebooks.check_parameters("03_step_halving", {key: result})
     except ValueError as error:
         one_sentence(error)
         return
-    assert isinstance(found, kind)
-    place = Settings(profile="smoke", extra={key: found}).place
+    assert isinstance(result, kind)
+    place = Settings(profile="smoke", extra={key: result}).place
     assert place.startswith("smoke-") and place.isascii()  # a name for a folder, whatever the value
-    json.dumps(Settings(profile="smoke", extra={key: found}).parameters, default=str)
+    json.dumps(Settings(profile="smoke", extra={key: result}).parameters, default=str)
 
 
 @QUIET

@@ -66,11 +66,11 @@ def edited(data):
     at = st.integers(0, 23) | st.integers(0, max(0, len(data) - 1))
 
     def exchange(pairs):
-        mine = bytearray(data)
+        buffer = bytearray(data)
         for place, value in pairs:
-            if place < len(mine):
-                mine[place] = value
-        return bytes(mine)
+            if place < len(buffer):
+                buffer[place] = value
+        return bytes(buffer)
 
     return st.one_of(
         st.just(data),
@@ -119,13 +119,13 @@ NAME = st.sampled_from([*NAMES, *(f"{n}.gz" for n in NAMES), "raw", ".x", "train
 )
 def test_folders_of_any_shape(place, tree, kind, split):
     folder = place()
-    for above, name, what in tree:
+    for above, name, contents in tree:
         path = folder.joinpath(*above, name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if what == "folder":
+            if contents == "folder":
                 path.mkdir()
-            elif what == "link":
+            elif contents == "link":
                 path.symlink_to(folder.joinpath(*above[::-1]))
             elif not os.path.lexists(path):
                 path.write_bytes(GOOD[name.startswith(NAMES[1])])

@@ -41,19 +41,19 @@ def whole(tmp_path_factory):
     """A pipeline, a LoRA of its U-Net, a ControlNet."""
     folder = tmp_path_factory.mktemp("whole")
     tiny_pipeline("epsilon").save_pretrained(folder / "pipe", safe_serialization=True)
-    told = open_pipeline(folder / "pipe", bf16=False)
+    model = open_pipeline(folder / "pipe", bf16=False)
     (folder / "lora").mkdir()
-    written(folder / "lora", in_file(drawn(told.network, 2)), r=2, lora_alpha=4)
-    build_control(told.network.module, 2).save_pretrained(folder / "control", safe_serialization=True)
-    return folder, told
+    written(folder / "lora", in_file(drawn(model.network, 2)), r=2, lora_alpha=4)
+    build_control(model.network.module, 2).save_pretrained(folder / "control", safe_serialization=True)
+    return folder, model
 
 
 def places(value, at=()):
     """The paths of all values in a JSON document."""
     yield at
     inner = value.items() if isinstance(value, dict) else enumerate(value[:3]) if isinstance(value, list) else ()
-    for key, one in inner:
-        yield from places(one, (*at, key))
+    for key, item in inner:
+        yield from places(item, (*at, key))
 
 
 def is_json(path):
@@ -66,44 +66,44 @@ def is_json(path):
 
 def change(data, path):
     """Do something to one file or folder."""
-    how = ["remove", "cut", "bytes", "rename", "empty"]
-    how += ["value", "value", "value", "drop", "garbage"] if is_json(path) else ["header"]
+    damage = ["remove", "cut", "bytes", "rename", "empty"]
+    damage += ["value", "value", "value", "drop", "garbage"] if is_json(path) else ["header"]
     once = path.is_dir() or not path.stat().st_size
-    how = data.draw(st.sampled_from(["remove", "rename", "empty"] if once else how))
-    note(f"{how} {path}")
+    damage = data.draw(st.sampled_from(["remove", "rename", "empty"] if once else damage))
+    note(f"{damage} {path}")
     if path.is_dir():
         shutil.rmtree(path)
-        if how == "empty":
+        if damage == "empty":
             path.mkdir()
-    elif how == "remove":
+    elif damage == "remove":
         path.unlink()
-    elif how == "rename":
+    elif damage == "rename":
         path.rename(path.with_name(data.draw(st.sampled_from(["x.json", "x.safetensors", "model.bin", "x"]))))
-    elif how == "empty":
+    elif damage == "empty":
         path.write_bytes(b"")
-    elif how == "cut":
+    elif damage == "cut":
         path.write_bytes(path.read_bytes()[: int(data.draw(st.floats(0, 0.999)) * path.stat().st_size)])
-    elif how == "bytes":
+    elif damage == "bytes":
         raw, where = bytearray(path.read_bytes()), data.draw(st.integers(0, min(4000, path.stat().st_size - 1)))
         raw[where : where + 4] = data.draw(st.binary(min_size=1, max_size=4))
         path.write_bytes(raw)
-    elif how == "header":
+    elif damage == "header":
         raw = path.read_bytes()
         path.write_bytes(data.draw(st.integers(0, 2**63)).to_bytes(8, "little") + raw[8:])
-    elif how == "garbage":
+    elif damage == "garbage":
         path.write_text(data.draw(st.sampled_from(["{", "null", "[]", '"x"', "[" * 10**4, "{}", "\ufeff{}", "NaN"])))
     else:
-        found = json.loads(path.read_text())
-        at = data.draw(st.sampled_from([at for at in places(found) if at] or [("x",)]))
-        inner = found
+        result = json.loads(path.read_text())
+        at = data.draw(st.sampled_from([at for at in places(result) if at] or [("x",)]))
+        inner = result
         for key in at[:-1]:
             inner = inner[key]
-        if how == "drop":
+        if damage == "drop":
             inner.pop(at[-1], None) if isinstance(inner, dict) else inner.pop(at[-1])
         else:
             inner[at[-1]] = data.draw(ODD)
-        note(f"{at} -> {None if how == 'drop' else inner[at[-1]]!r}")
-        path.write_text(json.dumps(found))
+        note(f"{at} -> {None if damage == 'drop' else inner[at[-1]]!r}")
+        path.write_text(json.dumps(result))
 
 
 def prints(folder):
@@ -121,9 +121,9 @@ def opens_or_says_why(opening, folder):
     try:
         opening()
     except ValueError as error:
-        said = str(error)
-        note(said)
-        assert said and "\n" not in said and len(said) < 1000, said
+        message = str(error)
+        note(message)
+        assert message and "\n" not in message and len(message) < 1000, message
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, old)

@@ -34,9 +34,9 @@ def smoke(tmp_path, monkeypatch):
 
     def read_profile(data):
         (tmp_path / "smoke.yaml").write_bytes(data)
-        found = answer(lambda: profiles.load("smoke"))
-        assert found is None or (found.halving.batch_size >= 1 and found.sizes.samples >= 1)
-        return found
+        result = answer(lambda: profiles.load("smoke"))
+        assert result is None or (result.halving.batch_size >= 1 and result.sizes.samples >= 1)
+        return result
 
     return read_profile
 

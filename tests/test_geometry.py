@@ -25,9 +25,9 @@ def test_a_reader_answers_in_the_size_of_the_picture_and_within_the_depths_of_a_
 def test_rendered_scenes_are_those_of_the_world_whatever_the_batch():
     spec, index = WORLDS["sketch"], torch.arange(40)
     image, depth, mask = rendered(spec, draw_scenes(spec, 3, index))
-    one = render(draw_scenes(spec, 3, index[37:38]), spec)
-    assert torch.equal(image[37], (one.image[0] * 127.5 + 127.5).round().to(torch.uint8))
-    assert torch.equal(depth[37], one.depth[0, 0].half()) and torch.equal(mask[37], one.masks[0, 0].half())
+    single = render(draw_scenes(spec, 3, index[37:38]), spec)
+    assert torch.equal(image[37], (single.image[0] * 127.5 + 127.5).round().to(torch.uint8))
+    assert torch.equal(depth[37], single.depth[0, 0].half()) and torch.equal(mask[37], single.masks[0, 0].half())
 
 
 def hand(monkeypatch, logits, depth):
@@ -38,19 +38,19 @@ def hand(monkeypatch, logits, depth):
 def test_iou_counts_the_pixels_of_both(monkeypatch):
     true = torch.zeros(3, 4, 4)
     true[:, :2] = 1  # 8 pixels
-    found = torch.full((3, 4, 4), -1.0)
-    found[0, :2] = 1  # the same
-    found[1, 1:3] = 1  # half of them, and 4 others
-    image = hand(monkeypatch, found, torch.zeros(3, 4, 4))
+    result = torch.full((3, 4, 4), -1.0)
+    result[0, :2] = 1  # the same
+    result[1, 1:3] = 1  # half of them, and 4 others
+    image = hand(monkeypatch, result, torch.zeros(3, 4, 4))
     assert mask_iou(None, image, true).tolist() == pytest.approx([1, 4 / 12, 0])
 
 
 def test_the_depth_is_compared_on_the_solid_alone(monkeypatch):
     mask = torch.zeros(1, 4, 4)
     mask[0, 0, :2] = 1
-    true, found = torch.full((1, 4, 4), 3.0), torch.full((1, 4, 4), 9.0)
-    found[0, 0, :2] = torch.tensor([3.5, 2.0])
-    image = hand(monkeypatch, mask, found)
+    true, result = torch.full((1, 4, 4), 3.0), torch.full((1, 4, 4), 9.0)
+    result[0, 0, :2] = torch.tensor([3.5, 2.0])
+    image = hand(monkeypatch, mask, result)
     assert depth_error(None, image, mask, true).tolist() == pytest.approx([0.75])
 
 
@@ -70,8 +70,8 @@ def test_the_loss_is_least_at_the_truth_and_counts_the_solid_more():
 def test_training_lowers_the_loss_of_a_few_pictures(runs):
     torch.manual_seed(0)
     net = Geometry(width=8)
-    how = TrainSettings(steps=60, batch_size=16, lr=5e-3, warmup=5, bf16=False)
+    train_settings = TrainSettings(steps=60, batch_size=16, lr=5e-3, warmup=5, bf16=False)
     run = store.Run("test", {"name": "geometry"}, normal)
     trainable = SimpleNamespace(module=net, forward=net)
-    history = list(train_geometry(trainable, [WORLDS["textured"], WORLDS["sketch"]], 8, how, run))
+    history = list(train_geometry(trainable, [WORLDS["textured"], WORLDS["sketch"]], 8, train_settings, run))
     assert history[-1].loss < 0.6 * history[0].loss

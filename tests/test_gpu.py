@@ -44,7 +44,7 @@ def networks():
 @pytest.fixture
 def cuda(monkeypatch):
     """A world in which tensors are fake. What was made before it counts as lying on the CPU: constants and networks."""
-    monkeypatch.setattr(pixels, "finite", lambda found, what: found)  # a fake tensor has no numbers to look at
+    monkeypatch.setattr(pixels, "finite", lambda result, name: result)  # a fake tensor has no numbers to look at
     nets = networks()
     image = torch.zeros(8, 3, 8, 8, dtype=torch.uint8)
     pictures = Pictures(image, torch.arange(8) % 3, ("a", "b", "c"))
@@ -100,13 +100,13 @@ def test_networks_and_samplers_run(cuda):
     teacher, student, _ = cuda[0]
     z_t, t, label, w = inputs()
     teacher.module.to("cuda"), student.module.to("cuda")
-    pair, alone, one = (
+    pair, conditional, item = (
         denoise_pair(teacher, label, 2.0),
         denoise_pair(teacher, label, 0.0),
         denoise_student(student, label, w),
     )
-    assert on_cuda(pair(z_t, t), alone(z_t, t), one(z_t, t), shape=z_t.shape)
-    for denoise in (one, lambda z, t: z * t[:, None, None, None]):  # the second shows the sampler's own tensors
+    assert on_cuda(pair(z_t, t), conditional(z_t, t), item(z_t, t), shape=z_t.shape)
+    for denoise in (item, lambda z, t: z * t[:, None, None, None]):  # the second shows the sampler's own tensors
         assert on_cuda(ddim_step(denoise, z_t, t, t - 1), ddim_step(denoise, z_t, t - 1, t), shape=z_t.shape)
         assert on_cuda(sample(denoise, z_t, 2), *trajectory(denoise, z_t, [0, 1024]), shape=z_t.shape)
 

@@ -33,7 +33,7 @@ def raised(error):
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "x.part"), "the disk is full"),
         (PermissionError(errno.EACCES, "Permission denied", "x"), "no permission"),
@@ -43,11 +43,11 @@ def raised(error):
         (guard.Failure("a sentence"), "a sentence"),
     ],
 )
-def test_what_is_nobodys_bug_ends_in_a_sentence_and_keeps_its_traceback_in_a_log(places, capsys, error, said):
+def test_what_is_nobodys_bug_ends_in_a_sentence_and_keeps_its_traceback_in_a_log(places, capsys, error, message):
     with pytest.raises(SystemExit) as ended:
         guard.guarded(raised(error), "figures")
     (line,) = capsys.readouterr().err.splitlines()
-    assert ended.value.code == 2 and line.startswith("error: ") and said in line
+    assert ended.value.code == 2 and line.startswith("error: ") and message in line
     (log,) = (places / "runs" / "logs").glob("*-figures-*.log")
     assert str(log) in line and "Traceback" in log.read_text()
 
@@ -95,7 +95,7 @@ def test_the_kernel_is_this_interpreter_and_no_network_reaches_it(places, monkey
 
 @pytest.mark.notebook
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "the kernel of n was ended from outside"),
         ("raise OSError(28, 'No space left on device')", "n: the disk is full"),
@@ -104,15 +104,15 @@ def test_the_kernel_is_this_interpreter_and_no_network_reaches_it(places, monkey
         ("int('x')", None),
     ],
 )
-def test_a_failed_notebook_leaves_its_sentence_and_log_and_no_output(places, monkeypatch, source, said):
+def test_a_failed_notebook_leaves_its_sentence_and_log_and_no_output(places, monkeypatch, source, message):
     notebook_of(places, monkeypatch, source)
     out = places / "out" / "n.ipynb"
     with pytest.raises(Exception) as error:
         executing.execute("n", out, {"profile": "smoke", "seed": 0})
     failure = json.loads(executing.failure_path(out).read_text())
-    assert isinstance(error.value, guard.Failure) is (said is not None)
-    assert failure["sentence"] is None if said is None else failure["sentence"].startswith(said)
-    assert source.splitlines()[-1][:5] in open(failure["log"]).read() or said
+    assert isinstance(error.value, guard.Failure) is (message is not None)
+    assert failure["sentence"] is None if message is None else failure["sentence"].startswith(message)
+    assert source.splitlines()[-1][:5] in open(failure["log"]).read() or message
     assert not out.exists()
 
 

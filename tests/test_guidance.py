@@ -50,15 +50,15 @@ def test_guidance_is_the_same_in_x_and_in_v():
 
 
 def test_a_pair_asks_once_with_the_classes_then_with_the_null_class():
-    asked = []
+    calls = []
 
     def net(z_t, t, label):
-        asked.append((z_t, t, label))
+        calls.append((z_t, t, label))
         return z_t * label[:, None]
 
     z_t, t, label = torch.randn(3, 2), torch.tensor([5, 6, 7]), torch.tensor([0, 1, 2])
     v_cond, v_uncond = guided_pair(net, z_t, t, label, 9)
-    assert len(asked) == 1 and asked[0][2].tolist() == [0, 1, 2, 9, 9, 9] and asked[0][1].tolist() == [5, 6, 7] * 2
+    assert len(calls) == 1 and calls[0][2].tolist() == [0, 1, 2, 9, 9, 9] and calls[0][1].tolist() == [5, 6, 7] * 2
     assert torch.equal(v_cond, z_t * label[:, None]) and torch.equal(v_uncond, 9 * z_t)
 
 
@@ -100,11 +100,11 @@ def test_the_pipelines_number_is_w_itself():
 
 
 def test_the_features_are_sines_then_cosines_of_falling_frequencies():
-    found = guidance_embedding(torch.tensor([0.002]), 8)[0]
+    result = guidance_embedding(torch.tensor([0.002]), 8)[0]
     f = [1, 10000 ** (-1 / 3), 10000 ** (-2 / 3), 1e-4]
     expected = [math.sin(2 * k) for k in f] + [math.cos(2 * k) for k in f]
-    assert found.tolist() == pytest.approx(expected, abs=1e-6)
-    assert found.dtype == torch.float32
+    assert result.tolist() == pytest.approx(expected, abs=1e-6)
+    assert result.dtype == torch.float32
 
 
 def test_strengths_in_the_trained_range_can_be_told_apart():

@@ -42,8 +42,8 @@ def test_weightings_are_the_snr_its_larger_with_1_and_its_sum_with_1(head):
     snr = (alpha / sigma) ** 2
     expected = {"SNR": snr, "truncated SNR": snr.clamp(min=1), "SNR + 1": snr + 1}
     for weighting, weight in expected.items():
-        found = head_loss(lambda z, t, _: fake_network(z, t), head, weighting, x, eps, T, None)
-        assert torch.allclose(found, weight * x_error, rtol=1e-6)
+        result = head_loss(lambda z, t, _: fake_network(z, t), head, weighting, x, eps, T, None)
+        assert torch.allclose(result, weight * x_error, rtol=1e-6)
 
 
 def test_the_v_head_with_snr_plus_1_is_the_loss_of_our_teachers():

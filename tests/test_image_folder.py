@@ -32,9 +32,9 @@ def refused(folder, match):
     return text
 
 
-def seen(picture, path, **how):
+def seen(picture, path, **options):
     """A picture after it was saved and read."""
-    picture.save(path, **how)
+    picture.save(path, **options)
     image = read_picture(path)
     assert image.shape == (3, 32, 32) and image.dtype == torch.uint8
     return image
@@ -178,9 +178,12 @@ def test_sixteen_bits_are_scaled_to_eight(suffix, tmp_path):
 
 
 def test_values_of_unknown_range_are_refused(tmp_path):
-    for array, said in ((np.full((9, 9), 70000, np.int32), "16 bits"), (np.ones((9, 9), np.float32), "floating-point")):
+    for array, message in (
+        (np.full((9, 9), 70000, np.int32), "16 bits"),
+        (np.ones((9, 9), np.float32), "floating-point"),
+    ):
         Image.fromarray(array).save(tmp_path / "x.tif")
-        with pytest.raises(ValueError, match=rf"x\.tif .*{said}"):
+        with pytest.raises(ValueError, match=rf"x\.tif .*{message}"):
             read_picture(tmp_path / "x.tif")
 
 

@@ -44,13 +44,13 @@ ARROWS = {name: set(imports(path)) - {name} for name, path in FILES.items()}
 
 
 def reached(name):
-    found, queue = set(), [name]
+    seen, queue = set(), [name]
     while queue:
-        here = queue.pop()
-        for other in ARROWS[here] - found:
-            found.add(other)
+        module = queue.pop()
+        for other in ARROWS[module] - seen:
+            seen.add(other)
             queue.append(other)
-    return found
+    return seen
 
 
 def chapter(name):
@@ -123,4 +123,4 @@ def public(path):
 def test_everything_public_has_a_docstring(name):
     tree = ast.parse(FILES[name].read_text())
     assert ast.get_docstring(tree)
-    assert [found for found, node in public(FILES[name]) if not ast.get_docstring(node)] == []
+    assert [result for result, node in public(FILES[name]) if not ast.get_docstring(node)] == []

@@ -10,10 +10,10 @@ from distill_lib.engine.loop import TrainSettings, finish
 from distill_lib.engine.store import Run
 from distill_lib.guided.halving import Halving, halve_once
 from distill_lib.guided.stage_one import distill_guidance
-from distill_lib.networks.adapter import Keyed, denoiser, showing, shown
+from distill_lib.networks.adapter import Keyed, append_extra, denoiser, split_extra
 from distill_lib.networks.pipeline import Latents, open_pipeline
 from distill_lib.teachers.denoising import train_teacher
-from distill_lib.teachers.inpainting import drawn_masks, inpainter, inpainting_of, shown_latents
+from distill_lib.teachers.inpainting import drawn_masks, inpainter, inpainting_of, visible_latents
 from distill_lib.worlds.captions import drawn_attributes, say
 from distill_lib.worlds.pictures import WORLDS, render_pictures
 
@@ -21,22 +21,22 @@ SHORT = TrainSettings(steps=2, batch_size=4, lr=1e-3, warmup=1, bf16=False)
 
 
 @pytest.fixture
-def told(small_pipeline):
+def model(small_pipeline):
     return open_pipeline(small_pipeline[0], bf16=False)
 
 
-def masked(told, n=8):
+def masked(model, n=8):
     image, _ = render_pictures(WORLDS["captioned"], 0, torch.arange(n))
     mask = drawn_masks(torch.arange(n), 0, 64)
-    return Latents(told.latents(image), say(drawn_attributes(n, 0)), told, shown_latents(told, image, mask))
+    return Latents(model.latents(image), say(drawn_attributes(n, 0)), model, visible_latents(model, image, mask))
 
 
 @pytest.mark.parametrize("width", [16, 24])  # 5 x 4 x 4 is a multiple of the one and not of the other
 def test_what_is_shown_comes_back_from_behind_the_states(width):
     states, extra = torch.randn(2, 7, width), torch.randn(2, 5, 4, 4)
-    label = showing(states, extra)
+    label = append_extra(states, extra)
     assert torch.equal(label[:, :7], states)
-    assert torch.equal(shown(label[:, 7:], 5, 4), extra)
+    assert torch.equal(split_extra(label[:, 7:], 5, 4), extra)
 
 
 def test_dropping_the_prompt_keeps_what_is_shown():
@@ -54,23 +54,23 @@ def test_masks_are_boxes_of_the_promised_sizes():
     assert torch.equal(drawn_masks(torch.tensor([7]), 1, 64), mask[7:8])
 
 
-def test_the_masked_part_of_a_picture_is_not_shown(told):
+def test_the_masked_part_of_a_picture_is_not_shown(model):
     image, _ = render_pictures(WORLDS["captioned"], 0, torch.arange(2))
     mask, other = drawn_masks(torch.arange(2), 0, 64), image.clone()
     other[(mask > 0).expand_as(image)] = 7
-    assert torch.equal(shown_latents(told, image, mask), shown_latents(told, other, mask))
-    assert not torch.equal(shown_latents(told, image, mask), shown_latents(told, image, 0 * mask))
+    assert torch.equal(visible_latents(model, image, mask), visible_latents(model, other, mask))
+    assert not torch.equal(visible_latents(model, image, mask), visible_latents(model, image, 0 * mask))
 
 
-def test_a_wider_network_starts_as_the_old_one_and_heeds_the_mask_once_trained(told, runs):
-    net, data = inpainter(told, inpainting_of(told.network.module)), masked(told)
+def test_a_wider_network_starts_as_the_old_one_and_heeds_the_mask_once_trained(model, runs):
+    net, data = inpainter(model, inpainting_of(model.network.module)), masked(model)
     x, label = data.batch(torch.arange(4))
     t = torch.full((4,), 600)
     length = len(net.null)
     with torch.no_grad():
-        assert torch.allclose(net(x, t, label), told.network(x, t, label[:, :length]), atol=1e-5)
+        assert torch.allclose(net(x, t, label), model.network(x, t, label[:, :length]), atol=1e-5)
         pair = guided_pair(net, x, t, label, net.null)
-        assert torch.allclose(pair[1], told.network(x, t, net.null.expand(4, -1, -1)), atol=1e-5)
+        assert torch.allclose(pair[1], model.network(x, t, net.null.expand(4, -1, -1)), atol=1e-5)
     net.module.requires_grad_(True)
     run = Run("inpainting", {}, train_teacher)
     finish(net, train_teacher(net, data, SHORT, run), run, "inpainting")
@@ -79,24 +79,24 @@ def test_a_wider_network_starts_as_the_old_one_and_heeds_the_mask_once_trained(t
         assert not torch.allclose(net(x, t, label), net(x, t, other), atol=1e-6)
 
 
-def test_all_of_distillation_runs_and_diffusers_alone_paints_our_picture(told, runs):
+def test_all_of_distillation_runs_and_diffusers_alone_paints_our_picture(model, runs):
     with torch.no_grad():  # diffusers draws latents of the masked picture where we take their mean: let them not spread
-        told.pipe.vae.quant_conv.weight[4:], told.pipe.vae.quant_conv.bias[4:] = 0, -30
-    net, data = inpainter(told, inpainting_of(told.network.module)), masked(told)
+        model.pipe.vae.quant_conv.weight[4:], model.pipe.vae.quant_conv.bias[4:] = 0, -30
+    net, data = inpainter(model, inpainting_of(model.network.module)), masked(model)
     student, run = net.student(), Run("one", {}, distill_guidance)
     finish(student, distill_guidance(student, net, data, SHORT, run), run, "stage one")
     last = halve_once(Keyed(student, run.key), data, Halving(4, SHORT.with_seed(4))).net
     image, _ = render_pictures(WORLDS["captioned"], 5, torch.arange(1))
     mask, prompt = drawn_masks(torch.arange(1), 5, 64), data.prompts[:1]
-    label = showing(told.states(prompt), shown_latents(told, image, mask))
+    label = append_extra(model.states(prompt), visible_latents(model, image, mask))
     z_T = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(2))
     ours = sample(denoiser(last, label, 2.0), z_T, 4)
     plain = StableDiffusionInpaintPipeline(
-        vae=told.pipe.vae, text_encoder=told.pipe.text_encoder, tokenizer=told.pipe.tokenizer, unet=last.module,
-        scheduler=told.pipe.scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        vae=model.pipe.vae, text_encoder=model.pipe.text_encoder, tokenizer=model.pipe.tokenizer, unet=last.module,
+        scheduler=model.pipe.scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     plain.set_progress_bar_config(disable=True)
-    how = {"num_inference_steps": 4, "guidance_scale": 3.0, "height": 64, "width": 64, "output_type": "latent"}
-    how |= {"image": image.float() / 127.5 - 1, "mask_image": mask, "strength": 1.0, "latents": z_T.clone()}
-    theirs = plain(prompt, **how).images
-    assert torch.allclose(ours, theirs, atol=1e-3 * theirs.abs().max().item())
+    options = {"num_inference_steps": 4, "guidance_scale": 3.0, "height": 64, "width": 64, "output_type": "latent"}
+    options |= {"image": image.float() / 127.5 - 1, "mask_image": mask, "strength": 1.0, "latents": z_T.clone()}
+    reference = plain(prompt, **options).images
+    assert torch.allclose(ours, reference, atol=1e-3 * reference.abs().max().item())

@@ -59,7 +59,7 @@ def restored():
     before = handlers()
     yield
     assert handlers() == before
-    assert not interrupts._watching and not interrupts._asked
+    assert not interrupts._watching and not interrupts._requests
 
 
 @pytest.mark.parametrize(("number", "ends"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
@@ -114,19 +114,19 @@ def test_a_signal_while_the_result_is_written_waits_for_it(runs, monkeypatch):
     assert run.done and run.state() is None
 
 
-@pytest.mark.parametrize("how", ["to its end", "an error", "left", "closed", "thrown into"])
-def test_the_handlers_come_back_however_a_training_ends(how, runs):
-    before, training = handlers(), train(run_named(), 2, (lambda: 1 / 0) if how == "an error" else lambda: None)
+@pytest.mark.parametrize("case", ["to its end", "an error", "left", "closed", "thrown into"])
+def test_the_handlers_come_back_however_a_training_ends(case, runs):
+    before, training = handlers(), train(run_named(), 2, (lambda: 1 / 0) if case == "an error" else lambda: None)
     next(training)
     assert handlers() != before
-    if how == "to its end":
+    if case == "to its end":
         follow(training, "toy")
-    elif how == "an error":
+    elif case == "an error":
         with pytest.raises(ZeroDivisionError):
             list(training)
-    elif how == "closed":
+    elif case == "closed":
         training.close()
-    elif how == "thrown into":
+    elif case == "thrown into":
         with pytest.raises(RuntimeError):
             training.throw(RuntimeError)
     else:
@@ -179,18 +179,18 @@ def test_an_ignored_signal_stays_ignored(runs):
 
 
 def test_in_another_thread_a_training_leaves_the_handlers_alone(runs):
-    found, before = [], handlers()
+    seen, before = [], handlers()
 
     def work():
         training = train(run_named())
         next(training)
-        found.append(handlers())
-        found.append(len(list(training)))
+        seen.append(handlers())
+        seen.append(len(list(training)))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert found == [before, STEPS - 1]
+    assert seen == [before, STEPS - 1]
 
 
 def test_a_full_disk_while_it_stops_is_said(runs, monkeypatch):
@@ -251,18 +251,20 @@ def test_a_process_that_is_told_to_end_in_the_midst_goes_on_to_the_same_weights_
     while int(running.stdout.readline()) < 30:
         pass
     running.send_signal(signal.SIGTERM)
-    rest, said = (heard.decode() for heard in running.communicate(timeout=120))
-    assert running.returncode == 143, said
+    rest, output = (heard.decode() for heard in running.communicate(timeout=120))
+    assert running.returncode == 143, output
     (state,) = stopped.glob("*/state/state.safetensors")
     step = load_tensors(state, strict=True)["step"].item()
-    told = max([30, *map(int, rest.split())])
-    assert step in (told, told + 1) and step < 400  # the update that was running is kept, though it was not told
-    assert f"is stopped by SIGTERM after step {step} of 400" in said and "Traceback" not in said
+    last_step = max([30, *map(int, rest.split())])
+    assert (
+        step in (last_step, last_step + 1) and step < 400
+    )  # the update that was running is kept, though it was not told
+    assert f"is stopped by SIGTERM after step {step} of 400" in output and "Traceback" not in output
 
     monkeypatch.setattr(store, "RUNS", stopped)
     assert next(progress.step for progress in learn()) == step + 1  # and let go again
     assert len(list(learn())) == 400 - step
     monkeypatch.setattr(store, "RUNS", runs / "straight")
     list(learn())
-    (one,), (other,) = ((runs / name).glob("*/weights.safetensors") for name in ("straight", "stopped"))
-    assert one.read_bytes() == other.read_bytes()
+    (first,), (other,) = ((runs / name).glob("*/weights.safetensors") for name in ("straight", "stopped"))
+    assert first.read_bytes() == other.read_bytes()

@@ -35,11 +35,11 @@ def test_without_a_network_files_places_and_the_way_out_are_named_first(away, tm
     (tmp_path / "prompts.txt").write_text("\n".join(f"a cat with {i} tails" for i in range(100)))
     with pytest.raises(ValueError, match="a teacher of your own is judged by networks that are not to be had") as error:
         task(profiles.load("smoke"), 0, "somebody/model", str(tmp_path / "prompts.txt"))
-    said = str(error.value)
+    message = str(error.value)
     for part in (inceptionv3.URL_INCEPTION_V3, str(tmp_path / "torch"), "openai/clip-vit-base-patch32 of the hub at",
                  f"set DISTILL_JUDGES to a folder with {INCEPTION} and clip/", "no network"):  # fmt: skip
-        assert part in said
-    assert "\n" not in said and not (tmp_path / "torch" / "checkpoints" / INCEPTION).exists()
+        assert part in message
+    assert "\n" not in message and not (tmp_path / "torch" / "checkpoints" / INCEPTION).exists()
 
 
 def test_a_folder_is_asked_where_one_is_named(away, tmp_path, monkeypatch):

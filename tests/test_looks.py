@@ -12,7 +12,7 @@ from distill_lib.engine import store
 from distill_lib.engine.loop import TrainSettings, finish
 from distill_lib.engine.trainable import Bare
 from distill_lib.measure import styles
-from distill_lib.measure.readers.extractor import called_look, look_codes, scene_lessons
+from distill_lib.measure.readers.extractor import called_look, look_codes, scene_examples
 from distill_lib.measure.readers.layout import Layout, layout_iou, read_layout, train_layout, true_layout
 from distill_lib.measure.styles import Looks, Readers, world_of
 from distill_lib.worlds.looks import clay
@@ -27,10 +27,10 @@ TWO = [WORLDS[world_of(look)] for look in LOOKS]
 
 def test_all_looks_show_the_same_scenes_and_no_two_are_alike():
     index = torch.arange(6)
-    found = [render(draw_scenes(spec, 0, index), spec) for spec in TWO]
-    assert all(torch.equal(found[0].masks, one.masks) and torch.equal(found[0].depth, one.depth) for one in found)
-    for i, one in enumerate(found):
-        assert all((one.image - other.image).abs().mean() > 0.1 for other in found[:i])
+    result = [render(draw_scenes(spec, 0, index), spec) for spec in TWO]
+    assert all(torch.equal(result[0].masks, item.masks) and torch.equal(result[0].depth, item.depth) for item in result)
+    for i, item in enumerate(result):
+        assert all((item.image - other.image).abs().mean() > 0.1 for other in result[:i])
 
 
 def test_clay_is_dark_where_it_turns_away_from_light_or_camera_and_bare_where_no_solid_is():
@@ -60,12 +60,12 @@ def test_looks_are_written_as_codes_that_stay_what_they_were_for_two():
 
 
 def test_lessons_of_three_looks_end_in_their_codes(runs):
-    _, _, values, weights = scene_lessons(TWO, 3, 5)
+    _, _, values, weights = scene_examples(TWO, 3, 5)
     wanted = torch.stack([*look_codes(LOOKS).values()]).repeat_interleave(3, 0)
     assert torch.equal(values[:, -2:], wanted) and bool((weights[:, -2:] == 1).all())
 
 
-class Told(nn.Module):
+class Constant(nn.Module):
     """An extractor that answers what it is given: a picture's first pixel picks a row of `answers`."""
 
     def __init__(self, answers):
@@ -80,7 +80,7 @@ class Told(nn.Module):
 def test_a_picture_is_called_by_the_nearest_code():
     rest = torch.tensor([9.0, 9.0])  # blur and grain, and a factor before, have no say
     answers = torch.tensor([[7.0, 2.0, -2.0], [7.0, -1.0, 1.5], [7.0, -4.0, -1.0], [7.0, 0.5, -0.5]])
-    net = Told(torch.cat([answers, rest.expand(4, 2)], 1))
+    net = Constant(torch.cat([answers, rest.expand(4, 2)], 1))
     image = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 3, 2, 2)
     assert called_look(net, image, LOOKS).tolist() == [0, 1, 2, 0]
 
@@ -90,21 +90,21 @@ def test_a_picture_is_called_by_the_nearest_code():
 
 def test_a_layout_is_left_before_right_and_that_of_every_look():
     index = torch.arange(24)
-    found = [true_layout(spec, 3, index) for spec in TWO]
-    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    result = [true_layout(spec, 3, index) for spec in TWO]
+    assert torch.equal(result[0], result[1]) and torch.equal(result[0], result[2])
     across = torch.arange(64.0)
-    middle = (found[0].float() * across).sum((2, 3)) / found[0].float().sum((2, 3))
+    middle = (result[0].float() * across).sum((2, 3)) / result[0].float().sum((2, 3))
     assert bool((middle[:, 0] < middle[:, 1]).all())
 
 
 def test_overlap_is_the_mean_over_both_solids():
     true = torch.zeros(4, 2, 4, 4, dtype=torch.bool)
     true[:3, :, :2] = True  # 8 pixels each
-    found = true.clone()
-    found[1, 1] = true[0, 0].roll(1, 0)  # half of the right one, and 4 others
-    found[2] = ~true[2]
-    assert layout_iou(found, true).tolist() == pytest.approx([1, (1 + 4 / 12) / 2, 0, 1])
-    assert torch.equal(layout_iou(found, true), layout_iou(true, found))
+    result = true.clone()
+    result[1, 1] = true[0, 0].roll(1, 0)  # half of the right one, and 4 others
+    result[2] = ~true[2]
+    assert layout_iou(result, true).tolist() == pytest.approx([1, (1 + 4 / 12) / 2, 0, 1])
+    assert torch.equal(layout_iou(result, true), layout_iou(true, result))
 
 
 def test_a_reader_of_layouts_learns_and_a_world_of_one_object_has_none(runs, monkeypatch):
@@ -142,9 +142,9 @@ def measured(runs, monkeypatch):
     monkeypatch.setattr(styles, "Reader", lambda net: net)
     monkeypatch.setattr(styles, "fid", lambda reader, a, b: (a.float() - b.float()).abs().mean().item())
     monkeypatch.setattr(styles, "called_look", lambda net, image, names: torch.tensor([1, 1, 1, 2]))
-    monkeypatch.setattr(styles, "read_attributes", lambda net, image: found.shows)
-    found = Looks(None, Readers(None, Bright(), None), 4, 8, 2.0, 3)
-    return found
+    monkeypatch.setattr(styles, "read_attributes", lambda net, image: looks.shows)
+    looks = Looks(None, Readers(None, Bright(), None), 4, 8, 2.0, 3)
+    return looks
 
 
 def of(rows, metric):
@@ -168,7 +168,7 @@ def test_prompts_are_what_the_scenes_show_and_seeds_have_their_own(measured):
 
 
 def test_a_decoder_that_gives_back_what_went_in_loses_nothing(measured):
-    measured.told = SimpleNamespace(latents=lambda part: part.float() / 127.5 - 1)
+    measured.model = SimpleNamespace(latents=lambda part: part.float() / 127.5 - 1)
     rows = measured.decoder_rows({"same": lambda z: z, "dark": lambda z: z - 10 / 127.5}, ["clay"])
     values = {(row["method"], row["metric"]): row["value"] for row in rows}
     assert values["same", "psnr"] > 60 and values["same", "sharpness_kept"] == pytest.approx(1)

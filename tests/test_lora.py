@@ -18,9 +18,9 @@ from distill_lib.networks.lora import check_base, lora_of, merged, styled, with_
 from distill_lib.networks.lora_files import load_lora, save_lora
 from distill_lib.networks.pipeline import open_pipeline
 from distill_lib.networks.pruning import Cut
-from distill_lib.sdxs.lora import Learned
-from distill_lib.sdxs.one_step import regressed, square_loss
-from distill_lib.sdxs.score_distillation import Scoring, scored
+from distill_lib.sdxs.lora import TrainedLora
+from distill_lib.sdxs.one_step import fit_on_pairs, square_loss
+from distill_lib.sdxs.score_distillation import Scoring, fit_by_scores
 from distill_lib.shipped import make_lora, pretrained
 from distill_lib.shipped.pretrained import RECIPES
 
@@ -86,11 +86,13 @@ def test_an_adapter_and_the_merged_network_answer_alike(student):
 
 
 def test_loras_add_in_any_order_and_cancel_at_the_opposite_scale(student):
-    one, two = drawn(student, 2), drawn(student, 4, seed=1)
+    first, second = drawn(student, 2), drawn(student, 4, seed=1)
     assert same(
-        weights(merged(student, (one, 1.0), (two, 0.5))), weights(merged(student, (two, 0.5), (one, 1.0))), 1e-5
+        weights(merged(student, (first, 1.0), (second, 0.5))),
+        weights(merged(student, (second, 0.5), (first, 1.0))),
+        1e-5,
     )
-    assert same(weights(merged(student, (one, 1.0), (one, -1.0))), weights(student), 1e-5)
+    assert same(weights(merged(student, (first, 1.0), (first, -1.0))), weights(student), 1e-5)
     assert same(weights(merged(student)), weights(student))
 
 
@@ -121,9 +123,9 @@ def test_a_file_without_a_unets_lora_is_refused(tmp_path):
         load_lora(tmp_path)
 
 
-def written(folder, tensors, **said):
-    header = {"lora_adapter_metadata": json.dumps({f"unet.{name}": value for name, value in said.items()})}
-    save_file(tensors, folder / "pytorch_lora_weights.safetensors", header if said else None)
+def written(folder, tensors, **metadata):
+    header = {"lora_adapter_metadata": json.dumps({f"unet.{name}": value for name, value in metadata.items()})}
+    save_file(tensors, folder / "pytorch_lora_weights.safetensors", header if metadata else None)
 
 
 def in_file(lora, pattern="unet.{}.lora_{}.weight"):
@@ -134,41 +136,41 @@ def in_file(lora, pattern="unet.{}.lora_{}.weight"):
 
 def strength(folder, lora):
     """What B of each layer was multiplied by."""
-    found = load_lora(folder)
-    return {k: (found[k] / v).nanmedian().item() for k, v in lora.items() if ".lora_B" in k}
+    result = load_lora(folder)
+    return {k: (result[k] / v).nanmedian().item() for k, v in lora.items() if ".lora_B" in k}
 
 
 def test_a_lora_has_the_strength_that_its_header_says(student, tmp_path):
     lora = drawn(student, 4)
     layer = next(iter(lora)).split(".lora_")[0]
-    for said, c, own in [
+    for metadata, c, own in [
         ({}, 1, 1),
         ({"r": 4, "lora_alpha": 16}, 4, 4),
         ({"r": 4, "lora_alpha": 16, "use_rslora": True}, 8, 8),
         ({"r": 4, "lora_alpha": 2, "alpha_pattern": {layer: 12}}, 0.5, 3),
         ({"r": 9, "lora_alpha": 2, "rank_pattern": {layer: 4}}, 0.5, 0.5),  # the rank is the file's own
     ]:
-        written(tmp_path, in_file(lora), **said)
-        for name, found in strength(tmp_path, lora).items():
-            assert found == pytest.approx(own if name.startswith(f"{layer}.lora") else c), (said, name)
+        written(tmp_path, in_file(lora), **metadata)
+        for name, lora_strength in strength(tmp_path, lora).items():
+            assert lora_strength == pytest.approx(own if name.startswith(f"{layer}.lora") else c), (metadata, name)
 
 
 def test_diffusers_gives_a_header_the_same_strength(small_pipeline, tmp_path):
-    told = open_pipeline(small_pipeline[0], bf16=False)
-    lora = drawn(told.network, 4)
+    model = open_pipeline(small_pipeline[0], bf16=False)
+    lora = drawn(model.network, 4)
     config = {"r": 4, "lora_alpha": 16, "target_modules": sorted({name.split(".lora_")[0] for name in lora})}
-    how = {"unet_lora_layers": dict(lora), "unet_lora_adapter_metadata": config}
-    StableDiffusionPipeline.save_lora_weights(tmp_path, **how)
+    options = {"unet_lora_layers": dict(lora), "unet_lora_adapter_metadata": config}
+    StableDiffusionPipeline.save_lora_weights(tmp_path, **options)
     plain = StableDiffusionPipeline.from_pretrained(small_pipeline[0], torch_dtype=torch.float32, safety_checker=None)
     plain.load_lora_weights(tmp_path)
     z, label = (
-        normal(0, "z", 0, torch.arange(2), told.network.shape),
-        told.states(["a red cube left of a blue cone"] * 2),
+        normal(0, "z", 0, torch.arange(2), model.network.shape),
+        model.states(["a red cube left of a blue cone"] * 2),
     )
     with torch.no_grad():
-        theirs = plain.unet(z, torch.full((2,), 599), label).sample
-        ours = merged(told.network, (load_lora(tmp_path), 1.0))(z, torch.full((2,), 600), label)
-    assert torch.allclose(theirs, ours, atol=1e-4)
+        reference = plain.unet(z, torch.full((2,), 599), label).sample
+        ours = merged(model.network, (load_lora(tmp_path), 1.0))(z, torch.full((2,), 600), label)
+    assert torch.allclose(reference, ours, atol=1e-4)
 
 
 def test_alphas_beside_the_weights_and_kohyas_names_are_read(student, tmp_path):
@@ -190,7 +192,7 @@ def test_alphas_beside_the_weights_and_kohyas_names_are_read(student, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "more, said",
+    "more, message",
     [
         ("{}.lora_magnitude_vector", "holds DoRA"),
         ("{}.lora_B.bias", "holds biases"),
@@ -202,17 +204,17 @@ def test_alphas_beside_the_weights_and_kohyas_names_are_read(student, tmp_path):
         ("unet.more.lora_A.weight", "more has only one of its two factors"),
     ],
 )
-def test_what_cannot_be_merged_is_refused_and_not_dropped(student, tmp_path, more, said):
+def test_what_cannot_be_merged_is_refused_and_not_dropped(student, tmp_path, more, message):
     layer = next(iter(drawn(student, 2))).split(".lora_")[0]
     name = more.format(layer if more.startswith(("text", "lora_te")) else f"unet.{layer}")
     written(tmp_path, in_file(drawn(student, 2)) | {name: torch.ones(2)})
-    with pytest.raises(ValueError, match=f"cannot be used: .*{said}") as error:
+    with pytest.raises(ValueError, match=f"cannot be used: .*{message}") as error:
         load_lora(tmp_path)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    "header, said",
+    "header, message",
     [
         ({"use_dora": True}, "its header says use_dora=True; only W"),
         ({"bias": "lora_only"}, "its header says bias='lora_only'"),
@@ -220,9 +222,9 @@ def test_what_cannot_be_merged_is_refused_and_not_dropped(student, tmp_path, mor
         ({"lora_alpha": float("inf")}, "has alpha=inf; a number is due"),
     ],
 )
-def test_a_header_that_cannot_be_honoured_is_refused(student, tmp_path, header, said):
+def test_a_header_that_cannot_be_honoured_is_refused(student, tmp_path, header, message):
     written(tmp_path, in_file(drawn(student, 2)), **header)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         load_lora(tmp_path)
     save_file({"unet.a.lora_A.weight": torch.ones(2, 2)}, tmp_path / "pytorch_lora_weights.safetensors",
               {"lora_adapter_metadata": "{"})  # fmt: skip
@@ -254,50 +256,50 @@ def test_factors_of_another_kernel_or_of_no_common_rank_are_refused(student, tmp
 def test_only_the_adapter_is_learned(runs, student):
     _, teacher = networks(Cut())
     fresh = lambda start=None: with_adapter(student, 2, SETTINGS.seed, start)  # noqa: E731
-    by_matching = Learned.of(student, regressed(fresh(), Pairs(), square_loss, SETTINGS))
+    by_matching = TrainedLora.of(student, fit_on_pairs(fresh(), Pairs(), square_loss, SETTINGS))
     given = Pairs(), square_loss, Scoring(SETTINGS, online_updates=1, online_rate=0.1), (teacher, teacher)
-    by_scores, warm = (Learned.of(student, scored(fresh(lora), *given)) for lora in (None, by_matching.lora))
-    for one in (by_matching, by_scores, warm):
-        assert same(weights(merged(one.net, (one.lora, -1.0))), weights(student), 1e-5)
-        assert not torch.allclose(answers(one.net), answers(student), atol=1e-4)
+    by_scores, warm = (TrainedLora.of(student, fit_by_scores(fresh(lora), *given)) for lora in (None, by_matching.lora))
+    for item in (by_matching, by_scores, warm):
+        assert same(weights(merged(item.net, (item.lora, -1.0))), weights(student), 1e-5)
+        assert not torch.allclose(answers(item.net), answers(student), atol=1e-4)
     assert not same(by_scores.lora, warm.lora)  # they differ in where they start
 
 
 def test_a_styled_pipeline_shares_all_but_its_network(small_pipeline):
-    told = open_pipeline(small_pipeline[0], bf16=False)
-    lora = drawn(told.network, 2)
-    style = styled(told, (lora, 1.0))
-    assert style.pipe is told.pipe and style.fingerprint != told.fingerprint
-    assert same(weights(styled(told, (lora, 0.0)).network), weights(told.network))
+    model = open_pipeline(small_pipeline[0], bf16=False)
+    lora = drawn(model.network, 2)
+    style = styled(model, (lora, 1.0))
+    assert style.pipe is model.pipe and style.fingerprint != model.fingerprint
+    assert same(weights(styled(model, (lora, 0.0)).network), weights(model.network))
 
 
 def test_diffusers_alone_loads_a_saved_lora_and_answers_as_we_do(small_pipeline, tmp_path):
-    told = open_pipeline(small_pipeline[0], bf16=False)
-    lora = drawn(told.network, 2)
+    model = open_pipeline(small_pipeline[0], bf16=False)
+    lora = drawn(model.network, 2)
     save_lora(tmp_path, lora)
     plain = StableDiffusionPipeline.from_pretrained(small_pipeline[0], torch_dtype=torch.float32, safety_checker=None)
     plain.load_lora_weights(tmp_path)
-    z = normal(0, "z", 0, torch.arange(2), told.network.shape)
-    label, t = told.states(["a red cube left of a blue cone"] * 2), torch.full((2,), 600)
+    z = normal(0, "z", 0, torch.arange(2), model.network.shape)
+    label, t = model.states(["a red cube left of a blue cone"] * 2), torch.full((2,), 600)
     with torch.no_grad():
-        theirs = plain.unet(z, t - 1, label).sample  # our grid counts from 1
-        ours = merged(told.network, (load_lora(tmp_path), 1.0))(z, t, label)
-    assert torch.allclose(theirs, ours, atol=1e-5)
-    assert not torch.allclose(theirs, told.network(z, t, label), atol=1e-3)
+        reference = plain.unet(z, t - 1, label).sample  # our grid counts from 1
+        ours = merged(model.network, (load_lora(tmp_path), 1.0))(z, t, label)
+    assert torch.allclose(reference, ours, atol=1e-5)
+    assert not torch.allclose(reference, model.network(z, t, label), atol=1e-3)
 
 
 def test_a_recipe_ships_a_lora_in_diffusers_format(runs, small_pipeline, tmp_path, monkeypatch):
     recipe = {"pipeline": "scenes", "world": "captioned-clay", "rank": 2, "drop": 0.2, "count": 8, "steps": 2}
     recipe |= {"batch_size": 4, "lr": 1e-2, "warmup": 1, "ema": 0.0, "seed": 0}
-    told = open_pipeline(small_pipeline[0], bf16=False)
+    model = open_pipeline(small_pipeline[0], bf16=False)
     monkeypatch.setattr(pretrained, "PRETRAINED", tmp_path)
     monkeypatch.setitem(RECIPES["lora"], "clay", recipe)
     with monkeypatch.context() as patch:
-        for name, value in {"pipeline": told, "key": "pipeline", "made": {"weights": "abc"}}.items():
+        for name, value in {"pipeline": model, "key": "pipeline", "made": {"weights": "abc"}}.items():
             patch.setattr(pretrained, name, lambda _, value=value: value)
         make_lora.make_lora("clay")
     lora = pretrained.lora("clay")
-    check_base(told.network.module, lora)
+    check_base(model.network.module, lora)
     assert any(value.abs().max() > 0 for name, value in lora.items() if "lora_B" in name)
     assert pretrained.made("lora-clay")["config"] == recipe | {"pipeline": "abc"}
     with pytest.raises(ValueError, match="make teachers NAMES=lora-oil"):

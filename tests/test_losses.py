@@ -71,10 +71,10 @@ def test_a_sample_does_not_feel_its_neighbours(name):
 def test_v_loss_has_the_gradient_of_its_formula():
     x, eps, label = normal(), normal(), torch.arange(B)
     theta = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
-    asked = []
+    calls = []
 
     def net(z_t, t, label):
-        asked.append((t, label))
+        calls.append((t, label))
         return theta * z_t
 
     loss = v_loss(net, x, eps, T, label)
@@ -84,7 +84,7 @@ def test_v_loss_has_the_gradient_of_its_formula():
     assert torch.allclose(loss, (v - theta * z_t).square().mean((1, 2)), rtol=1e-13)
     # d/d theta of mean (v - theta z)^2 = -2 mean (v - theta z) z
     assert gradient.item() == pytest.approx((-2 * (v - theta * z_t) * z_t).mean((1, 2)).sum().item(), rel=1e-12)
-    assert len(asked) == 1 and asked[0][0] is T and asked[0][1] is label
+    assert len(calls) == 1 and calls[0][0] is T and calls[0][1] is label
 
 
 def test_v_loss_is_zero_for_the_truth_and_the_x_error_weighted_by_snr_plus_1():
@@ -199,39 +199,39 @@ def test_one_step_with_the_target_lands_where_two_steps_of_the_teacher_land(t, s
 def test_the_target_on_a_gaussian_is_the_closed_form(t, s):
     m = (t + s) // 2
     z_t = 2 * torch.randn(200, 3, dtype=torch.float64)
-    found = halving_target(TEACHER, z_t, ts(t), ts(m), ts(s))
+    result = halving_target(TEACHER, z_t, ts(t), ts(m), ts(s))
     alpha_t, alpha_s = OURS.alpha[t], OURS.alpha[s]
     z_s = alpha_s * 0.8 + TEACHER.shrink(t, m) * TEACHER.shrink(m, s) * (z_t - alpha_t * 0.8)
     ratio = ((1 - alpha_s**2) / (1 - alpha_t**2)).sqrt()
     # 1 - alpha^2 has lost up to 5 of its 16 digits at t = 4, on both sides in the same way
-    assert torch.allclose(found, (z_s - ratio * z_t) / (alpha_s - ratio * alpha_t), rtol=0, atol=1e-9)
+    assert torch.allclose(result, (z_s - ratio * z_t) / (alpha_s - ratio * alpha_t), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("t", [1024, 512, 2])
 def test_a_step_to_the_clean_end_learns_the_last_prediction_of_the_teacher(t):
     z_t = torch.randn(200, 3, dtype=torch.float64)
     z_m = ddim_step(TEACHER, z_t, ts(t), ts(t // 2))
-    found = halving_target(TEACHER, z_t, ts(t), ts(t // 2), ts(0))
-    assert torch.allclose(found, TEACHER.x_hat(z_m, ts(t // 2)), rtol=0, atol=1e-12)
+    result = halving_target(TEACHER, z_t, ts(t), ts(t // 2), ts(0))
+    assert torch.allclose(result, TEACHER.x_hat(z_m, ts(t // 2)), rtol=0, atol=1e-12)
 
 
 def test_the_target_asks_the_teacher_twice_at_t_and_at_m():
-    asked = []
+    calls = []
 
     def teacher(z_t, t):
-        asked.append(t[0].item())
+        calls.append(t[0].item())
         return TEACHER(z_t, t)
 
     halving_target(teacher, torch.randn(200, 3), ts(512), ts(384), ts(256))
-    assert asked == [512, 384]
+    assert calls == [512, 384]
 
 
 def test_where_the_middle_is_the_end_the_target_is_one_step_of_the_teacher():
     z_t = torch.randn(200, 3, dtype=torch.float64)
     m, s = torch.where(torch.arange(200) < 80, 0, 256), torch.where(torch.arange(200) < 80, 0, 128)
-    found = halving_target(TEACHER, z_t, ts(384), m, s)
-    assert torch.allclose(found[:80], TEACHER.x_hat(z_t, ts(384))[:80], rtol=0, atol=1e-12)
-    assert torch.equal(found[80:], halving_target(TEACHER, z_t, ts(384), ts(256), ts(128))[80:])
+    result = halving_target(TEACHER, z_t, ts(384), m, s)
+    assert torch.allclose(result[:80], TEACHER.x_hat(z_t, ts(384))[:80], rtol=0, atol=1e-12)
+    assert torch.equal(result[80:], halving_target(TEACHER, z_t, ts(384), ts(256), ts(128))[80:])
 
 
 def test_no_teacher_is_asked_for_clean_data():

@@ -55,12 +55,12 @@ def test_what_is_made_by_the_recipes_opens_and_says_how_it_was_made(small_pipeli
     assert pretrained.made("onestep-scenes")["config"]["unet"] == pretrained.made("tinyunet-scenes")["weights"]
     assert pretrained.made("onecontrol-edges")["config"]["student"] == pretrained.made("onestep-scenes")["weights"]
 
-    told = pretrained.pipeline()
-    assert len(pretrained.pairs("scenes", told)) == SMALL["count"]
+    model = pretrained.pipeline()
+    assert len(pretrained.pairs("scenes", model)) == SMALL["count"]
     for network in (pretrained.one_step, pretrained.text_student, pretrained.tiny_unet):
-        assert network("scenes", told).shape == told.network.shape
+        assert network("scenes", model).shape == model.network.shape
     for kind in ("inpainter", "inpaintstudent"):
-        assert pretrained.inpaint_network(kind, "scenes", told).module.config.in_channels > told.network.shape[0]
+        assert pretrained.inpaint_network(kind, "scenes", model).module.config.in_channels > model.network.shape[0]
     pretrained.controlnet("edges"), pretrained.one_control("edges"), pretrained.lora("sketch")
     pretrained.tiny_decoder(), pretrained.clip(), pretrained.attribute_reader(), pretrained.layout()
     pretrained.geometry("captioned"), pretrained.matcher("cnn")

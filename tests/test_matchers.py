@@ -30,7 +30,7 @@ def test_layers_and_answers_have_their_sizes(name):
 
 @pytest.mark.parametrize("name", MATCHERS)
 def test_a_network_learns_to_read(name, runs):
-    """Four pictures that are told apart by their colour alone, each with attributes of its own."""
+    """Four pictures that are distinguishable by their colour alone, each with attributes of its own."""
     colours = torch.tensor([[200, 20, 20], [20, 200, 20], [20, 20, 200], [200, 200, 20]], dtype=torch.uint8)
     image = colours[:, :, None, None].expand(-1, -1, 32, 32).contiguous()
     truth = torch.tensor([[[0, 1, 0, 1], [1, 2, 1, 0]]]).repeat(4, 1, 1)

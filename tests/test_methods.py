@@ -96,9 +96,9 @@ def test_stage_one_learns_guidance_over_the_range_of_strengths(runs):
     with torch.no_grad():
         v_cond, v_uncond = guided_pair(TEACHER, z_t, t, label, TEACHER.null)
         v_1 = combine(v_cond, v_uncond, torch.ones(len(t)))
-        told = {w: relative_error(net(z_t, t, label, torch.full((len(t),), w)), v_cond, v_1) for w in (0.0, 1.0, 4.0)}
+        values = {w: relative_error(net(z_t, t, label, torch.full((len(t),), w)), v_cond, v_1) for w in (0.0, 1.0, 4.0)}
     # told another strength it answers for that: (w - 1)^2, were it perfect
-    assert told[1.0] < 0.15 and told[0.0] > 0.5 and told[4.0] > 1
+    assert values[1.0] < 0.15 and values[0.0] > 0.5 and values[4.0] > 1
 
 
 def test_where_guidance_adds_nothing_the_loss_stays_an_error(runs):
@@ -128,18 +128,18 @@ def test_a_batch_that_the_strengths_do_not_share_is_refused(runs):
 
 
 def test_strengths_of_one_picture_share_its_noise_and_its_teacher_pair(runs):
-    asked = []
+    calls = []
 
     class Recorder(Mixture):
         def __call__(self, z_t, t, label, w=None):
-            asked.append((z_t, label))
+            calls.append((z_t, label))
             return super().__call__(z_t, t, label)
 
     student, seen = toy(), []
     student.module.register_forward_pre_hook(lambda _, inputs: seen.append((inputs[0], inputs[3])))
-    how = settings(steps=2, batch_size=8)
-    next(distill_guidance(student, Recorder(CENTRES, STD), DATA, how, run_named("shared")))
-    (z_pair, label_pair), (z, w) = asked[-1], seen[0]  # before, the size of guidance was measured
+    train_settings = settings(steps=2, batch_size=8)
+    next(distill_guidance(student, Recorder(CENTRES, STD), DATA, train_settings, run_named("shared")))
+    (z_pair, label_pair), (z, w) = calls[-1], seen[0]  # before, the size of guidance was measured
     assert len(z) == 8 and len(z_pair) == 8  # 4 pictures, each twice: with its class and without
     assert torch.equal(z, z_pair[:4].repeat_interleave(2, 0))
     assert label_pair[4:].tolist() == [5] * 4
@@ -153,33 +153,33 @@ def test_halving_a_gaussian_teacher_reaches_its_two_steps_in_one(runs):
     finish(net, halve_steps(net, teacher, data, Halving(1, settings(lr=3e-3)), run), run, "halving")
     z_T, label, w = torch.randn(1000, 2), torch.zeros(1000, dtype=torch.long), torch.zeros(1000)
     ours = sample(denoise_student(net, label, w), z_T, 1)
-    two, one = (sample(denoise_student(teacher, label, w), z_T, n) for n in (2, 1))
+    two, one_step_z = (sample(denoise_student(teacher, label, w), z_T, n) for n in (2, 1))
     # the closed form: one DDIM step gives the mean, two give 0.2 z_T (std 0.2 of the true 0.5)
     assert torch.allclose(two, centre + 0.2 * z_T, atol=1e-5)
-    assert torch.allclose(one, centre.expand_as(one), atol=1e-5)
-    assert (ours - two).square().mean() < 0.02 * (one - two).square().mean()
+    assert torch.allclose(one_step_z, centre.expand_as(one_step_z), atol=1e-5)
+    assert (ours - two).square().mean() < 0.02 * (one_step_z - two).square().mean()
 
 
 def test_halving_keeps_guidance_that_the_teacher_has_folded_in(runs):
     """The teacher answers for every w; the one-step student must land where its two steps do, for each w."""
 
-    class Folded:
+    class GuidanceInside:
         null, takes_w, schedule = TEACHER.null, True, TEACHER.schedule
 
         def __call__(self, z_t, t, label, w):
             return combine(*guided_pair(TEACHER, z_t, t, label, TEACHER.null), w)
 
     net, run = toy(), run_named("folded")
-    finish(net, halve_steps(net, Folded(), DATA, Halving(1, settings(steps=800)), run), run, "halving")
+    finish(net, halve_steps(net, GuidanceInside(), DATA, Halving(1, settings(steps=800)), run), run, "halving")
     z_T, label = torch.randn(1000, 2), torch.arange(1000) % 5
-    found = {}
+    result = {}
     for w in (0.0, 2.0, 4.0):
         strength = torch.full((1000,), w)
-        found[w] = sample(denoise_student(net, label, strength), z_T, 1)
-        two, one = (sample(denoise_student(Folded(), label, strength), z_T, n) for n in (2, 1))
+        result[w] = sample(denoise_student(net, label, strength), z_T, 1)
+        two, one_step_z = (sample(denoise_student(GuidanceInside(), label, strength), z_T, n) for n in (2, 1))
         # a copy of the teacher would make `one`. Of its error 0.11 is left at w = 0, where it is smallest, else 0.01
-        assert (found[w] - two).square().mean() < 0.25 * (one - two).square().mean()
-    assert (found[4.0] - found[0.0]).square().mean() > 0.05
+        assert (result[w] - two).square().mean() < 0.25 * (one_step_z - two).square().mean()
+    assert (result[4.0] - result[0.0]).square().mean() > 0.05
 
 
 @pytest.fixture
@@ -189,12 +189,12 @@ def pictures():
 
 
 def picture_method(name, student, teacher, pictures, run):
-    how = settings(steps=3, batch_size=4, warmup=1, lr=1e-3, bf16=False, checkpoint_seconds=0)
+    train_settings = settings(steps=3, batch_size=4, warmup=1, lr=1e-3, bf16=False, checkpoint_seconds=0)
     if name == "teacher":
-        return train_teacher(student, pictures, how, run)
+        return train_teacher(student, pictures, train_settings, run)
     if name == "stage one":
-        return distill_guidance(student, teacher, pictures, how, run)
-    return halve_steps(student, teacher, pictures, Halving(4, how), run)
+        return distill_guidance(student, teacher, pictures, train_settings, run)
+    return halve_steps(student, teacher, pictures, Halving(4, train_settings), run)
 
 
 @pytest.mark.parametrize("name", ["teacher", "stage one", "halving"])
@@ -240,14 +240,16 @@ def test_the_stochastic_student_learns_two_steps_of_the_fine_grid_in_one(runs):
     training = halve_stochastic(net, teacher, data, Halving(2, settings(lr=3e-3, steps=500)), run)
     finish(net, training, run, "stochastic")
     z, label, w = torch.randn(1000, 2), torch.zeros(1000, dtype=torch.long), torch.zeros(1000)
-    ours, exact = (denoise_student(one, label, w) for one in (net, teacher))
+    ours, exact = (denoise_student(network, label, w) for network in (net, teacher))
     ends, middle = torch.full((1000,), 1024), torch.full((1000,), 512)
     nothing = torch.zeros_like(middle)
-    two, one = sample(exact, z, 2), ddim_step(exact, z, ends, nothing)
-    assert (ddim_step(ours, z, ends, nothing) - two).square().mean() < 0.03 * (one - two).square().mean()
+    two, one_step_z = sample(exact, z, 2), ddim_step(exact, z, ends, nothing)
+    assert (ddim_step(ours, z, ends, nothing) - two).square().mean() < 0.03 * (one_step_z - two).square().mean()
     z_t = add_noise(data.x[:1000], z, middle)
-    one, nowhere = ddim_step(exact, z_t, middle, nothing), centre.expand(1000, 2)
-    assert (ddim_step(ours, z_t, middle, nothing) - one).square().mean() < 0.03 * (nowhere - one).square().mean()
+    one_step_z, nowhere = ddim_step(exact, z_t, middle, nothing), centre.expand(1000, 2)
+    assert (ddim_step(ours, z_t, middle, nothing) - one_step_z).square().mean() < 0.03 * (
+        nowhere - one_step_z
+    ).square().mean()
 
 
 @pytest.mark.parametrize("n_steps, train", [(3, halve_steps), (1024, halve_steps), (3, halve_stochastic)])
@@ -258,49 +260,49 @@ def test_steps_that_fall_between_grid_points_are_refused(runs, n_steps, train):
 
 
 def test_a_range_of_one_strength_trains_for_that_strength_alone(runs):
-    told = []
+    seen = []
     student = toy()
-    student.module.register_forward_pre_hook(lambda _, inputs: told.append(inputs[3]))
+    student.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[3]))
     next(halve_steps(student, toy(seed=1), DATA, Halving(4, settings(steps=1), (1.5, 1.5)), run_named("single")))
-    assert (told[0] == 1.5).all()
+    assert (seen[0] == 1.5).all()
 
 
 def test_halving_trains_only_on_the_times_that_the_student_will_visit(runs, pictures):
     student = Network(student_of(tiny_unet()), bf16=False)
     teacher = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
-    asked = {"student": set(), "teacher": set()}
+    calls = {"student": set(), "teacher": set()}
 
-    def watch(net, who):
-        net.module.register_forward_pre_hook(lambda _, inputs: asked[who].update((inputs[1] + 1).tolist()))
+    def watch(net, network_name):
+        net.module.register_forward_pre_hook(lambda _, inputs: calls[network_name].update((inputs[1] + 1).tolist()))
 
     watch(student, "student")
     watch(teacher, "teacher")
-    how = settings(steps=6, batch_size=8, warmup=1, bf16=False)
-    list(halve_steps(student, teacher, pictures, Halving(4, how), run_named("times")))
-    assert asked["student"] == {256, 512, 768, 1024}
-    assert asked["teacher"] == {128, 256, 384, 512, 640, 768, 896, 1024}  # t and the middle of the step below it
+    train_settings = settings(steps=6, batch_size=8, warmup=1, bf16=False)
+    list(halve_steps(student, teacher, pictures, Halving(4, train_settings), run_named("times")))
+    assert calls["student"] == {256, 512, 768, 1024}
+    assert calls["teacher"] == {128, 256, 384, 512, 640, 768, 896, 1024}  # t and the middle of the step below it
 
 
 def test_the_stochastic_student_asks_its_teacher_on_the_same_grid(runs, pictures):
     student = Network(student_of(tiny_unet()), bf16=False)
     teacher = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
-    asked = set()
-    teacher.module.register_forward_pre_hook(lambda _, inputs: asked.update((inputs[1] + 1).tolist()))
-    how = settings(steps=6, batch_size=8, warmup=1, bf16=False)
-    list(halve_stochastic(student, teacher, pictures, Halving(4, how), run_named("S times")))
-    assert asked - {1} == {256, 512, 768, 1024}  # 1: its answer is not used
+    calls = set()
+    teacher.module.register_forward_pre_hook(lambda _, inputs: calls.update((inputs[1] + 1).tolist()))
+    train_settings = settings(steps=6, batch_size=8, warmup=1, bf16=False)
+    list(halve_stochastic(student, teacher, pictures, Halving(4, train_settings), run_named("S times")))
+    assert calls - {1} == {256, 512, 768, 1024}  # 1: its answer is not used
 
 
 def test_a_reused_batch_asks_the_teacher_once_and_serves_as_many_updates_as_it_says(runs, pictures, monkeypatch):
     monkeypatch.setattr(replay, "BANK", 3)
     student = Network(student_of(tiny_unet()), bf16=False)
     teacher = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
-    seen, asked = [], []
+    seen, calls = [], []
     student.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    teacher.module.register_forward_pre_hook(lambda _, inputs: asked.append(inputs[0]))
-    how = settings(steps=8, batch_size=4, warmup=1, bf16=False)
-    list(halve_steps(student, teacher, pictures, Halving(4, how, reuse=2), run_named("reuse")))
-    assert len(seen) == 8 and len(asked) == 2 * (3 + 2)  # batches 0 1 2, again 0 1 2, then 6 7
+    teacher.module.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0]))
+    train_settings = settings(steps=8, batch_size=4, warmup=1, bf16=False)
+    list(halve_steps(student, teacher, pictures, Halving(4, train_settings, reuse=2), run_named("reuse")))
+    assert len(seen) == 8 and len(calls) == 2 * (3 + 2)  # batches 0 1 2, again 0 1 2, then 6 7
     for first, again in ((0, 3), (1, 4), (2, 5)):
         assert torch.equal(seen[first], seen[again])
     assert len({x.sum().item() for x in seen}) == 5
@@ -309,11 +311,11 @@ def test_a_reused_batch_asks_the_teacher_once_and_serves_as_many_updates_as_it_s
 def test_a_run_killed_while_it_reuses_batches_resumes_bit_for_bit(runs, pictures, monkeypatch):
     monkeypatch.setattr(replay, "BANK", 2)
     teacher = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
-    how = settings(steps=4, batch_size=4, warmup=1, bf16=False, checkpoint_seconds=0)
+    train_settings = settings(steps=4, batch_size=4, warmup=1, bf16=False, checkpoint_seconds=0)
 
     def training(run):
         student = Network(student_of(tiny_unet()), bf16=False)
-        return halve_steps(student, teacher, pictures, Halving(4, how, reuse=2), run)
+        return halve_steps(student, teacher, pictures, Halving(4, train_settings, reuse=2), run)
 
     straight, broken = run_named("straight"), run_named("broken")
     list(training(straight))
@@ -325,48 +327,48 @@ def test_a_run_killed_while_it_reuses_batches_resumes_bit_for_bit(runs, pictures
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-def plan(how, *counts):
+def plan(train_settings, *counts):
     """Halvings of a chain, each with the seed of its steps."""
-    return [Halving(n, how.with_seed(n)) for n in counts]
+    return [Halving(n, train_settings.with_seed(n)) for n in counts]
 
 
 def test_a_chain_halves_to_one_step_and_hands_each_student_on_as_the_next_teacher(runs, pictures):
     first = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
-    how = settings(steps=2, batch_size=8, warmup=1, bf16=False)
-    chain = halve_down(Keyed(first, "parent"), pictures, plan(how, 4, 2, 1))
+    train_settings = settings(steps=2, batch_size=8, warmup=1, bf16=False)
+    chain = halve_down(Keyed(first, "parent"), pictures, plan(train_settings, 4, 2, 1))
     assert list(chain) == [4, 2, 1]
-    alone = Network(student_of(first.module), bf16=False)
+    single = Network(student_of(first.module), bf16=False)
     run = run_named("alone")
-    finish(alone, halve_steps(alone, first, pictures, Halving(4, how.with_seed(4)), run), run, "alone")
-    for ours, theirs in zip(chain[4].net.module.parameters(), alone.module.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
-    other = halve_down(chain[4], pictures, plan(how, 2, 1))
+    finish(single, halve_steps(single, first, pictures, Halving(4, train_settings.with_seed(4)), run), run, "alone")
+    for ours, expected in zip(chain[4].net.module.parameters(), single.module.parameters(), strict=True):
+        assert torch.equal(ours, expected)
+    other = halve_down(chain[4], pictures, plan(train_settings, 2, 1))
     assert {n: student.key for n, student in other.items()} == {n: chain[n].key for n in (2, 1)}
-    other = halve_down(Keyed(first, "another"), pictures, plan(how, 4, 2, 1))
+    other = halve_down(Keyed(first, "another"), pictures, plan(train_settings, 4, 2, 1))
     assert other[1].key != chain[1].key  # through two parents
 
 
 def test_a_stochastic_student_starts_from_the_deterministic_one(runs, pictures):
     first = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
-    how = settings(steps=2, batch_size=8, warmup=1, bf16=False)
-    chain = halve_down(Keyed(first, "parent"), pictures, plan(how, 4, 2, 1))
-    found = halve_once(chain[4], pictures, plan(how, 4)[0], "stochastic", halve_stochastic)
-    assert found.key.startswith("stochastic-4-")
-    alone, run = Network(student_of(chain[4].net.module), bf16=False), run_named("alone S")
-    training = halve_stochastic(alone, chain[4].net, pictures, Halving(4, how.with_seed(4)), run)
-    finish(alone, training, run, "alone")
-    for ours, theirs in zip(found.net.module.parameters(), alone.module.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
+    train_settings = settings(steps=2, batch_size=8, warmup=1, bf16=False)
+    chain = halve_down(Keyed(first, "parent"), pictures, plan(train_settings, 4, 2, 1))
+    result = halve_once(chain[4], pictures, plan(train_settings, 4)[0], "stochastic", halve_stochastic)
+    assert result.key.startswith("stochastic-4-")
+    single, run = Network(student_of(chain[4].net.module), bf16=False), run_named("alone S")
+    training = halve_stochastic(single, chain[4].net, pictures, Halving(4, train_settings.with_seed(4)), run)
+    finish(single, training, run, "alone")
+    for ours, expected in zip(result.net.module.parameters(), single.module.parameters(), strict=True):
+        assert torch.equal(ours, expected)
 
 
 def test_a_guided_pair_is_halved_for_one_strength_and_refused_for_a_range(runs, pictures):
     """The first target of a single-w chain is two guided steps of the pair; the student starts from its weights."""
     pair = Network(tiny_unet().requires_grad_(False), bf16=False)
     student = Network(student_of(pair.module), bf16=False)
-    asked = []
-    pair.module.register_forward_pre_hook(lambda _, __, kwargs: asked.append(kwargs["class_labels"]), with_kwargs=True)
-    how = settings(steps=1, batch_size=8, warmup=1, bf16=False)
-    next(halve_steps(student, pair, pictures, Halving(4, how, (1.5, 1.5)), run_named("pair")))
-    assert len(asked) == 2 and all((label[8:] == pair.null).all() and len(label) == 16 for label in asked)
+    calls = []
+    pair.module.register_forward_pre_hook(lambda _, __, kwargs: calls.append(kwargs["class_labels"]), with_kwargs=True)
+    train_settings = settings(steps=1, batch_size=8, warmup=1, bf16=False)
+    next(halve_steps(student, pair, pictures, Halving(4, train_settings, (1.5, 1.5)), run_named("pair")))
+    assert len(calls) == 2 and all((label[8:] == pair.null).all() and len(label) == 16 for label in calls)
     with pytest.raises(ValueError, match=r"for a single w, not for w_range=\(0.0, 4.0\)"):
-        next(halve_steps(student, pair, pictures, Halving(4, how), run_named("range")))
+        next(halve_steps(student, pair, pictures, Halving(4, train_settings), run_named("range")))

@@ -59,30 +59,30 @@ def test_identical_sets_have_distance_0(linear):
 
 def test_the_distance_of_two_samples_of_one_law_is_its_known_bias(linear):
     n = 2000
-    found = fid(linear, gaussian_pictures(n, 0), gaussian_pictures(n, 1))
+    result = fid(linear, gaussian_pictures(n, 0), gaussian_pictures(n, 1))
     # truth 0. Sample means differ by 2 d std^2 / n. For covariances near std^2 I the trace term is the square of their
     # difference over 4 std^2, on average 2 d (d + 1) std^4 / n over 4 std^2
     d, variance = 64, 0.25**2
     expected = 2 * d * variance / n + d * (d + 1) * variance / (2 * n)
-    assert found == pytest.approx(expected, rel=0.1)  # the next order is d / n = 3 %, the spread of d^2 squares 3 %
+    assert result == pytest.approx(expected, rel=0.1)  # the next order is d / n = 3 %, the spread of d^2 squares 3 %
 
 
 def test_the_distance_of_shifted_gaussians_is_the_squared_shift(linear):
     n, shift = 2000, 0.2
-    found = fid(linear, gaussian_pictures(n, 0), gaussian_pictures(n, 1, mean=shift))
+    result = fid(linear, gaussian_pictures(n, 0), gaussian_pictures(n, 1, mean=shift))
     direction = torch.full((1, 3, 8, 8), shift)
     with torch.no_grad():
         expected = linear.net(direction)[0].square().sum().item()
     floor = fid(linear, gaussian_pictures(n, 0), gaussian_pictures(n, 1))
     # the cross term of shift and sampling noise: 2 |shift| std sqrt(2 / n), four of them
-    assert found - floor == pytest.approx(expected, abs=8 * math.sqrt(expected) * 0.25 * math.sqrt(2 / n))
+    assert result - floor == pytest.approx(expected, abs=8 * math.sqrt(expected) * 0.25 * math.sqrt(2 / n))
 
 
 def test_the_distance_of_scaled_gaussians_is_that_of_their_deviations(linear):
     n = 2000
-    found = fid(linear, gaussian_pictures(n, 0, std=0.1), gaussian_pictures(n, 1, std=0.3))
+    result = fid(linear, gaussian_pictures(n, 0, std=0.1), gaussian_pictures(n, 1, std=0.3))
     # d (s1 - s2)^2; the bias is 1 % of it, rounding and clipping at 3.3 sd less
-    assert found == pytest.approx(64 * 0.2**2, rel=0.05)
+    assert result == pytest.approx(64 * 0.2**2, rel=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -134,11 +134,11 @@ def test_the_order_of_pictures_does_not_matter(worlds, rough):
 
 def test_quality_has_the_names_of_the_contracts_and_the_same_distance(worlds, untrained):
     real, more, _ = worlds
-    found = quality(untrained, more, real)
-    assert set(found) == {"fid", "kid", "is", "precision", "recall"}
-    assert found["fid"] == pytest.approx(fid(untrained, more, real), rel=1e-6)
-    assert 0 <= found["precision"] <= 1 and 0 <= found["recall"] <= 1
-    assert 1 <= found["is"] <= 4 + 1e-6  # between one class and all of its classes
+    result = quality(untrained, more, real)
+    assert set(result) == {"fid", "kid", "is", "precision", "recall"}
+    assert result["fid"] == pytest.approx(fid(untrained, more, real), rel=1e-6)
+    assert 0 <= result["precision"] <= 1 and 0 <= result["recall"] <= 1
+    assert 1 <= result["is"] <= 4 + 1e-6  # between one class and all of its classes
 
 
 def test_kid_is_near_0_for_one_law_and_not_for_two(linear):
@@ -153,31 +153,31 @@ def test_kid_is_near_0_for_one_law_and_not_for_two(linear):
 
 def test_two_readers_of_one_process_are_not_mixed_up():
     a, b = gaussian_pictures(200, 0), gaussian_pictures(200, 1, mean=0.2)
-    one, two = fid(Reader(Linear(0)), a, b), fid(Reader(Linear(1)), a, b)
-    assert one != two
-    assert fid(Reader(Linear(0)), a, b) == one
+    first, second = fid(Reader(Linear(0)), a, b), fid(Reader(Linear(1)), a, b)
+    assert first != second
+    assert fid(Reader(Linear(0)), a, b) == first
 
 
 def test_reading_in_pieces_gives_each_picture_its_features(untrained, worlds):
-    found = untrained.read(worlds[0])
-    assert found["64"].shape == (300, 64) and found["logits"].shape == (300, 4)
-    alone = untrained.read(worlds[0][290:295])["64"]
-    assert torch.allclose(alone, found["64"][290:295], rtol=0, atol=1e-5)  # another batch size sums in another order
+    result = untrained.read(worlds[0])
+    assert result["64"].shape == (300, 64) and result["logits"].shape == (300, 4)
+    single = untrained.read(worlds[0][290:295])["64"]
+    assert torch.allclose(single, result["64"][290:295], rtol=0, atol=1e-5)  # another batch size sums in another order
 
 
 def test_the_same_pictures_are_read_once_and_changed_ones_again():
     class Counting(Rough):
         def forward(self, image):
-            asked.append(len(image))
+            calls.append(len(image))
             return super().forward(image)
 
-    asked, reader = [], Reader(Counting())
-    one, two = gaussian_pictures(40, 5), gaussian_pictures(30, 6)
-    first = fid(reader, one, two)
-    quality(reader, one.clone(), two)
-    assert asked == [40, 30]
-    one[:] = one.flip(2)
-    assert fid(reader, one, two) != first and asked == [40, 30, 40]
+    calls, reader = [], Reader(Counting())
+    single, second = gaussian_pictures(40, 5), gaussian_pictures(30, 6)
+    first = fid(reader, single, second)
+    quality(reader, single.clone(), second)
+    assert calls == [40, 30]
+    single[:] = single.flip(2)
+    assert fid(reader, single, second) != first and calls == [40, 30, 40]
 
 
 def test_a_network_of_torch_fidelity_is_read_by_its_own_layers():
@@ -193,9 +193,9 @@ def test_a_network_of_torch_fidelity_is_read_by_its_own_layers():
 
     reader = Reader(Inception("inception-v3-compat", ["2048", "logits_unbiased"]))
     assert (reader.features, reader.logits) == ("2048", "logits_unbiased")
-    one, two = gaussian_pictures(60, 5), gaussian_pictures(60, 6, mean=0.3)
-    assert fid(reader, one, two) > fid(reader, one, one.clone()) == pytest.approx(0, abs=1e-3)
-    assert quality(reader, one, two)["is"] == pytest.approx(1)
+    first, second = gaussian_pictures(60, 5), gaussian_pictures(60, 6, mean=0.3)
+    assert fid(reader, first, second) > fid(reader, first, first.clone()) == pytest.approx(0, abs=1e-3)
+    assert quality(reader, first, second)["is"] == pytest.approx(1)
 
 
 # ------------------------------------------------------------------------------------------------ pictures
@@ -221,10 +221,10 @@ def test_paired_is_the_mean_square_difference_of_each_pair():
 def test_laplacian_variance_of_white_noise_is_20_thirds_of_its_variance():
     std = 0.2
     z = torch.randn(200, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    found = laplacian_variance(to_bytes(std * z))
+    result = laplacian_variance(to_bytes(std * z))
     # grey: std^2 / 3; the kernel's squares add up to 16 + 4. Rounding to bytes adds (2 / 255)^2 / 12, a permille;
     # 180,000 correlated values leave about a percent
-    assert found == pytest.approx(20 * std**2 / 3, rel=0.02)
+    assert result == pytest.approx(20 * std**2 / 3, rel=0.02)
 
 
 def test_laplacian_variance_ignores_brightness_and_slopes_and_falls_with_blur():

@@ -40,8 +40,8 @@ def test_a_patch_holds_the_four_pixels_of_its_place():
     image = torch.arange(3 * 4 * 4.0).reshape(1, 3, 4, 4)
     x = to_patches(image)[0]
     for channel in range(3):
-        found = x[4 * channel : 4 * channel + 4, 1, 0]
-        assert found.tolist() == image[0, channel, 2:4, 0:2].flatten().tolist()
+        result = x[4 * channel : 4 * channel + 4, 1, 0]
+        assert result.tolist() == image[0, channel, 2:4, 0:2].flatten().tolist()
 
 
 def test_the_network_keeps_the_shape_and_knows_one_class_more_than_the_data():
@@ -56,10 +56,10 @@ def test_the_adapter_calls_the_plain_network_with_timestep_t_minus_1(inputs):
     z_t, t, label = inputs
     with torch.no_grad():
         plain = unet(z_t, t - 1, torch.zeros(4, 1, 8), class_labels=label).sample
-        found = Network(unet, bf16=False)(z_t, t, label)
+        result = Network(unet, bf16=False)(z_t, t, label)
     # the adapter stores images channel by channel last, which sums in another order
-    assert torch.allclose(found, plain, rtol=0, atol=1e-5)
-    assert found.dtype == torch.float32
+    assert torch.allclose(result, plain, rtol=0, atol=1e-5)
+    assert result.dtype == torch.float32
 
 
 def test_bf16_is_the_same_network_in_coarser_numbers(inputs):
@@ -142,8 +142,8 @@ def test_each_sample_of_a_batch_gets_its_own_w(inputs, folder):
         w = torch.tensor([0.0, 1.0, 2.0, 4.0])
         mixed = net(*inputs, w)
         for i, strength in enumerate(w):
-            alone = net(*inputs, torch.full((4,), strength))[i]
-            assert torch.equal(mixed[i], alone)
+            single = net(*inputs, torch.full((4,), strength))[i]
+            assert torch.equal(mixed[i], single)
 
 
 def test_a_copy_of_a_student_keeps_what_it_learned_about_w(inputs, folder):
@@ -181,35 +181,35 @@ def edit_config(folder, **changes):
     (folder / "config.json").write_text(json.dumps(config | changes))
 
 
-def spoil(folder, how):
-    if how == "missing folder":
+def spoil(folder, case):
+    if case == "missing folder":
         shutil.rmtree(folder)
-    elif how == "missing weights":
+    elif case == "missing weights":
         (folder / WEIGHTS).unlink()
-    elif how == "truncated weights":
+    elif case == "truncated weights":
         data = (folder / WEIGHTS).read_bytes()
         (folder / WEIGHTS).write_bytes(data[: len(data) // 2])
-    elif how == "truncated config":
+    elif case == "truncated config":
         (folder / "config.json").write_text('{"_class_name": ')
-    elif how == "other width":
+    elif case == "other width":
         edit_config(folder, block_out_channels=[16, 48])
-    elif how == "other depth":
+    elif case == "other depth":
         edit_config(folder, layers_per_block=2)
-    elif how == "a layer without weights":  # a student's config beside a teacher's weights
+    elif case == "a layer without weights":  # a student's config beside a teacher's weights
         edit_config(folder, time_cond_proj_dim=64)
-    elif how == "weights without a layer":
+    elif case == "weights without a layer":
         student_of(load_unet(folder)).save_pretrained(folder)
         edit_config(folder, time_cond_proj_dim=None)
 
 
 @pytest.mark.parametrize(
-    "how",
+    "case",
     [
         "missing folder", "missing weights", "truncated weights", "truncated config", "other width", "other depth",
         "a layer without weights", "weights without a layer",
     ],
 )  # fmt: skip
-def test_a_folder_that_cannot_be_used_ends_in_a_sentence_that_names_it(how, folder):
-    spoil(folder, how)
+def test_a_folder_that_cannot_be_used_ends_in_a_sentence_that_names_it(case, folder):
+    spoil(folder, case)
     with pytest.raises(ValueError, match=rf"no usable network in {folder}.*retrain"):
         load_unet(folder)

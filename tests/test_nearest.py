@@ -29,9 +29,9 @@ def test_a_copied_picture_is_found_at_distance_0():
 
 def test_a_copy_has_no_novelty_and_a_new_picture_has_that_of_its_neighbours():
     training, other = draw(50, 1), draw(50, 2)
-    found = novelty(torch.cat([training[:2], draw(3, 3)]), training, other)
-    assert found[:2].max() < 0.01
-    assert torch.allclose(found[2:], nearest(draw(3, 3), training)[0] / nearest(draw(3, 3), other)[0])
+    result = novelty(torch.cat([training[:2], draw(3, 3)]), training, other)
+    assert result[:2].max() < 0.01
+    assert torch.allclose(result[2:], nearest(draw(3, 3), training)[0] / nearest(draw(3, 3), other)[0])
 
 
 def test_as_many_of_each_class_as_wanted_and_no_more_than_there_are():

@@ -107,8 +107,8 @@ def test_seed_step_and_index_are_not_interchangeable():
 
 def test_words_of_neighbouring_samples_do_not_overlap():
     # SplitMix64 walks one cycle: keys that lay near each other on it would share words
-    found = noise.words(noise.sample_keys(0, "eps", 0, torch.arange(2000)), 200).flatten()
-    assert len(found.unique()) == len(found)
+    result = noise.words(noise.sample_keys(0, "eps", 0, torch.arange(2000)), 200).flatten()
+    assert len(result.unique()) == len(result)
 
 
 @pytest.mark.parametrize(

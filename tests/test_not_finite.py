@@ -57,7 +57,7 @@ def finite_with_a_broken_gradient(loss):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (lambda loss: loss * NAN, "the loss is nan"),
         (lambda loss: loss + INF, "the loss is inf"),
@@ -65,9 +65,9 @@ def finite_with_a_broken_gradient(loss):
         (finite_with_a_broken_gradient, "the norm of the gradient is nan"),
     ],
 )
-def test_a_training_stops_before_the_step_that_is_not_finite(spoil, said, runs):
+def test_a_training_stops_before_the_step_that_is_not_finite(spoil, message, runs):
     run, net, whole = run_named(), network(), network()
-    with pytest.raises(ValueError, match=said) as error:
+    with pytest.raises(ValueError, match=message) as error:
         list(train(net, run, 5, spoil))
     for _ in zip(range(5), train(whole, run_named("whole")), strict=False):
         pass
@@ -161,10 +161,10 @@ def reader():
 
 
 def pictures(bad=None):
-    found = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    result = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     if bad is not None:
-        found[2:4, 0, 5, 5] = bad
-    return found
+        result[2:4, 0, 5, 5] = bad
+    return result
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])

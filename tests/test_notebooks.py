@@ -43,9 +43,9 @@ def test_a_notebook_passes_nbval_at_smoke_and_writes_its_artefacts(name, tmp_pat
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_has_the_form_that_readers_expect(name):
-    found = cells(name)
-    code = [cell for cell in found if cell.cell_type == "code"]
-    assert 12 <= len(found) <= 45
+    result = cells(name)
+    code = [cell for cell in result if cell.cell_type == "code"]
+    assert 12 <= len(result) <= 45
     assert code[0].metadata["tags"] == ["parameters"]
     assert sum("nbval-check-output" in cell.metadata.get("tags", []) for cell in code) >= 4
     assert not any("class " in line for cell in code for line in cell.source.splitlines() if line.startswith("class "))
@@ -59,11 +59,11 @@ def only_imports(source: str) -> bool:
 def test_cells_are_short_and_the_set_up_stands_in_a_few_lines_behind_folded_imports(name):
     code = [cell for cell in cells(name) if cell.cell_type == "code"]
     assert not [cell.source for cell in code if len(cell.source.splitlines()) > 15]
-    folded = [cell for cell in code if "hide-input" in cell.metadata.get("tags", [])]
-    assert folded and all(cell.metadata.jupyter == {"source_hidden": True} for cell in folded)
-    assert folded == [cell for cell in code if only_imports(cell.source)] == code[1 : len(folded) + 1]
-    assert "session(" in code[len(folded) + 1].source
-    assert len(code[len(folded) + 1].source.splitlines()) <= 8
+    folded_pair = [cell for cell in code if "hide-input" in cell.metadata.get("tags", [])]
+    assert folded_pair and all(cell.metadata.jupyter == {"source_hidden": True} for cell in folded_pair)
+    assert folded_pair == [cell for cell in code if only_imports(cell.source)] == code[1 : len(folded_pair) + 1]
+    assert "session(" in code[len(folded_pair) + 1].source
+    assert len(code[len(folded_pair) + 1].source.splitlines()) <= 8
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -52,11 +52,11 @@ def test_a_gaussian_needs_one_step_only_to_its_mean():
 
 
 def test_pairs_are_the_teachers_own_ways_and_regression_learns_them(small_pipeline, runs):
-    told = open_pipeline(small_pipeline[0], bf16=False)
-    net, prompts = told.network, say(drawn_attributes(6, 0))
-    pairs = teacher_pairs(told, prompts, 2, 1.0, 5, "teacher")
+    model = open_pipeline(small_pipeline[0], bf16=False)
+    net, prompts = model.network, say(drawn_attributes(6, 0))
+    pairs = teacher_pairs(model, prompts, 2, 1.0, 5, "teacher")
     z_T, x, states = pairs.batch(torch.tensor([4, 1]))
-    assert torch.allclose(states, told.states([prompts[4], prompts[1]]))
+    assert torch.allclose(states, model.states([prompts[4], prompts[1]]))
     assert torch.allclose(sample(denoiser(net, states, 1.0), z_T, 2), x, atol=1e-4)
     student = Network(net.module.requires_grad_(True), bf16=False, null=net.null)
     run = Run("pairs", {}, train_on_pairs)

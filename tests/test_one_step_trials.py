@@ -9,60 +9,60 @@ from distill_lib.experiments.one_step import FAILURES, Trials
 from distill_lib.profiles import load
 from distill_lib.sdxs.score_distillation import Segment
 
-HOW = load("laptop").small
+SIZES = load("laptop").small
 WARM = SimpleNamespace(net="warm")
 
 
 @pytest.fixture
-def asked(monkeypatch):
+def recorded(monkeypatch):
     """Trials without networks, and a list of what they ask to be trained."""
     calls = []
 
-    def keep(student, pairs, cost, how):
-        calls.append(SimpleNamespace(student=student, cost=cost, how=how))
+    def keep(student, pairs, cost, case):
+        calls.append(SimpleNamespace(student=student, cost=cost, options=case))
 
-    for name in ("regressed", "scored"):
+    for name in ("fit_on_pairs", "fit_by_scores"):
         monkeypatch.setattr(one_step, name, keep)
     monkeypatch.setattr(Trials, "first", "small")
     monkeypatch.setattr(Trials, "_copy", lambda self, net: net)
-    monkeypatch.setattr(Trials, "cost", lambda self, *how, **seen: (how, seen))
-    return Trials([], SimpleNamespace(w=2.0), HOW, 3), calls
+    monkeypatch.setattr(Trials, "cost", lambda self, *arguments, **seen: (arguments, seen))
+    return Trials([], SimpleNamespace(w=2.0), SIZES, 3), calls
 
 
 @pytest.mark.parametrize("batch", [8, 128])
-def test_another_batch_sees_as_many_pairs_in_all(asked, batch):
-    trials, calls = asked
+def test_another_batch_sees_as_many_pairs_in_all(recorded, batch):
+    trials, calls = recorded
     trials.by_loss("matching", batch=batch)
     trials.by_loss("matching")
-    other, base = (call.how for call in calls)
-    assert other.batch_size == batch and base.batch_size == HOW.matching.batch_size
+    other, base = (call.options for call in calls)
+    assert other.batch_size == batch and base.batch_size == SIZES.matching.batch_size
     assert other.steps * batch == pytest.approx(base.steps * base.batch_size, rel=0.05)
 
 
-def test_without_a_warm_up_the_small_network_starts(asked):
-    trials, calls = asked
+def test_without_a_warm_up_the_small_network_starts(recorded):
+    trials, calls = recorded
     trials.by_scores(None)
     trials.by_scores(WARM)
     assert [call.student for call in calls] == ["small", "warm"]
 
 
-def test_trainings_by_other_features_are_other_runs(asked):
-    trials, calls = asked
+def test_trainings_by_other_features_are_other_runs(recorded):
+    trials, calls = recorded
     for seen in ({}, {"encoder": "vit"}, {"window": 5}, {"weights": (8, 4, 2, 1)}):
         trials.by_loss("matching", **seen)
     assert len({str(call.cost) for call in calls}) == 4
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_a_failure_changes_one_thing(asked, name):
-    trials, calls = asked
+def test_a_failure_changes_one_thing(recorded, name):
+    trials, calls = recorded
     trials.failures(WARM)
-    failed = calls[list(FAILURES).index(name)].how
+    failed = calls[list(FAILURES).index(name)].options
     trials.by_scores(WARM)
-    assert sum(getattr(failed, field) != value for field, value in vars(calls[-1].how).items()) == 1
+    assert sum(getattr(failed, field) != value for field, value in vars(calls[-1].options).items()) == 1
 
 
-def test_seed_and_segment_reach_the_training(asked):
-    trials, calls = asked
+def test_seed_and_segment_reach_the_training(recorded):
+    trials, calls = recorded
     trials.by_scores(WARM, alpha=(0.5, 0.5))
-    assert calls[0].how.settings.seed == 3 and calls[0].how.segment == Segment((0.5, 0.5), (1.0, 0.3))
+    assert calls[0].options.settings.seed == 3 and calls[0].options.segment == Segment((0.5, 0.5), (1.0, 0.3))

@@ -141,10 +141,10 @@ def test_make_works_in_a_path_with_a_space(tmp_path):
     assert not any(str(folder) in line for line in plan)
 
     (folder / ".venv" / ".installed").touch()
-    asked = ["-m", "distill_lib.run", "figures", "--profile"]
-    assert make("figures") == [*asked, "quick"]
+    command = ["-m", "distill_lib.run", "figures", "--profile"]
+    assert make("figures") == [*command, "quick"]
     all_set = make("figures", "PROFILE=laptop", "ID=g tab", "SEED=1")
-    assert all_set == [*asked, "laptop", "--id", "g tab", "--seed", "1"]
+    assert all_set == [*command, "laptop", "--id", "g tab", "--seed", "1"]
 
 
 def test_files_are_small():

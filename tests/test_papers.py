@@ -152,8 +152,8 @@ def tab1(seeds: list[int], ours: dict[str, float], slow: float = 1.0) -> list[Ro
                 ("ddim", 2, 2 * pair, exact | {"fid_teacher": 4.0}),
                 ("ours-D", 4, 4, student | {"seconds": 0.01 * 4 * slow}),
             ]:
-                about = {"method": method, "steps": steps, "w": w, "nfe": nfe, "seed": seed, "n": 64}
-                table += [about | {"metric": metric, "value": value} for metric, value in values.items()]
+                columns = {"method": method, "steps": steps, "w": w, "nfe": nfe, "seed": seed, "n": 64}
+                table += [columns | {"metric": metric, "value": value} for metric, value in values.items()]
     return table
 
 
@@ -302,11 +302,11 @@ def at_equal_evaluations(seed: int, worse: float) -> list[Row]:
     """Students of 2 to 16 evaluations at distance 1; DDIM at 4, but `worse` with 8 evaluations at w = 2."""
     table = []
     for w in (0, 0.3, 1, 2, 4):
-        about = {"w": w, "seed": seed, "metric": "fid_teacher"}
+        columns = {"w": w, "seed": seed, "metric": "fid_teacher"}
         pair = 1 if w == 0 else 2
-        table += [about | {"method": "ours-D", "steps": n, "nfe": n, "value": 1.0} for n in (1, 2, 4, 8, 16)]
+        table += [columns | {"method": "ours-D", "steps": n, "nfe": n, "value": 1.0} for n in (1, 2, 4, 8, 16)]
         ddim = {n * pair: 4.0 for n in (1, 2, 4, 8, 16)} | ({8: worse} if w == 2 else {})
-        table += [about | {"method": "ddim", "steps": n // pair, "nfe": n, "value": ddim[n]} for n in ddim]
+        table += [columns | {"method": "ddim", "steps": n // pair, "nfe": n, "value": ddim[n]} for n in ddim]
     return table
 
 

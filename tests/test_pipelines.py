@@ -45,46 +45,46 @@ def noise(n=2, seed=1):
 
 def by_diffusers(pipe, n, w, z_T):
     pipe.set_progress_bar_config(disable=True)
-    how = {"num_inference_steps": n, "guidance_scale": 1 + w, "height": 8, "width": 8, "output_type": "latent"}
-    return pipe(PROMPTS, latents=z_T.clone(), **how).images
+    options = {"num_inference_steps": n, "guidance_scale": 1 + w, "height": 8, "width": 8, "output_type": "latent"}
+    return pipe(PROMPTS, latents=z_T.clone(), **options).images
 
 
 def test_a_folder_is_read_with_its_own_grid_and_its_empty_prompt(saved):
     folder, pipe = saved
-    told = open_pipeline(folder, bf16=False)
-    assert told.network.schedule.T == 1000 and not told.network.takes_w
-    states = told.states([*PROMPTS, ""])
+    model = open_pipeline(folder, bf16=False)
+    assert model.network.schedule.T == 1000 and not model.network.takes_w
+    states = model.states([*PROMPTS, ""])
     assert states.shape == (3, LENGTH, 16)
-    assert torch.allclose(told.network.null, states[2], atol=1e-6)  # some CPUs round a batch otherwise
+    assert torch.allclose(model.network.null, states[2], atol=1e-6)  # some CPUs round a batch otherwise
     expected = pipe.encode_prompt(PROMPTS, "cpu", 1, True, negative_prompt=["", ""])
     assert torch.allclose(states[:2], expected[0], atol=1e-6)
-    assert torch.allclose(told.network.null.expand_as(expected[1]), expected[1], atol=1e-6)
+    assert torch.allclose(model.network.null.expand_as(expected[1]), expected[1], atol=1e-6)
 
 
 def drawn_by(pipe, n, w, z_T):
     """Latents of PROMPTS by diffusers' own pipeline."""
-    how = {"num_inference_steps": n, "guidance_scale": 1 + w, "height": 8, "width": 8, "output_type": "latent"}
-    return pipe(PROMPTS, latents=z_T.clone(), **how).images
+    options = {"num_inference_steps": n, "guidance_scale": 1 + w, "height": 8, "width": 8, "output_type": "latent"}
+    return pipe(PROMPTS, latents=z_T.clone(), **options).images
 
 
 @pytest.mark.parametrize("n", [1, 4, 25])
 @pytest.mark.parametrize("w", [0.0, 1.5])
 def test_our_sampler_on_the_adapter_is_diffusers_pipeline(saved, n, w):
     folder, pipe = saved
-    told, z_T = open_pipeline(folder, bf16=False), noise()
-    ours = sample(denoise_pair(told.network, told.states(PROMPTS), w), z_T, n, told.network.schedule)
-    theirs = drawn_by(pipe, n, w, z_T)
-    assert torch.allclose(ours, theirs, atol=2e-4 * theirs.abs().max().item())
+    model, z_T = open_pipeline(folder, bf16=False), noise()
+    ours = sample(denoise_pair(model.network, model.states(PROMPTS), w), z_T, n, model.network.schedule)
+    reference = drawn_by(pipe, n, w, z_T)
+    assert torch.allclose(ours, reference, atol=2e-4 * reference.abs().max().item())
 
 
 def test_pictures_and_latents_are_those_of_the_folders_autoencoder(saved):
     folder, pipe = saved
-    told = open_pipeline(folder)
+    model = open_pipeline(folder)
     image = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    z = told.latents(image)
+    z = model.latents(image)
     assert torch.allclose(z, 0.5 * pipe.vae.encode(image.float() / 127.5 - 1).latent_dist.mean, atol=1e-5)
-    shown = told.pictures(z)
-    assert shown.shape == image.shape and shown.dtype == torch.uint8
+    drawn = model.pictures(z)
+    assert drawn.shape == image.shape and drawn.dtype == torch.uint8
 
 
 def test_a_student_starts_as_its_teacher_where_both_predict_v(saved):
@@ -108,30 +108,30 @@ def test_one_batched_call_is_the_pair_with_the_empty_prompt(saved):
 def test_all_of_distillation_runs_and_the_student_is_a_plain_pipeline(saved, runs):
     """Stage one and halving 8 -> 4 by the functions of pixel space; then diffusers alone draws our picture."""
     folder, pipe = saved
-    told = open_pipeline(folder, bf16=False)
-    data = Latents(noise(8, 3), say(drawn_attributes(8, 0)), told)
-    student, run = told.network.student(), Run("one", {"folder": str(folder)}, TextToImage)
-    finish(student, distill_guidance(student, told.network, data, SHORT, run), run, "stage one")
+    model = open_pipeline(folder, bf16=False)
+    data = Latents(noise(8, 3), say(drawn_attributes(8, 0)), model)
+    student, run = model.network.student(), Run("one", {"folder": str(folder)}, TextToImage)
+    finish(student, distill_guidance(student, model.network, data, SHORT, run), run, "stage one")
     last = halve_once(Keyed(student, run.key), data, Halving(4, SHORT.with_seed(4))).net
     w, z_T = 2.0, noise(2, 5)
-    ours = sample(denoise_student(last, told.states(PROMPTS), torch.full((2,), w)), z_T, 4, last.schedule)
+    ours = sample(denoise_student(last, model.states(PROMPTS), torch.full((2,), w)), z_T, 4, last.schedule)
     plain = StableDiffusionPipeline(
         vae=pipe.vae, text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer, unet=last.module,
         scheduler=scheduler("v_prediction"), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
-    theirs = drawn_by(plain, 4, w, z_T)
-    assert torch.allclose(ours, theirs, atol=2e-4 * theirs.abs().max().item())
+    reference = drawn_by(plain, 4, w, z_T)
+    assert torch.allclose(ours, reference, atol=2e-4 * reference.abs().max().item())
 
 
 def test_the_condition_is_dropped_for_the_empty_prompt(saved, runs):
-    told = open_pipeline(saved[0], bf16=False)
-    data, asked = Latents(noise(8, 3), say(drawn_attributes(8, 0)), told), []
-    net = told.network
-    net.module.register_forward_pre_hook(lambda _, inputs: asked.append(inputs[2]))
+    model = open_pipeline(saved[0], bf16=False)
+    data, calls = Latents(noise(8, 3), say(drawn_attributes(8, 0)), model), []
+    net = model.network
+    net.module.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[2]))
     net.module.requires_grad_(True)
     run = Run("dropped", {}, TextToImage)
     list(train_teacher(net, data, SHORT, run, drop=0.5))
-    empty = torch.stack([(one == net.null).flatten(1).all(1) for one in asked])
+    empty = torch.stack([(objects == net.null).flatten(1).all(1) for objects in calls])
     assert 0 < empty.sum() < empty.numel()
 
 
@@ -145,9 +145,9 @@ def test_halving_is_exact_on_a_grid_of_1000_that_its_steps_do_not_divide():
         t, m, s = (torch.full((4,), fine[2 * k + i]) for i in range(3))
         x = halving_target(oracle, z, t, m, s, schedule)
         alpha, sigma = schedule(t, z)
-        one = ddim_step(lambda z_t, _, x=x, a=alpha, b=sigma: (a * z_t - x) / b, z, t, s, schedule)
+        item = ddim_step(lambda z_t, _, x=x, a=alpha, b=sigma: (a * z_t - x) / b, z, t, s, schedule)
         two = trajectory(oracle, z, fine[2 * k : 2 * k + 3], schedule)[-1]
-        assert torch.allclose(one, two, atol=1e-9)
+        assert torch.allclose(item, two, atol=1e-9)
 
 
 def test_a_prompt_with_an_unknown_word_is_refused(saved):
@@ -167,12 +167,12 @@ def test_a_fingerprint_holds_all_that_makes_pictures(saved, tmp_path):
     for name in names:
         other = tmp_path / name
         shutil.copytree(folder, other)
-        told = open_pipeline(other)
+        model = open_pipeline(other)
         if name == "scheduler":
             path = other / "scheduler" / "scheduler_config.json"
             path.write_text(path.read_text().replace('"beta_end": 0.012', '"beta_end": 0.013'))
         else:
-            part = getattr(told.pipe, name)
+            part = getattr(model.pipe, name)
             with torch.no_grad():
                 next(part.parameters()).add_(1)
             part.save_pretrained(other / name, safe_serialization=True)
@@ -180,11 +180,11 @@ def test_a_fingerprint_holds_all_that_makes_pictures(saved, tmp_path):
 
 
 def test_pictures_are_decoded_in_parts(saved, monkeypatch):
-    told, z = open_pipeline(saved[0], bf16=False), noise(5)
-    whole = told.network.decode(z)
+    model, z = open_pipeline(saved[0], bf16=False), noise(5)
+    whole = model.network.decode(z)
     monkeypatch.setattr(pipeline, "_PIXELS", 2 * 8 * 8)
-    asked = []
+    calls = []
     monkeypatch.setattr(
-        told.pipe.vae, "decode", lambda part, decode=told.pipe.vae.decode: asked.append(len(part)) or decode(part)
+        model.pipe.vae, "decode", lambda part, decode=model.pipe.vae.decode: calls.append(len(part)) or decode(part)
     )
-    assert torch.allclose(told.network.decode(z), whole, atol=1e-5) and asked == [2, 2, 1]
+    assert torch.allclose(model.network.decode(z), whole, atol=1e-5) and calls == [2, 2, 1]

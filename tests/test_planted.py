@@ -27,9 +27,9 @@ def cell(source, *tags):
 def kept(*sources):
     """Statements that are kept of unmarked cells before a marked one, the last."""
     *before, last = sources
-    found, number = needed([*map(cell, before), cell(last, "nbval-check-output")], "print(")
-    assert number == len(before) and ast.unparse(found[-1]) == last
-    return [ast.unparse(statement) for statement in found[:-1]]
+    result, number = needed([*map(cell, before), cell(last, "nbval-check-output")], "print(")
+    assert number == len(before) and ast.unparse(result[-1]) == last
+    return [ast.unparse(statement) for statement in result[:-1]]
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ def test_a_machine_is_measured_once_and_remembered_by_what_it_is(machine, capsys
         assert precision.current() == "bf16"
     precision.choose.cache_clear()  # another process
     assert precision.current() == "bf16" and len(machine) == 1
-    ((name, found),) = json.loads((store.RUNS / "machine.json").read_text()).items()
-    assert found == {"precision": "bf16", "bf16_ms": 10.0, "fp32_ms": 20.0}
+    ((name, result),) = json.loads((store.RUNS / "machine.json").read_text()).items()
+    assert result == {"precision": "bf16", "bf16_ms": 10.0, "fp32_ms": 20.0}
     assert precision._processor() in name and f"torch {torch.__version__}" in name
     assert len(capsys.readouterr().err.splitlines()) == 1
 
@@ -91,10 +91,10 @@ def test_a_gpu_is_asked_and_not_measured(supported, machine, monkeypatch):
     assert precision.current() == ("bf16" if supported else "fp32") and not machine
 
 
-@pytest.mark.parametrize("asked", store.PRECISIONS)
-def test_precision_overrides_the_machine(asked, machine, monkeypatch):
-    monkeypatch.setenv("PRECISION", asked)
-    assert precision.current() == asked and not machine
+@pytest.mark.parametrize("wanted", store.PRECISIONS)
+def test_precision_overrides_the_machine(wanted, machine, monkeypatch):
+    monkeypatch.setenv("PRECISION", wanted)
+    assert precision.current() == wanted and not machine
 
 
 def test_an_unknown_precision_ends_in_a_sentence(monkeypatch):
@@ -124,10 +124,10 @@ def test_nothing_is_measured_before_a_network_is_asked(machine):
 # ------------------------------------------------------------------------------------------------ who computes in it
 
 
-def ways(monkeypatch):
-    for asked in store.PRECISIONS:
-        monkeypatch.setenv("PRECISION", asked)
-        yield asked == "bf16"
+def outputs(monkeypatch):
+    for wanted in store.PRECISIONS:
+        monkeypatch.setenv("PRECISION", wanted)
+        yield wanted == "bf16"
 
 
 def test_networks_and_decoders_follow_it_at_every_call_unless_they_are_told(monkeypatch):
@@ -137,10 +137,10 @@ def test_networks_and_decoders_follow_it_at_every_call_unless_they_are_told(monk
     inputs = torch.randn(2, *net.shape), torch.tensor([1, 900]), torch.tensor([0, 1])
     z = torch.randn(2, 4, 8, 8)
     with torch.no_grad():
-        expected = {told: Network(unet, bf16=told)(*inputs) for told in (True, False)}
-        pixels = {told: TinyDecode(decode.tiny, bf16=told)(z) for told in (True, False)}
+        expected = {bf16: Network(unet, bf16=bf16)(*inputs) for bf16 in (True, False)}
+        pixels = {bf16: TinyDecode(decode.tiny, bf16=bf16)(z) for bf16 in (True, False)}
         assert not torch.equal(expected[True], expected[False]) and not torch.equal(pixels[True], pixels[False])
-        for bf16 in ways(monkeypatch):
+        for bf16 in outputs(monkeypatch):
             assert net.bf16 == net.like(unet).bf16 == bf16 and not net.exact().bf16
             assert torch.equal(net(*inputs), expected[bf16]) and torch.equal(decode(z), pixels[bf16])
             assert Network(unet, bf16=True).bf16 and Network(unet, bf16=True).like(unet).bf16
@@ -150,7 +150,7 @@ def test_cached_samples_and_records_say_what_they_were_computed_in(monkeypatch):
     specs = []
     monkeypatch.setattr(draw, "cached", lambda kind, spec, make, module: specs.append(spec) or {"image": None})
     net = Network(tiny_unet())
-    for bf16 in ways(monkeypatch):
+    for bf16 in outputs(monkeypatch):
         samples_of(net, 4, 1.0, 8)
         assert specs[-1]["bf16"] is bf16
         assert origin()["precision"] == ("bf16" if bf16 else "fp32")
@@ -166,13 +166,13 @@ def run_named():
 def train(run, seen, **changes):
     torch.manual_seed(0)
     net = Bare(nn.Linear(3, 3))
-    how = {"steps": STEPS, "batch_size": 4, "lr": 1e-2, "warmup": 1, "checkpoint_seconds": 0} | changes
-    loop = Loop(net, TrainSettings(**how), run)
+    options = {"steps": STEPS, "batch_size": 4, "lr": 1e-2, "warmup": 1, "checkpoint_seconds": 0} | changes
+    loop = Loop(net, TrainSettings(**options), run)
     for _, draws in loop:
         seen.append(precision.current())
         with precision.autocast(loop.device, loop.settings.bf16):
-            found = net.forward(draws.normal("x", (3,))).float()
-        yield loop.update(found.square().mean(1))
+            result = net.forward(draws.normal("x", (3,))).float()
+        yield loop.update(result.square().mean(1))
 
 
 def written(run):
@@ -184,8 +184,8 @@ def test_a_run_is_the_same_on_every_machine_and_another_where_precision_is_set(m
     takes(monkeypatch, 2.0, 1.0)
     keys.add(run_named().key)
     assert len(keys) == 1 and run_named().config["precision"] == "auto"
-    for asked in store.PRECISIONS:
-        monkeypatch.setenv("PRECISION", asked)
+    for wanted in store.PRECISIONS:
+        monkeypatch.setenv("PRECISION", wanted)
         keys.add(run_named().key)
     assert len(keys) == 3
 
@@ -210,11 +210,11 @@ def test_a_run_that_goes_on_elsewhere_keeps_its_numbers_to_the_last_bit(first, s
     assert torch.equal(straight.weights()["weight"], run.weights()["weight"])
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_settings_that_say_it_are_obeyed_and_nothing_is_measured(told, machine):
+@pytest.mark.parametrize("model", [True, False])
+def test_settings_that_say_it_are_obeyed_and_nothing_is_measured(model, machine):
     run, seen = run_named(), []
-    list(train(run, seen, bf16=told))
-    assert set(seen) == {written(run)} == {"bf16" if told else "fp32"} and not machine
+    list(train(run, seen, bf16=model))
+    assert set(seen) == {written(run)} == {"bf16" if model else "fp32"} and not machine
 
 
 def test_what_a_training_holds_is_lifted_when_it_fails(monkeypatch):
@@ -233,10 +233,10 @@ def test_what_a_training_holds_is_lifted_when_it_fails(monkeypatch):
 
 def test_blocks_may_end_in_any_order(monkeypatch):
     monkeypatch.setenv("PRECISION", "bf16")
-    one, two = precision.held("fp32"), precision.held("bf16")
-    one.__enter__()
-    two.__enter__()
-    one.__exit__(None, None, None)
+    first, second = precision.held("fp32"), precision.held("bf16")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
     assert precision.current() == "bf16"
-    two.__exit__(None, None, None)
+    second.__exit__(None, None, None)
     assert not precision._held

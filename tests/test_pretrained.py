@@ -67,9 +67,9 @@ def test_an_unknown_name_is_refused_with_those_that_exist(monkeypatch, capsys):
     monkeypatch.setenv("DISTILL_OWNER", "")  # taken back when the test ends
     with pytest.raises(SystemExit) as ended:
         main()
-    said = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert ended.value.code == 2
-    assert "teacher-marble is unknown; choose of" in said and "teacher-textured" in said
+    assert "teacher-marble is unknown; choose of" in message and "teacher-textured" in message
 
 
 def test_a_broken_metric_network_says_how_to_get_it_back(tmp_path, monkeypatch):
@@ -93,12 +93,12 @@ def test_shipped_weights_that_a_disk_has_spoiled_are_refused(tmp_path, monkeypat
 
 
 def test_everything_shipped_opens():
-    told = pretrained.pipeline()
-    assert len(pretrained.pairs("scenes", told)) == RECIPES["pairs"]["scenes"]["count"]
+    model = pretrained.pipeline()
+    assert len(pretrained.pairs("scenes", model)) == RECIPES["pairs"]["scenes"]["count"]
     for network in (pretrained.one_step, pretrained.text_student, pretrained.tiny_unet):
-        assert network("scenes", told).shape == told.network.shape
+        assert network("scenes", model).shape == model.network.shape
     for kind in ("inpainter", "inpaintstudent"):
-        assert pretrained.inpaint_network(kind, "scenes", told).module.config.in_channels > told.network.shape[0]
+        assert pretrained.inpaint_network(kind, "scenes", model).module.config.in_channels > model.network.shape[0]
     for kind in ("edges", "depth", "coarse"):
         pretrained.controlnet(kind), pretrained.one_control(kind)
     pretrained.tiny_decoder(), pretrained.clip(), pretrained.attribute_reader(), pretrained.layout()

@@ -61,10 +61,10 @@ def start(folder, processes):
             env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         command = [sys.executable, "-c", SCRIPT, str(folder)]
         running.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-    ended = [one.communicate(timeout=300) for one in running]
-    assert [one.returncode for one in running] == [0] * processes, "\n".join(err for _, err in ended)
-    (said,) = {out for out, _ in ended}
-    return said.splitlines()
+    ended = [child.communicate(timeout=300) for child in running]
+    assert [child.returncode for child in running] == [0] * processes, "\n".join(err for _, err in ended)
+    (message,) = {out for out, _ in ended}
+    return message.splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +74,14 @@ def two(tmp_path_factory):
 
 @pytest.mark.slow
 def test_two_processes_end_with_the_weights_of_one(two, tmp_path):
-    ours, theirs = (load_tensors(Path(place) / "weights.safetensors") for place in (start(tmp_path, 1)[0], two[0]))
+    ours, reference = (load_tensors(Path(place) / "weights.safetensors") for place in (start(tmp_path, 1)[0], two[0]))
     for name in ours:
         # gradients of two halves are summed in another order, which Adam's first steps magnify
-        assert torch.allclose(ours[name], theirs[name], rtol=0, atol=2e-4), name
+        assert torch.allclose(ours[name], reference[name], rtol=0, atol=2e-4), name
 
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_on_one_process_stops_all_at_the_same_step(two):
-    place, _, what = two[1].partition(" ")
-    assert what == "the loss is nan 3"
+    place, _, rest = two[1].partition(" ")
+    assert rest == "the loss is nan 3"
     assert load_tensors(Path(place) / "state" / "state.safetensors")["step"] == 3

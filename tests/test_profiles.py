@@ -57,7 +57,7 @@ def test_steps_that_halving_does_not_pass_are_refused(tmp_path, monkeypatch, rig
 
 
 @pytest.mark.parametrize(
-    "right, wrong, said",
+    "right, wrong, message",
     [
         ("steps: [2, 4]\n  start: 8", "steps: [2, 16]\n  start: 32", "transfer.steps="),
         ("steps: [2, 4]\n  start: 8", "steps: [2, 4]\n  start: 4", "transfer.start=4"),
@@ -65,9 +65,9 @@ def test_steps_that_halving_does_not_pass_are_refused(tmp_path, monkeypatch, rig
         ("ranges: [1.0, 4.0]", "ranges: [8.0]", "ablations.ranges="),
     ],
 )
-def test_a_transfer_or_an_ablation_that_has_no_student_is_refused(tmp_path, monkeypatch, right, wrong, said):
+def test_a_transfer_or_an_ablation_that_has_no_student_is_refused(tmp_path, monkeypatch, right, wrong, message):
     change_smoke(tmp_path, monkeypatch, right, wrong)
-    with pytest.raises(ValueError, match=f"smoke.yaml: settings: .*{said}"):
+    with pytest.raises(ValueError, match=f"smoke.yaml: settings: .*{message}"):
         profiles.load("smoke")
 
 
@@ -106,7 +106,7 @@ SMOKE = (profiles._FOLDER / "smoke.yaml").read_text()
 
 
 @pytest.mark.parametrize(
-    "data, said",
+    "data, message",
     [
         ("about: [1, 2", "line 1, column "),
         (SMOKE.replace("world: textured", "\tworld: textured"), "line 2, column 1: "),
@@ -124,12 +124,12 @@ SMOKE = (profiles._FOLDER / "smoke.yaml").read_text()
         (SMOKE + f"{'y' * 300}: 1\n", r"yyy\.\. is unknown; remove it"),
     ],
 )
-def test_a_file_that_is_no_profile_ends_in_a_sentence_with_the_place(data, said, tmp_path, monkeypatch):
-    assert re.search(said, sentence_of(tmp_path, monkeypatch, data))
+def test_a_file_that_is_no_profile_ends_in_a_sentence_with_the_place(data, message, tmp_path, monkeypatch):
+    assert re.search(message, sentence_of(tmp_path, monkeypatch, data))
 
 
 @pytest.mark.parametrize(
-    "right, wrong, said",
+    "right, wrong, message",
     [
         ("halving: {steps: 2,", "halving: {steps: -1,", "halving.steps=-1: .*greater than or equal to 0"),
         (
@@ -153,9 +153,9 @@ def test_a_file_that_is_no_profile_ends_in_a_sentence_with_the_place(data, said,
         ("looks: [sketch, clay]", "looks: [oil]", r"lora\.looks\.0='oil': choose of sketch, clay"),
     ],
 )
-def test_a_value_out_of_bounds_is_told_with_its_place_and_what_is_allowed(right, wrong, said, tmp_path, monkeypatch):
+def test_a_value_out_of_bounds_is_told_with_its_place_and_what_is_allowed(right, wrong, message, tmp_path, monkeypatch):
     assert right in SMOKE
-    assert re.search(said, sentence_of(tmp_path, monkeypatch, SMOKE.replace(right, wrong, 1)))
+    assert re.search(message, sentence_of(tmp_path, monkeypatch, SMOKE.replace(right, wrong, 1)))
 
 
 def test_the_name_of_a_profile_is_cut_where_it_is_long():

@@ -10,7 +10,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 from distill_lib.measure import draw
 from distill_lib.measure.draw import sample_pictures
 from distill_lib.measure.metrics import Reader, paired
-from distill_lib.measure.prompts import Judges, Prompted, alignment, clip_of, real_pictures
+from distill_lib.measure.prompts import Judges, PromptBenchmark, alignment, clip_of, real_pictures
 from distill_lib.measure.readers.attributes import AttributeReader
 from distill_lib.measure.readers.extractor import Extractor
 from distill_lib.networks.pipeline import open_pipeline
@@ -30,13 +30,13 @@ def judges():
 
 @pytest.fixture
 def prompted(small_pipeline, judges, runs):
-    return Prompted(open_pipeline(small_pipeline[0], bf16=False), judges, "captioned", 8, 4, 1.0, seed=3)
+    return PromptBenchmark(open_pipeline(small_pipeline[0], bf16=False), judges, "captioned", 8, 4, 1.0, seed=3)
 
 
 def test_everybody_gets_the_same_prompts_and_noise(prompted, monkeypatch):
-    net = prompted.told.network
+    net = prompted.model.network
     image = prompted.pictures(net, 2, 0.0)
-    assert torch.equal(image, sample_pictures(net, 2, 0.0, prompted.told.states(prompted.prompts), seed=3))
+    assert torch.equal(image, sample_pictures(net, 2, 0.0, prompted.model.states(prompted.prompts), seed=3))
     assert image.shape == (8, 3, 64, 64) and image.dtype == torch.uint8
     with monkeypatch.context() as patch:
         patch.setattr(draw, "in_batches", None)  # drawn once
@@ -46,7 +46,7 @@ def test_everybody_gets_the_same_prompts_and_noise(prompted, monkeypatch):
 
 
 def test_rows_compare_with_the_teacher_at_the_same_strength_or_at_the_one_named(prompted):
-    net = prompted.told.network
+    net = prompted.model.network
     same = {row["metric"]: row for row in prompted.rows("ddim", net, 4, 1.0)}
     assert same["paired"]["value"] == 0 and same["fid_teacher"]["value"] == pytest.approx(0, abs=1e-6)
     assert same["clip"]["nfe"] == 8  # a guided pair
@@ -59,10 +59,10 @@ def test_rows_compare_with_the_teacher_at_the_same_strength_or_at_the_one_named(
 
 
 def test_unseen_prompts_name_a_held_out_pair_and_others_do_not(small_pipeline, judges, runs):
-    told = open_pipeline(small_pipeline[0])
+    model = open_pipeline(small_pipeline[0])
     for unseen in (False, True):
-        asked = Prompted(told, judges, "captioned", 16, 4, 1.0, unseen=unseen).asked
-        assert (names_held_out(asked) == unseen).all() and len(asked) == 16
+        calls = PromptBenchmark(model, judges, "captioned", 16, 4, 1.0, unseen=unseen).wanted_attributes
+        assert (names_held_out(calls) == unseen).all() and len(calls) == 16
 
 
 def test_real_pictures_hold_what_prompts_ask_for_and_bound_what_a_model_can_reach(prompted):
@@ -72,8 +72,8 @@ def test_real_pictures_hold_what_prompts_ask_for_and_bound_what_a_model_can_reac
     rows = prompted.floor_rows(many=16)
     assert [row["n"] for row in rows if row["metric"] == "floor_fid"] == [8, 16]
     assert {row["method"] for row in rows} == {"real", "autoencoder"}
-    told = {row["metric"]: row["value"] for row in rows if row["method"] == "real"}
-    assert told["prompt_accuracy"] == prompted.judged(prompted.real, prompted.shows)["prompt_accuracy"]
+    values = {row["metric"]: row["value"] for row in rows if row["method"] == "real"}
+    assert values["prompt_accuracy"] == prompted.judged(prompted.real, prompted.shows)["prompt_accuracy"]
 
 
 def test_alignment_is_the_cosine_of_each_picture_with_its_own_prompt(judges):
@@ -81,15 +81,15 @@ def test_alignment_is_the_cosine_of_each_picture_with_its_own_prompt(judges):
     prompts = say(drawn_attributes(3, 0))
     both = judges.clip(image, prompts)
     for i in range(3):
-        alone = judges.clip(image[i : i + 1], prompts[i : i + 1])
-        assert both[i].item() == pytest.approx(alone.item(), abs=1e-5)
+        single = judges.clip(image[i : i + 1], prompts[i : i + 1])
+        assert both[i].item() == pytest.approx(single.item(), abs=1e-5)
     assert both.abs().max() <= 1.0001
 
 
 def test_of_other_prompts_only_what_needs_no_world_is_told(prompted):
-    told, words = prompted.told, ["a gray cone right of a red cube"] * 4
-    free = Prompted(told, prompted.judges, "", 4, 4, 1.0, prompts=words)
-    values = {row["metric"]: row["value"] for row in free.rows("ddim", told.network, 2, 1.0)}
+    inputs, words = prompted.model, ["a gray cone right of a red cube"] * 4
+    free = PromptBenchmark(inputs, prompted.judges, "", 4, 4, 1.0, prompts=words)
+    values = {row["metric"]: row["value"] for row in free.rows("ddim", inputs.network, 2, 1.0)}
     assert set(values) == {"fid_teacher", "paired", "clip", "sharpness"} and free.floor_rows() == []
     assert free.prompts == words and values["paired"] > 0
 

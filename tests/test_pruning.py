@@ -65,9 +65,9 @@ def test_every_cut_runs_and_keeps_the_teacher_s_weights(middle, innermost, fines
 def test_the_last_unit_of_an_up_stage_copies_the_teacher_s_last():
     teacher = small()
     student = prune(teacher, Cut(layers=1))
-    for mine, theirs in zip(student.up_blocks, teacher.up_blocks, strict=True):
-        assert torch.equal(mine.resnets[0].conv1.weight, theirs.resnets[0].conv1.weight)
-        assert torch.equal(mine.resnets[1].conv1.weight, theirs.resnets[2].conv1.weight)
+    for student_block, teacher_block in zip(student.up_blocks, teacher.up_blocks, strict=True):
+        assert torch.equal(student_block.resnets[0].conv1.weight, teacher_block.resnets[0].conv1.weight)
+        assert torch.equal(student_block.resnets[1].conv1.weight, teacher_block.resnets[2].conv1.weight)
 
 
 def test_a_student_need_not_inherit():
@@ -80,8 +80,8 @@ def test_a_stage_of_the_student_stands_beside_the_one_it_came_from():
     student = prune(teacher, Cut(middle="removed", innermost=True, finest=True, layers=1))
     given = torch.randn(1, 4, 8, 8), torch.tensor([9]), torch.randn(1, 5, 16)
     for down, count in ((True, 6), (False, 3)):
-        mine, theirs = counterparts(student, teacher, down)
-        with tapped(mine) as ours, tapped(theirs) as wanted:
+        student_blocks, teacher_blocks = counterparts(student, teacher, down)
+        with tapped(student_blocks) as ours, tapped(teacher_blocks) as wanted:
             student(*given)
             teacher(*given)
         assert [f.shape for f in ours] == [f.shape for f in wanted] and len(ours) == count

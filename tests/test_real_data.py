@@ -53,7 +53,7 @@ def test_a_few_steps_of_everything_on_a_folder(name, build, n_classes, tmp_path,
     assert settings.sizes.samples == min(16, len(load_pictures(DatasetSpec(name=name, split="test"))) // 2)
     chain = halvings.deterministic(settings, load_pictures(DatasetSpec(name=name, count=64)), seed=0)
     assert list(chain) == [8, 4, 2, 1]
-    assert all(asdict(settings.halving)["steps"] == one.curve[-1][0] for one in chain.values())
+    assert all(asdict(settings.halving)["steps"] == student.curve[-1][0] for student in chain.values())
 
 
 def test_missing_networks_are_named_with_the_command_that_trains_them(tmp_path, small):

@@ -12,7 +12,7 @@ from real_folders import cifar_bytes, cifar_folder, fashion_folder, idx_bytes, n
 from distill_lib.worlds import files
 from distill_lib.worlds.pictures import DatasetSpec, load
 
-NAMES = [f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
+NAMES = [f"{part}-{file_kind}-ubyte" for part in ("train", "t10k") for file_kind in ("images-idx3", "labels-idx1")]
 IMAGES, LABELS = NAMES[:2]
 
 
@@ -51,8 +51,8 @@ def test_mnist_beside_fashion_mnist_is_refused_with_both_paths(split, tmp_path):
     (tmp_path / "MNIST").mkdir()
     clothes = fashion_folder(tmp_path / "FashionMNIST" / "raw", 8, 8)
     other = digits(tmp_path / "MNIST" / "raw")
-    said = refused(tmp_path, "two folders hold such files", split=split)
-    assert str(clothes) in said and str(other) in said and "\n" not in said
+    message = refused(tmp_path, "two folders hold such files", split=split)
+    assert str(clothes) in message and str(other) in message and "\n" not in message
     assert len(read(clothes.parent, split=split)) == 8 and len(read(other, split=split)) == 6
 
 
@@ -94,8 +94,8 @@ def test_packed_and_unpacked_files_of_other_bytes_are_refused_with_both_paths(na
     data = bytearray(gzip.decompress((folder / f"{name}.gz").read_bytes()))
     data[-1] = (data[-1] + 1) % 10
     (folder / name).write_bytes(data)
-    said = refused(folder, "hold different bytes")
-    assert f"{folder / name} and {folder / name}.gz" in said
+    message = refused(folder, "hold different bytes")
+    assert f"{folder / name} and {folder / name}.gz" in message
 
 
 def test_a_file_in_a_folder_of_its_own_name_is_found(tmp_path):
@@ -121,8 +121,8 @@ def test_hidden_folders_do_not_count(tmp_path):
 def write(folder, image=None, label=None):
     """Files of six pictures, the given bytes in the place of the good ones."""
     good = idx_bytes(noise(6, 784, 0).reshape(-1, 28, 28), torch.arange(6, dtype=torch.uint8))
-    for name, mine, data in zip((IMAGES, LABELS), (image, label), good, strict=True):
-        (folder / name).write_bytes(data if mine is None else mine)
+    for name, part, data in zip((IMAGES, LABELS), (image, label), good, strict=True):
+        (folder / name).write_bytes(data if part is None else part)
 
 
 @pytest.mark.parametrize("size", [0, 1, 3, 4, 7, 8, 15, 16, 17])
@@ -151,7 +151,7 @@ def test_a_head_that_does_not_fit_the_pictures_is_refused(image, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "label, said",
+    "label, message",
     [
         (struct.pack(">2I", 2051, 6) + bytes(range(6)), "not an IDX file of labels"),
         (struct.pack(">2I", 2049, 5) + bytes(range(6)), "not an IDX file of labels"),
@@ -160,9 +160,9 @@ def test_a_head_that_does_not_fit_the_pictures_is_refused(image, tmp_path):
         (struct.pack(">2I", 2049, 6) + bytes([0, 1, 2, 3, 4, 255]), "label 255 at item 5"),
     ],
 )
-def test_labels_that_do_not_fit_are_refused(label, said, tmp_path):
+def test_labels_that_do_not_fit_are_refused(label, message, tmp_path):
     write(tmp_path, label=label)
-    refused(tmp_path, f"{LABELS} .*{said}")
+    refused(tmp_path, f"{LABELS} .*{message}")
 
 
 def test_a_file_that_unpacks_to_more_than_any_set_is_refused(tmp_path, monkeypatch):
@@ -217,8 +217,8 @@ def test_what_may_not_be_read_ends_in_a_sentence(tmp_path, monkeypatch):
 
 def test_two_sets_of_cifar10_are_refused_with_both_paths(tmp_path):
     a, b = (cifar_folder(tmp_path / name, 3) for name in "ab")
-    said = refused(tmp_path, "two folders hold such files", "cifar10")
-    assert str(a) in said and str(b) in said
+    message = refused(tmp_path, "two folders hold such files", "cifar10")
+    assert str(a) in message and str(b) in message
     assert len(read(a, "cifar10")) == 15
 
 

@@ -16,7 +16,7 @@ from distill_lib.run import notebooks, publishing
 from distill_lib.run.__main__ import main
 from distill_lib.run.comparing import differences
 from distill_lib.run.drawing import executed_path
-from distill_lib.run.processes import alone
+from distill_lib.run.processes import exclusive
 from distill_lib.run.settings import Settings, read_settings
 from distill_lib.run.stale import digest, is_stale, write_stamp
 
@@ -44,7 +44,7 @@ def refused(monkeypatch, capsys, *arguments):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--profile", "quik"], "PROFILE=quik is unknown; choose one of gpu, laptop, paper, quick, smoke"),
         (["--id", "g-fig99"], "ID=g-fig99 is unknown; choose one of g-"),
@@ -62,9 +62,9 @@ def refused(monkeypatch, capsys, *arguments):
         (["--dataset", "fashion_mnist"], "needs a folder of its files (FOLDER=..); '' is not a folder"),
     ],
 )
-def test_bad_input_ends_in_one_sentence_and_writes_nothing(places, monkeypatch, capsys, arguments, said):
+def test_bad_input_ends_in_one_sentence_and_writes_nothing(places, monkeypatch, capsys, arguments, message):
     line = refused(monkeypatch, capsys, "figures", *arguments)
-    assert line.startswith("error: ") and said in line
+    assert line.startswith("error: ") and message in line
     assert not list(places.rglob("*.json"))
 
 
@@ -78,8 +78,8 @@ def test_settings_are_read_by_the_type_of_the_parameter_and_by_nothing_else(tmp_
     monkeypatch.chdir(tmp_path)
     names = notebooks.names()
     (tmp_path / "[2,8]").mkdir()  # no value of a list is ever a path
-    found = read_settings(["ws=[0.5,2.0]", "steps=[2,8]", "seed=2"], names)
-    assert found == {"ws": [0.5, 2.0], "steps": [2, 8], "seed": 2}
+    result = read_settings(["ws=[0.5,2.0]", "steps=[2,8]", "seed=2"], names)
+    assert result == {"ws": [0.5, 2.0], "steps": [2, 8], "seed": 2}
     (tmp_path / "folder").mkdir()
     assert read_settings(["dataset=folder"], names) == {"dataset": "folder"}
     assert read_settings(["teacher=folder"], names) == {"teacher": str(tmp_path / "folder")}
@@ -93,16 +93,16 @@ def test_each_experiment_has_a_place_of_its_own(places, monkeypatch):
     folder.mkdir()
     (folder / "a.bin").write_bytes(b"1")
     plain = Settings(profile="quick")
-    asked = Settings(profile="quick", extra={"prompts": str(prompts)})
+    settings = Settings(profile="quick", extra={"prompts": str(prompts)})
     real = Settings(profile="quick", dataset="fashion_mnist")
     monkeypatch.setenv("DISTILL_FOLDER", str(folder))
-    seen = {s.place for s in (plain, asked, real, Settings(profile="quick", extra={"teacher": str(folder)}))}
+    seen = {s.place for s in (plain, settings, real, Settings(profile="quick", extra={"teacher": str(folder)}))}
     seen |= {Settings(profile="quick", extra={"ws": [w]}).place for w in (0.5, 2.0)}
     assert plain.place == "quick" and len(seen) == 6
     assert Settings(profile="quick", seed=3, extra={"ws": [0.5]}).place in seen  # a seed is no other experiment
     prompts.write_text("a blue cube")  # the same path with other bytes
     (folder / "a.bin").write_bytes(b"22")
-    assert {asked.place, real.place}.isdisjoint(seen)
+    assert {settings.place, real.place}.isdisjoint(seen)
     monkeypatch.setenv("PRECISION", "fp32")
     assert plain.place != "quick"
 
@@ -197,7 +197,7 @@ def broken(name, tmp_path, change):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda text: text[: len(text) // 2], "is no readable notebook"),
         (lambda text: "<<<<<<< HEAD\n" + text, "holds the markers of an unfinished merge"),
@@ -206,13 +206,13 @@ def broken(name, tmp_path, change):
         (lambda text: text.replace("seed = 0", "seed = int(0)"), "should be lines like `seed = 0`"),
     ],
 )
-def test_a_notebook_that_was_damaged_elsewhere_is_named(tmp_path, monkeypatch, change, said):
+def test_a_notebook_that_was_damaged_elsewhere_is_named(tmp_path, monkeypatch, change, message):
     broken("00_start_here", tmp_path, change)
     monkeypatch.setattr(notebooks, "NOTEBOOKS", tmp_path)
     notebooks.read.cache_clear()
     with pytest.raises(ValueError, match=r"notebooks/00_start_here\.ipynb") as error:
         notebooks.parameters_of("00_start_here")
-    assert said in str(error.value)
+    assert message in str(error.value)
     notebooks.read.cache_clear()
 
 
@@ -225,8 +225,8 @@ def test_outputs_are_published_by_the_source_of_cells_whatever_an_editor_did_to_
     notebooks.code_cells(executed)[3].outputs = stream
     for cell in notebook.cells:
         cell.pop("id", None)  # as Colab saves it
-    found = publishing.with_outputs(notebook, executed)
-    assert [output.name for output in notebooks.code_cells(found)[3].outputs] == ["stdout"]
+    result = publishing.with_outputs(notebook, executed)
+    assert [output.name for output in notebooks.code_cells(result)[3].outputs] == ["stdout"]
     notebooks.code_cells(executed)[3].source += "\n# edited"
     assert publishing.with_outputs(notebook, executed) is None
 
@@ -246,12 +246,12 @@ def test_rows_that_moved_vanished_or_came_are_told():
     assert differences("g-x", [row], [row | {"value": 10.9}]) == []  # a tenth is FID's tolerance
     (moved,) = differences("g-x", [row], [row | {"value": 11.1}])
     assert "was 10, is 11.1" in moved
-    told = differences("g-x", [row], [row | {"n": 128}])  # another size is another measurement
-    assert sorted(line.rsplit(maxsplit=1)[1] for line in told) == ["gone", "new"]
+    lines = differences("g-x", [row], [row | {"n": 128}])  # another size is another measurement
+    assert sorted(line.rsplit(maxsplit=1)[1] for line in lines) == ["gone", "new"]
 
 
 def test_a_second_caller_is_told_that_the_first_is_running(places):
-    with alone(), pytest.raises(ValueError, match="another `make figures` is running"), alone():
+    with exclusive(), pytest.raises(ValueError, match="another `make figures` is running"), exclusive():
         pass
 
 

@@ -137,14 +137,14 @@ def test_encoding_by_reversed_ddim_comes_back_with_first_order(n):
 
 
 def test_a_sampler_asks_its_network_once_a_step_and_on_the_grid():
-    asked = []
+    calls = []
 
     def count(z_t, t):
-        asked.append(t.tolist())
+        calls.append(t.tolist())
         return z_t
 
     sample(count, torch.randn(2, 3), 4)
-    assert asked == [[1024] * 2, [768] * 2, [512] * 2, [256] * 2]
+    assert calls == [[1024] * 2, [768] * 2, [512] * 2, [256] * 2]
 
 
 def test_sampling_keeps_no_graph_and_keeps_the_type():
@@ -225,14 +225,14 @@ def test_the_stochastic_sampler_of_one_step_is_the_deterministic_one():
 
 
 def test_the_stochastic_sampler_asks_its_network_once_a_step_on_the_fine_grid():
-    asked, drawn = [], []
+    calls, drawn = [], []
 
     def count(z_t, t):
-        asked.append(t[0].item())
+        calls.append(t[0].item())
         return z_t
 
     sample_stochastic(count, torch.randn(2, 3), 4, lambda i: drawn.append(i) or torch.zeros(2, 3))
-    assert asked == [1024, 768, 512, 256]
+    assert calls == [1024, 768, 512, 256]
     assert drawn == [0, 1, 2]
 
 
@@ -258,10 +258,10 @@ def test_every_ancestral_step_equals_the_one_of_diffusers_with_eta_1(n):
         v = fake_network(z, times(64, t))
         ours = ancestral_step(fake_network, z, eps, times(64, t), times(64, s))
         if t == OURS.T:  # nothing of z is kept; diffusers takes the root of a rounded 0 there, nan on some processors
-            theirs = add_noise(x_from_v(z, v, times(64, t)), eps, times(64, s))
+            reference = add_noise(x_from_v(z, v, times(64, t)), eps, times(64, s))
         else:
-            theirs = scheduler.step(v, t - 1, z, eta=1.0, variance_noise=eps).prev_sample
-        worst, z = max(worst, (theirs - ours).abs().max().item()), ours
+            reference = scheduler.step(v, t - 1, z, eta=1.0, variance_noise=eps).prev_sample
+        worst, z = max(worst, (reference - ours).abs().max().item()), ours
     assert worst < 2e-5  # as for the deterministic step, and a root of a difference of alphas_cumprod
 
 

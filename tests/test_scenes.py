@@ -96,22 +96,22 @@ def test_the_silhouette_of_a_sphere_has_its_analytic_area(x, z, size):
     # a plane at distance 1 cuts that cone in an ellipse of area
     area = math.pi * sin_cone**2 * (1 - sin_cone**2).sqrt() / (cos**2 - sin_cone**2) ** 1.5
     expected = area / (2 * _HALF_VIEW / n) ** 2
-    found = render(one_solid(x=x, z=z, size=size), BARE).masks[0, 0].sum()
+    result = render(one_solid(x=x, z=z, size=size), BARE).masks[0, 0].sum()
     # pixel centres in an oval: each of the ~pi d border pixels counts as 0 or 1 instead of its share, an error of
     # variance 1/12 a pixel at most; four standard deviations
     border = 2 * (math.pi * expected).sqrt()
-    assert abs(found - expected) < 4 * (border / 12).sqrt()
+    assert abs(result - expected) < 4 * (border / 12).sqrt()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_points_on_a_solid_satisfy_its_equation(shape):
     rotation = 0.7
     scenes = one_solid(shape, x=0.2, z=0.1, size=0.5, rotation=torch.tensor([[rotation]]))
-    found = render(scenes, BARE)
+    result = render(scenes, BARE)
     eye, direction, _ = rays(128)
-    own = found.masks[0, 0] > 0
+    own = result.masks[0, 0] > 0
     assert own.sum() > 300
-    point = (eye + direction * found.depth[0, 0][..., None])[own] - torch.tensor([0.2, 0.0, 0.1])
+    point = (eye + direction * result.depth[0, 0][..., None])[own] - torch.tensor([0.2, 0.0, 0.1])
     x, y, z = (point / 0.5).T
     x, z = math.cos(rotation) * x + math.sin(rotation) * z, math.cos(rotation) * z - math.sin(rotation) * x
     r2 = x**2 + z**2
@@ -134,18 +134,18 @@ def test_a_nearer_solid_hides_a_farther_one():
         **pair,
     )
     masks = render(scenes, spec).masks[0]
-    alone = render(replace(scenes, present=torch.tensor([[False, True]])), spec).masks[0, 1]
-    assert masks[1].sum() < 0.5 * alone.sum()
+    unhidden = render(replace(scenes, present=torch.tensor([[False, True]])), spec).masks[0, 1]
+    assert masks[1].sum() < 0.5 * unhidden.sum()
     assert (masks.sum(0) <= 1).all()
 
 
 def test_a_shadow_falls_away_from_the_light():
     dark = []
     for azimuth in (-1.0, 1.0):
-        found = render(one_solid(light=torch.tensor([[azimuth]])), BARE)
+        result = render(one_solid(light=torch.tensor([[azimuth]])), BARE)
         plain = render(replace(one_solid(light=torch.tensor([[azimuth]])), present=torch.tensor([[False]])), BARE)
-        floor = found.masks[0, 0] == 0
-        shadow = floor & (found.image[0].mean(0) < plain.image[0].mean(0) - 0.1)
+        floor = result.masks[0, 0] == 0
+        shadow = floor & (result.image[0].mean(0) < plain.image[0].mean(0) - 0.1)
         dark.append(shadow.nonzero()[:, 1].float().mean().item())
     assert dark[0] > 64 + 5 and dark[1] < 64 - 5  # light from the left casts to the right
 
@@ -212,9 +212,9 @@ def test_all_classes_occur_equally_often():
 def test_a_solid_shows_the_colour_of_its_name():
     spec = replace(WORLDS["plain"], resolution=32)
     scenes = draw_scenes(spec, 0, torch.arange(200))
-    found = render(scenes, spec)
-    inside = (found.masks[:, :1] == 1).float()
-    mean = (found.image * inside).sum((2, 3)) / inside.sum((2, 3))
+    result = render(scenes, spec)
+    inside = (result.masks[:, :1] == 1).float()
+    mean = (result.image * inside).sum((2, 3)) / inside.sum((2, 3))
     palette = torch.tensor(list(COLORS.values()))
     chroma = lambda c: c - c.mean(1, keepdim=True)  # noqa: E731 - light changes brightness, not hue
     direction = torch.nn.functional.normalize
@@ -248,26 +248,26 @@ def test_photo_and_sketch_show_the_same_scenes_and_share_no_look():
 def test_ink_lies_around_the_solid_and_paper_where_nothing_is():
     spec = replace(BARE, look="sketch")
     scenes = one_solid("sphere")
-    found = render(scenes, spec)
-    inside = found.masks[0, 0] == 1
+    result = render(scenes, spec)
+    inside = result.masks[0, 0] == 1
     grown = torch.nn.functional.max_pool2d
     beside = grown(inside[None].float(), (3, 1), 1, (1, 0)), grown(inside[None].float(), (1, 3), 1, (0, 1))
     around = torch.maximum(*beside)[0].bool() & ~inside
-    ink = ((torch.tensor([0.13, 0.12, 0.18]) * 2 - 1)[:, None, None] - found.image[0]).abs().amax(0) < 1e-5
+    ink = ((torch.tensor([0.13, 0.12, 0.18]) * 2 - 1)[:, None, None] - result.image[0]).abs().amax(0) < 1e-5
     assert ink[around].all()
-    sky = found.depth[0, 0] >= 12
+    sky = result.depth[0, 0] >= 12
     paper = (torch.tensor([0.97, 0.96, 0.92]) * 2 - 1)[:, None]
     far = sky & ~torch.nn.functional.max_pool2d(inside[None].float(), 5, 1, 2)[0].bool()
-    assert torch.allclose(found.image[0][:, far], paper.expand(3, int(far.sum())), atol=1e-5)
+    assert torch.allclose(result.image[0][:, far], paper.expand(3, int(far.sum())), atol=1e-5)
 
 
 def test_a_cube_has_ink_between_its_faces_and_a_sphere_has_none_inside():
     share = {}
     for shape in ("cube", "sphere"):
         scenes = one_solid(shape, rotation=torch.full((1, 1), math.pi / 4))
-        found = render(scenes, replace(BARE, look="sketch"))
-        deep = -torch.nn.functional.max_pool2d(-(found.masks[:, :1] == 1).float(), 7, 1, 3)[0, 0] == 1
-        ink = ((torch.tensor([0.13, 0.12, 0.18]) * 2 - 1)[:, None, None] - found.image[0]).abs().amax(0) < 1e-5
+        result = render(scenes, replace(BARE, look="sketch"))
+        deep = -torch.nn.functional.max_pool2d(-(result.masks[:, :1] == 1).float(), 7, 1, 3)[0, 0] == 1
+        ink = ((torch.tensor([0.13, 0.12, 0.18]) * 2 - 1)[:, None, None] - result.image[0]).abs().amax(0) < 1e-5
         share[shape] = ink[deep].float().mean()
     assert share["cube"] > 0.01 and share["sphere"] == 0
 
@@ -300,12 +300,12 @@ def test_clutter_stands_behind_and_can_be_switched_off():
 
 def test_pictures_depth_and_masks_keep_their_ranges():
     spec = SceneSpec(resolution=16)
-    found = render(draw_scenes(spec, 0, torch.arange(50)), spec)
-    assert found.image.shape == (50, 3, 16, 16) and found.depth.shape == (50, 1, 16, 16)
-    assert found.masks.shape == (50, 3, 16, 16)
-    assert found.image.min() >= -1 and found.image.max() <= 1
-    assert found.depth.min() > 1 and found.depth.max() <= HORIZON
-    assert found.masks.min() >= 0 and found.masks.sum(1).max() <= 1 + 1e-6
+    result = render(draw_scenes(spec, 0, torch.arange(50)), spec)
+    assert result.image.shape == (50, 3, 16, 16) and result.depth.shape == (50, 1, 16, 16)
+    assert result.masks.shape == (50, 3, 16, 16)
+    assert result.image.min() >= -1 and result.image.max() <= 1
+    assert result.depth.min() > 1 and result.depth.max() <= HORIZON
+    assert result.masks.min() >= 0 and result.masks.sum(1).max() <= 1 + 1e-6
 
 
 def test_supersampling_averages_the_finer_picture():

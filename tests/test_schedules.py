@@ -98,13 +98,13 @@ def test_noising_keeps_unit_variance_of_unit_data():
 
 def test_log_snr_is_the_log_of_the_ratio_and_infinite_at_the_ends():
     t = torch.tensor([0, 1, 512, 1023, 1024])
-    found = log_snr(t)
-    assert found.dtype == torch.float64
-    assert found[0] == math.inf and found[-1] == -math.inf
-    assert found[2] == pytest.approx(0, abs=1e-12)  # half-way on the cosine, alpha = sigma
+    result = log_snr(t)
+    assert result.dtype == torch.float64
+    assert result[0] == math.inf and result[-1] == -math.inf
+    assert result[2] == pytest.approx(0, abs=1e-12)  # half-way on the cosine, alpha = sigma
     # -2 log tan(pi t / 2T), as in the code of Salimans and Ho
     expected = -2 * torch.tan(math.pi * t[1:4].double() / 2048).log()
-    assert torch.allclose(found[1:4], expected, rtol=1e-9)  # 1 - alpha^2 loses 6 of 16 digits at t = 1
+    assert torch.allclose(result[1:4], expected, rtol=1e-9)  # 1 - alpha^2 loses 6 of 16 digits at t = 1
 
 
 @pytest.mark.parametrize("n", POWERS)
@@ -127,10 +127,10 @@ def test_v_from_x_undoes_x_from_v():
 
 
 def test_the_exported_scheduler_has_our_noise_levels():
-    found = OURS.to_scheduler().alphas_cumprod.double()
+    result = OURS.to_scheduler().alphas_cumprod.double()
     # diffusers multiplies 1024 factors in float32: rounding walks sqrt(1024) * 2^-24 = 2e-6, twice that is allowed
-    assert torch.allclose(found, OURS.alpha[1:] ** 2, rtol=2 * 32 * 2**-24, atol=0)
-    assert found[-1] == 0  # zero terminal SNR, exactly
+    assert torch.allclose(result, OURS.alpha[1:] ** 2, rtol=2 * 32 * 2**-24, atol=0)
+    assert result[-1] == 0  # zero terminal SNR, exactly
 
 
 @pytest.mark.parametrize("n", POWERS)

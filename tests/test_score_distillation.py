@@ -73,11 +73,11 @@ def team():
     return Team(student=Called(Generator(-1.0, 1.5)), online=Called(Follower(1.0, 0.5)))
 
 
-def train(both, name, steps=400, lambda_fm=0.0, **how):
+def train(both, name, steps=400, lambda_fm=0.0, **options):
     settings = TrainSettings(steps=steps, batch_size=128, lr=0.03, warmup=1, ema=0.9, bf16=False)
-    matching = how.pop("matching", lambda x_hat, x: mean_square(x_hat - x))
-    run = Run(name, how, distill_scores)
-    scoring = Scoring(settings, 0.0, Segment(alpha=(0.9, 0.6), lambda_fm=(lambda_fm, lambda_fm)), **how)
+    matching = options.pop("matching", lambda x_hat, x: mean_square(x_hat - x))
+    run = Run(name, options, distill_scores)
+    scoring = Scoring(settings, 0.0, Segment(alpha=(0.9, 0.6), lambda_fm=(lambda_fm, lambda_fm)), **options)
     return distill_scores(both, offline(), Noise(), matching, scoring, run), run
 
 
@@ -85,9 +85,9 @@ def test_a_generator_finds_the_teacher_by_scores_alone(runs):
     both = team()
     training, run = train(both, "scores", 800, online_updates=2, online_rate=2.0)
     finish(both, training, run, "scores")
-    found = both.members["student"].module
-    assert found.mean.item() == pytest.approx(1.0, abs=0.1)  # lr falls to 0; what is left is the batches' noise
-    assert abs(found.std.item()) == pytest.approx(0.5, abs=0.1)
+    result = both.members["student"].module
+    assert result.mean.item() == pytest.approx(1.0, abs=0.1)  # lr falls to 0; what is left is the batches' noise
+    assert abs(result.std.item()) == pytest.approx(0.5, abs=0.1)
 
 
 def test_feature_matching_says_which_noise_makes_which_picture(runs):

@@ -12,9 +12,9 @@ from distill_lib.networks.pruning import Cut
 from distill_lib.sdxs import tiny_unet
 from distill_lib.sdxs.feature_matching import ONE_STEP_LOSSES, one_step_loss, views
 from distill_lib.sdxs.matchers import ConvMatcher
-from distill_lib.sdxs.one_step import one_step, regressed
-from distill_lib.sdxs.score_distillation import Scoring, scored
-from distill_lib.sdxs.texture import textured
+from distill_lib.sdxs.one_step import fit_on_pairs, one_step
+from distill_lib.sdxs.score_distillation import Scoring, fit_by_scores
+from distill_lib.sdxs.texture import tune_texture
 from distill_lib.sdxs.tiny_decoder import DECODER_LOSSES, tiny_decoder
 from distill_lib.sdxs.tiny_unet import small_unet
 from distill_lib.shipped.export import export_one_step
@@ -27,8 +27,8 @@ SHORT = TrainSettings(steps=2, batch_size=4, lr=1e-3, warmup=1, bf16=False)
 
 @pytest.fixture
 def pairs(small_pipeline, runs):
-    told = open_pipeline(small_pipeline[0], bf16=False)
-    return teacher_pairs(told, say(drawn_attributes(8, 0)), 2, 1.0, 5, "teacher", "unipc")
+    model = open_pipeline(small_pipeline[0], bf16=False)
+    return teacher_pairs(model, say(drawn_attributes(8, 0)), 2, 1.0, 5, "teacher", "unipc")
 
 
 @pytest.fixture
@@ -48,65 +48,65 @@ def test_parts_of_pairs_keep_their_noise(pairs):
 
 
 def test_a_solver_with_few_steps_is_nearer_to_many_steps(small_pipeline, runs):
-    told = open_pipeline(small_pipeline[0], bf16=False)
-    asked = told, say(drawn_attributes(4, 0))
-    many = teacher_pairs(*asked, 128, 1.0, 5, "teacher").x
-    few = {name: teacher_pairs(*asked, 8, 1.0, 5, "teacher", name).x for name in ("ddim", "unipc")}
+    model = open_pipeline(small_pipeline[0], bf16=False)
+    wanted_attributes = model, say(drawn_attributes(4, 0))
+    many = teacher_pairs(*wanted_attributes, 128, 1.0, 5, "teacher").x
+    few = {name: teacher_pairs(*wanted_attributes, 8, 1.0, 5, "teacher", name).x for name in ("ddim", "unipc")}
     error = {name: (x - many).square().mean() for name, x in few.items()}
     assert error["unipc"] < 0.5 * error["ddim"]
 
 
 def test_decoded_pictures_are_those_of_the_teachers_decoder(pairs):
-    assert torch.equal(decoded(pairs), to_bytes(pairs.told.network.decode(pairs.x)))
+    assert torch.equal(decoded(pairs), to_bytes(pairs.model.network.decode(pairs.x)))
 
 
 def test_what_was_decoded_once_is_not_decoded_again(pairs):
-    asked, kept = [], Remembered(pairs)
-    whole = kept.decode = lambda z, decode=kept.decode: asked.append(len(z)) or decode(z)
+    calls, kept = [], Remembered(pairs)
+    whole = kept.decode = lambda z, decode=kept.decode: calls.append(len(z)) or decode(z)
     index = torch.tensor([3, 0, 3])
     x = pairs.batch(index)[1]
-    assert torch.equal(to_bytes(kept(x)), decoded(pairs)[index]) and not asked
-    assert torch.equal(kept(x + 1), whole(x + 1)) and asked == [3, 3]
+    assert torch.equal(to_bytes(kept(x)), decoded(pairs)[index]) and not calls
+    assert torch.equal(kept(x + 1), whole(x + 1)) and calls == [3, 3]
 
 
 @pytest.mark.parametrize("loss", DECODER_LOSSES)
 def test_a_tiny_decoder_learns_by_every_loss(loss, pairs, matcher):
     settings = TrainSettings(steps=40, batch_size=8, lr=5e-3, warmup=2, ema=0.5, bf16=False)
-    how = {"loss": loss, "fooling": 0.0, "width": 8, "blocks": 1, "matcher": matcher}
-    _, curve, _ = tiny_decoder(pairs, {}, settings, **how)
+    options = {"loss": loss, "fooling": 0.0, "width": 8, "blocks": 1, "matcher": matcher}
+    _, curve, _ = tiny_decoder(pairs, {}, settings, **options)
     assert curve[-1][1] < 0.8 * curve[0][1]
 
 
 def test_a_decoder_is_told_apart_by_its_weights(pairs):
-    one, other = (TinyDecode(build_tiny(3, 8, 1), bf16=False) for _ in range(2))
-    assert one.name != other.name
+    first, other = (TinyDecode(build_tiny(3, 8, 1), bf16=False) for _ in range(2))
+    assert first.name != other.name
     z = latents(pairs)
-    assert torch.equal(one(z), one.tiny.decode(z).sample)
+    assert torch.equal(first(z), first.tiny.decode(z).sample)
 
 
 @pytest.mark.parametrize("loss", ONE_STEP_LOSSES)
 def test_a_one_step_loss_is_least_at_the_teachers_answer_and_moves_the_students_alone(loss, pairs, matcher):
-    see = views("cnn", matcher, pairs.told.network, pairs.told.network.decode)
+    see = views("cnn", matcher, pairs.model.network, pairs.model.network.decode)
     cost = one_step_loss(loss, see)
     x = latents(pairs).requires_grad_()
     x_hat = latents(pairs, 1).requires_grad_()
-    found = cost(x_hat, x)
-    assert found.shape == (3,) and (found > 0.01 * (loss != "lpips")).all()
-    assert cost(x, x).abs().max() < 1e-4 * found.max() + 1e-6
-    found.sum().backward()
+    result = cost(x_hat, x)
+    assert result.shape == (3,) and (result > 0.01 * (loss != "lpips")).all()
+    assert cost(x, x).abs().max() < 1e-4 * result.max() + 1e-6
+    result.sum().backward()
     assert x_hat.grad.abs().sum() > 0
     assert x.grad is None or loss in ("square", "l1")
 
 
 def test_the_encoder_of_the_unet_sees_every_down_stage(pairs):
-    net = pairs.told.network
+    net = pairs.model.network
     layers = views("unet", None, net, net.decode)(latents(pairs))
     assert len(layers) == len(net.module.down_blocks)
     assert [layer.shape[1] for layer in layers] == list(net.module.config.block_out_channels)
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         (lambda: one_step_loss("huber"), "loss='huber' is unknown; choose one of square, l1"),
         (lambda: one_step_loss("matching"), "compares features"),
@@ -115,8 +115,8 @@ def test_the_encoder_of_the_unet_sees_every_down_stage(pairs):
         (lambda: tiny_decoder(None, {}, SHORT, loss="features"), "needs a matcher"),
     ],
 )
-def test_what_is_missing_or_unknown_is_named(call, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_is_missing_or_unknown_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
         call()
 
 
@@ -132,24 +132,24 @@ def test_from_prompts_to_a_plain_pipeline_without_a_picture_of_the_world(
         for name in ("render", "render_pictures", "rendered_once"):
             monkeypatch.setattr(module, name, poisoned, raising=False)
     monkeypatch.setattr(tiny_unet, "CUT", Cut(middle="removed"))  # of two stages none can be spared
-    told = open_pipeline(small_pipeline[0], bf16=False)
+    model = open_pipeline(small_pipeline[0], bf16=False)
     prompts = say(drawn_attributes(8, 1))
-    pairs = teacher_pairs(told, prompts, 2, 1.0, 6, "teacher")
+    pairs = teacher_pairs(model, prompts, 2, 1.0, 6, "teacher")
     tiny, _, _ = tiny_decoder(pairs, {}, SHORT, loss="coarse", width=8, blocks=1)
     decode = TinyDecode(tiny, bf16=False)
     unet = small_unet(pairs, {}, SHORT).net.module.requires_grad_(True)
-    student = told.network.like(unet, decode=decode)
-    see, wanted = (views("cnn", matcher, told.network, by) for by in (decode, told.network.decode))
+    student = model.network.like(unet, decode=decode)
+    see, wanted = (views("cnn", matcher, model.network, by) for by in (decode, model.network.decode))
     cost = one_step_loss("matching", see, wanted)
-    regressed(student, pairs, cost, SHORT)
-    scored(student, pairs, cost, Scoring(SHORT, online_updates=1))
-    textured(student, pairs, matcher.layers, SHORT)
-    folder = export_one_step(tmp_path / "one", told.pipe, student.module, tiny, "A test.", prompts[0])
+    fit_on_pairs(student, pairs, cost, SHORT)
+    fit_by_scores(student, pairs, cost, Scoring(SHORT, online_updates=1))
+    tune_texture(student, pairs, matcher.layers, SHORT)
+    folder = export_one_step(tmp_path / "one", model.pipe, student.module, tiny, "A test.", prompts[0])
     plain = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     plain.set_progress_bar_config(disable=True)
     z_T, _, label = pairs.batch(torch.tensor([0]))
-    theirs = plain(prompts[:1], num_inference_steps=1, guidance_scale=1.0, latents=z_T, output_type="pt").images
+    reference = plain(prompts[:1], num_inference_steps=1, guidance_scale=1.0, latents=z_T, output_type="pt").images
     with torch.no_grad():
-        ours = decode(one_step(student, z_T, label, told.network.schedule))
-    assert torch.allclose((ours / 2 + 0.5).clamp(0, 1), theirs, atol=1e-4)
+        ours = decode(one_step(student, z_T, label, model.network.schedule))
+    assert torch.allclose((ours / 2 + 0.5).clamp(0, 1), reference, atol=1e-4)
     assert (folder / "README.md").read_text().count("num_inference_steps=1, guidance_scale=1.0") == 1

@@ -78,8 +78,8 @@ def test_the_direction_of_two_gaussians_is_the_difference_of_their_scores(t):
     def score(g):
         return -(z_t - alpha * g.mean) / (alpha**2 * g.std**2 + sigma**2)
 
-    found = score_direction(x, online.x_hat(z_t, times), offline.x_hat(z_t, times), normalised=False)
-    assert torch.allclose(alpha * found / sigma**2, score(online) - score(offline), atol=1e-4)
+    result = score_direction(x, online.x_hat(z_t, times), offline.x_hat(z_t, times), normalised=False)
+    assert torch.allclose(alpha * result / sigma**2, score(online) - score(offline), atol=1e-4)
 
 
 def test_the_gradient_of_the_loss_is_the_direction_and_none_where_the_models_agree():
@@ -93,8 +93,8 @@ def test_the_gradient_of_the_loss_is_the_direction_and_none_where_the_models_agr
 
 def test_a_normalised_direction_has_the_size_of_the_distance_to_the_teacher():
     x, online, offline = maps(4, 5), maps(4, 5, seed=1), maps(4, 5, seed=2)
-    found = score_direction(x, online, offline)
-    assert torch.allclose(found * (x - offline).abs().mean(1, keepdim=True), online - offline)
+    result = score_direction(x, online, offline)
+    assert torch.allclose(result * (x - offline).abs().mean(1, keepdim=True), online - offline)
 
 
 def test_a_gaussian_generator_finds_its_teacher():

@@ -7,7 +7,7 @@ import pytest
 
 from distill_lib.paths import ROOT
 from distill_lib.shipped.pretrained import RECIPES
-from distill_lib.worlds.seeds import HELD_OUT_SEEDS, TAUGHT_SEEDS, held_out_seed, taught_seed
+from distill_lib.worlds.seeds import HELD_OUT_SEEDS, TRAINING_SEEDS, held_out_seed, training_seed
 
 RUNS = range(10)
 COMMITTED = {
@@ -16,11 +16,11 @@ COMMITTED = {
 }  # fmt: skip
 
 
-def seeds_in(found):
+def seeds_in(result):
     """Every seed that a nested recipe names."""
-    if isinstance(found, dict):
-        yield from ([found["seed"]] if "seed" in found else [])
-        yield from chain.from_iterable(map(seeds_in, found.values()))
+    if isinstance(result, dict):
+        yield from ([result["seed"]] if "seed" in result else [])
+        yield from chain.from_iterable(map(seeds_in, result.values()))
 
 
 def test_the_seeds_behind_the_committed_rows_stay_as_they_were():
@@ -28,13 +28,13 @@ def test_the_seeds_behind_the_committed_rows_stay_as_they_were():
         numbers = range(3) if len(HELD_OUT_SEEDS[use]) > 1 else range(1)
         assert [held_out_seed(use, k) for k in numbers] == [first + k for k in numbers]
     assert set(COMMITTED) == set(HELD_OUT_SEEDS)
-    assert [taught_seed(k) for k in range(3)] == [100, 101, 102]
+    assert [training_seed(k) for k in range(3)] == [100, 101, 102]
 
 
 @pytest.mark.parametrize("numbers", [RUNS, range(40), [0, 9, 10, 99, 100, 999, 1000, 9999]])
 def test_each_use_has_seeds_of_its_own(numbers):
     drawn = [held_out_seed(use, number) for use in HELD_OUT_SEEDS for number in numbers]
-    drawn += [taught_seed(number) for number in numbers]
+    drawn += [training_seed(number) for number in numbers]
     assert len(set(drawn)) == len(drawn)
 
 
@@ -43,19 +43,19 @@ def test_what_measures_meets_no_seed_that_trains():
     measured = {held_out_seed(use, number) for use in HELD_OUT_SEEDS for number in RUNS}
     recipes = set(seeds_in(RECIPES))
     assert len(recipes) > 20 and max(recipes) < min(map(min, HELD_OUT_SEEDS.values()))
-    assert measured.isdisjoint(recipes | set(TAUGHT_SEEDS) | set(RUNS))
+    assert measured.isdisjoint(recipes | set(TRAINING_SEEDS) | set(RUNS))
 
 
 def test_prompts_that_a_notebook_teaches_are_neither_those_measured_nor_those_shipped():
-    taught = {taught_seed(number) for number in RUNS}
-    assert taught.isdisjoint(set(RUNS) | {recipe["seed"] for recipe in RECIPES["pairs"].values()})
+    training = {training_seed(number) for number in RUNS}
+    assert training.isdisjoint(set(RUNS) | {recipe["seed"] for recipe in RECIPES["pairs"].values()})
 
 
 @pytest.mark.parametrize("number", [-1, 10_000])
 def test_a_number_that_cannot_be_kept_apart_is_refused(number):
-    for ask in (lambda: held_out_seed("looks", number), lambda: taught_seed(number)):
+    for call in (lambda: held_out_seed("looks", number), lambda: training_seed(number)):
         with pytest.raises(ValueError, match=f"seed={number} cannot be kept apart.*from 0 to 9999"):
-            ask()
+            call()
 
 
 def test_an_unknown_use_is_refused():

@@ -45,9 +45,9 @@ def test_strengths_of_ones_own_are_sorted_and_go_to_a_folder_of_their_own(figure
     assert path.parent.name.startswith("smoke-own-")
 
 
-@pytest.mark.parametrize(("given", "what"), [({"ws": [9.0]}, "w=9.0 lies outside"), ({"steps": [3]}, "steps=3")])
-def test_what_no_student_is_distilled_for_is_refused_before_a_folder_is_made(figures, given, what):
-    with pytest.raises(ValueError, match=what):
+@pytest.mark.parametrize(("given", "name"), [({"ws": [9.0]}, "w=9.0 lies outside"), ({"steps": [3]}, "steps=3")])
+def test_what_no_student_is_distilled_for_is_refused_before_a_folder_is_made(figures, given, name):
+    with pytest.raises(ValueError, match=name):
         session("smoke", 0, **given)
     assert not list(figures.iterdir())
 
@@ -109,14 +109,14 @@ def test_a_check_is_one_line_that_says_by_how_much_it_fails(arguments, line, cap
 
 
 def test_a_table_shows_itself_as_markdown_and_is_written_as_it_is(figures):
-    shown = session("smoke", 0).table("g-x", "| a |\n")
-    assert shown._repr_markdown_() == repr(shown) == (figures / "smoke" / "g-x.md").read_text() == "| a |\n"
+    drawn = session("smoke", 0).table("g-x", "| a |\n")
+    assert drawn._repr_markdown_() == repr(drawn) == (figures / "smoke" / "g-x.md").read_text() == "| a |\n"
 
 
 def test_source_shows_the_code_that_runs_without_what_is_said_of_arguments():
-    shown = source(halving_target)
-    assert repr(shown).startswith("@torch.no_grad()\ndef halving_target(")
-    assert "x_target of (1)" in repr(shown) and "Args:" not in repr(shown)
-    assert repr(shown).endswith("return (z_s - ratio * z_t) / (alpha_s - ratio * alpha_t)")
-    compile(repr(shown), "shown", "exec")
-    assert shown._repr_markdown_() == f"```python\n{shown!r}\n```"
+    drawn = source(halving_target)
+    assert repr(drawn).startswith("@torch.no_grad()\ndef halving_target(")
+    assert "x_target of (1)" in repr(drawn) and "Args:" not in repr(drawn)
+    assert repr(drawn).endswith("return (z_s - ratio * z_t) / (alpha_s - ratio * alpha_t)")
+    compile(repr(drawn), "shown", "exec")
+    assert drawn._repr_markdown_() == f"```python\n{drawn!r}\n```"

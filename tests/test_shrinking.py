@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from distill_lib.diffusion.pixels import to_bytes
-from distill_lib.experiments.compression import held_back
+from distill_lib.experiments.compression import held_out_pairs
 from distill_lib.measure import compression
-from distill_lib.measure.compression import DECODERS, UNETS, Probe, decoder_rows, on_paper
+from distill_lib.measure.compression import DECODERS, UNETS, Probe, decoder_rows, meta_unets
 from distill_lib.measure.metrics import psnr
 from distill_lib.measure.rows import select
 from distill_lib.networks.pipeline import open_pipeline
@@ -34,26 +34,26 @@ from distill_lib.teachers.latents import decoded, teacher_pairs
 from distill_lib.worlds.captions import drawn_attributes, say
 
 
-class Asked:
+class FakeBenchmark:
     """Prompts whose judges say nothing."""
 
     seed, prompts = 0, say(drawn_attributes(4, 0))
 
 
 @pytest.fixture
-def told(small_pipeline, runs):
+def model(small_pipeline, runs):
     return open_pipeline(small_pipeline[0], bf16=False)
 
 
 @pytest.fixture
-def held(told):
-    return teacher_pairs(told, say(drawn_attributes(4, 0)), 2, 1.0, 5, "teacher")
+def held(model):
+    return teacher_pairs(model, say(drawn_attributes(4, 0)), 2, 1.0, 5, "teacher")
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    monkeypatch.setattr(compression, "picture_rows", lambda _asked, image, truth, about: [])
-    return Asked()
+def benchmark(monkeypatch):
+    monkeypatch.setattr(compression, "picture_rows", lambda _benchmark, image, truth, provenance: [])
+    return FakeBenchmark()
 
 
 def pictures(seed=0, n=4, side=16):
@@ -78,10 +78,10 @@ def test_pooled_pictures_keep_their_means_and_lose_all_else():
     assert torch.equal(compression.pooled(image, 1), image)
 
 
-def test_a_prediction_of_another_size_has_the_error_of_its_factor(told, held):
+def test_a_prediction_of_another_size_has_the_error_of_its_factor(model, held):
     probe = Probe(held, [1, 512, 1024], 3)
     for factor in (0.0, 0.9, 1.0):
-        student = told.network.like(copy.deepcopy(told.network.module))
+        student = model.network.like(copy.deepcopy(model.network.module))
         for last in student.module.conv_out.parameters():
             last.mul_(factor)
         rows = probe.prediction_rows(student, "tiny")
@@ -89,33 +89,33 @@ def test_a_prediction_of_another_size_has_the_error_of_its_factor(told, held):
     assert [row["t"] for row in rows] == [1 / 1024, 0.5, 1.0]
 
 
-def test_a_prompt_that_says_nothing_changes_nothing(told, held):
+def test_a_prompt_that_says_nothing_changes_nothing(model, held):
     assert all(row["value"] > 0 for row in Probe(held, [1, 512], 3).prompt_rows("teacher"))
     silent = dataclasses.replace(held, prompts=[""] * len(held))
     rows = Probe(silent, [1, 512], 3).prompt_rows("teacher")
     assert [row["value"] for row in rows] == pytest.approx([0, 0], abs=1e-9)
 
 
-def test_latents_held_back_are_made_as_the_shipped_ones_but_of_other_noise(told, monkeypatch):
+def test_latents_held_back_are_made_as_the_shipped_ones_but_of_other_noise(model, monkeypatch):
     recipe = {"teacher_steps": 2, "w": 1.0, "seed": 300, "solver": "unipc"}
     monkeypatch.setattr(pretrained, "made", lambda name: {"pairs-scenes": {"config": recipe}}[name])
     prompts = say(drawn_attributes(3, 0))
-    found = held_back("scenes", told, prompts, 1)
-    assert torch.equal(found.x, teacher_pairs(told, prompts, 2, 1.0, found.seed, "again", "unipc").x)
-    assert found.seed not in (300, held_back("scenes", told, prompts, 0).seed)
+    result = held_out_pairs("scenes", model, prompts, 1)
+    assert torch.equal(result.x, teacher_pairs(model, prompts, 2, 1.0, result.seed, "again", "unipc").x)
+    assert result.seed not in (300, held_out_pairs("scenes", model, prompts, 0).seed)
 
 
-def test_the_large_decoder_is_itself_and_a_darker_one_is_as_far_as_it_is_darker(told, held, asked):
-    decode, vae = told.network.decode, told.pipe.vae
+def test_the_large_decoder_is_itself_and_a_darker_one_is_as_far_as_it_is_darker(model, held, benchmark):
+    decode, vae = model.network.decode, model.pipe.vae
     truth = decoded(held)
-    rows, image = decoder_rows(asked, held, decode, vae.decoder, truth, "large", 1)
+    rows, image = decoder_rows(benchmark, held, decode, vae.decoder, truth, "large", 1)
     assert torch.equal(image, truth)
     assert {row["metric"] for row in rows} == {"sharpness_kept", "params", "seconds"}
     assert select(rows, metric="sharpness_kept")[0]["value"] == 1
     assert select(rows, metric="params")[0]["value"] == sum(p.numel() for p in vae.decoder.parameters())
     loud, dull = (lambda z, by=by: by * decode(z) for by in (0.2, 0.1))  # an untrained decoder leaves [-1, 1]
     truth = to_bytes(loud(held.x))
-    rows, image = decoder_rows(asked, held, dull, vae.decoder, truth, "dull", 1)
+    rows, image = decoder_rows(benchmark, held, dull, vae.decoder, truth, "dull", 1)
     value = {row["metric"]: row["value"] for row in rows}
     assert torch.equal(image, to_bytes(dull(held.x)))
     assert value["sharpness_kept"] == pytest.approx(0.25, rel=0.05)
@@ -148,15 +148,15 @@ def row(metric, value, **more):
 
 
 def test_tables_show_millions_milliseconds_and_the_median_over_noise():
-    found = small_units([row("params", 2_500_000), row("seconds", 0.004), row("fid", 3.0)])
-    assert [(one["metric"], one["value"]) for one in found] == [
+    result = small_units([row("params", 2_500_000), row("seconds", 0.004), row("fid", 3.0)])
+    assert [(item["metric"], item["value"]) for item in result] == [
         ("millions", pytest.approx(2.5)),
         ("milliseconds", pytest.approx(4)),
         ("fid", 3.0),
     ]
     levels = [row("e", value, t=t, seed=seed) for seed in (0, 1) for t, value in enumerate([1.0, 9.0, 2.0 + seed])]
-    found = over_levels([row("fid", 3.0), *levels])
-    assert found == [row("fid", 3.0), row("e", 2.0), row("e", 3.0, seed=1)]
+    result = over_levels([row("fid", 3.0), *levels])
+    assert result == [row("fid", 3.0), row("e", 2.0), row("e", 3.0, seed=1)]
 
 
 def test_a_sweep_places_its_values_evenly_and_levels_across():
@@ -186,7 +186,7 @@ def test_lines_over_noise_leave_out_what_is_zero():
 
 
 def test_the_table_of_a_cut_names_what_goes_and_adds_up():
-    both = on_paper(SD_21, SDXS_512)
+    both = meta_unets(SD_21, SDXS_512)
     header, lines = removal_table(*both)
     stages = {name: (before, after) for name, before, after in lines}
     assert header == ["stage", "before", "after"]
@@ -199,9 +199,9 @@ def test_the_table_of_a_cut_names_what_goes_and_adds_up():
         assert sum(parts[:-1]) == pytest.approx(parts[-1], abs=0.1)
 
 
-def test_the_table_of_taps_pairs_a_stage_with_the_one_that_it_came_from(told):
-    whole = told.network.module
+def test_the_table_of_taps_pairs_a_stage_with_the_one_that_it_came_from(model):
+    whole = model.network.module
     _, lines = tap_table(whole, prune(whole, Cut(middle="removed")))
-    assert all(mine == theirs for mine, theirs in lines) and len(lines) == 4
-    _, lines = tap_table(*on_paper(SD_21, SDXS_512))
+    assert all(student_block == teacher_block for student_block, teacher_block in lines) and len(lines) == 4
+    _, lines = tap_table(*meta_unets(SD_21, SDXS_512))
     assert ("up_blocks.0.attentions.1", "up_blocks.1.attentions.2") in lines

@@ -17,15 +17,17 @@ PROMPT = "a red cube left of a green sphere"
 
 def test_diffusers_alone_draws_what_our_sampler_draws(small_pipeline):
     folder, _ = small_pipeline
-    told = open_pipeline(folder, bf16=False)
-    assert told.network.schedule.T == 1024 and told.network.predicts == "v_prediction"
+    model = open_pipeline(folder, bf16=False)
+    assert model.network.schedule.T == 1024 and model.network.predicts == "v_prediction"
     z_T = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    ours = sample(denoise_pair(told.network, told.states([PROMPT]), 2.0), z_T, 4)
+    ours = sample(denoise_pair(model.network, model.states([PROMPT]), 2.0), z_T, 4)
     pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
-    theirs = pipe([PROMPT], num_inference_steps=4, guidance_scale=3.0, latents=z_T.clone(), output_type="latent").images
-    assert torch.allclose(ours, theirs, atol=1e-3 * theirs.abs().max().item())
-    assert told.pictures(ours).shape == (1, 3, 64, 64)
+    reference = pipe(
+        [PROMPT], num_inference_steps=4, guidance_scale=3.0, latents=z_T.clone(), output_type="latent"
+    ).images
+    assert torch.allclose(ours, reference, atol=1e-3 * reference.abs().max().item())
+    assert model.pictures(ours).shape == (1, 3, 64, 64)
 
 
 def test_latents_have_unit_size_and_weights_are_small_shards(small_pipeline):
@@ -36,18 +38,20 @@ def test_latents_have_unit_size_and_weights_are_small_shards(small_pipeline):
     before, after = runs[1].weights(), runs[3].weights()
     moved = {name.split(".")[1] for name, value in after.items() if not torch.equal(value, before[name])}
     assert {"decoder", "post_quant_conv"} <= moved and not moved & {"encoder", "quant_conv"}  # latents stay
-    told = open_pipeline(folder)
+    model = open_pipeline(folder)
     image, _ = render_pictures(WORLDS["captioned"], 0, torch.arange(24))
-    assert told.latents(image).std().item() == pytest.approx(1, rel=0.05)
+    assert model.latents(image).std().item() == pytest.approx(1, rel=0.05)
     assert all(path.stat().st_size < 8e6 for path in folder.rglob("*.safetensors"))
 
 
 def test_a_phrasing_is_drawn_once_for_each_picture():
-    asked = drawn_attributes(200, 0)
-    texts = phrased(asked, 3)
-    assert texts == phrased(asked, 3) and texts[:50] == phrased(asked[:50], 3)
-    told = [[say(one[None], torch.tensor([k]))[0] for k in range(len(PHRASINGS))] for one in asked[:60]]
-    used = {options.index(text) for options, text in zip(told, texts, strict=False)}
+    wanted_attributes = drawn_attributes(200, 0)
+    texts = phrased(wanted_attributes, 3)
+    assert texts == phrased(wanted_attributes, 3) and texts[:50] == phrased(wanted_attributes[:50], 3)
+    sentences = [
+        [say(objects[None], torch.tensor([k]))[0] for k in range(len(PHRASINGS))] for objects in wanted_attributes[:60]
+    ]
+    used = {options.index(text) for options, text in zip(sentences, texts, strict=False)}
     assert used == set(range(len(PHRASINGS)))
     assert not any(f"{color} {shape}" in text for color, shape in HELD_OUT for text in texts)
 

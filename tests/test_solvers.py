@@ -23,21 +23,21 @@ def no_noise(i):
 def test_a_solver_ends_nearer_to_the_exact_answer_than_ddim_with_as_many_steps(name):
     data, z_T = gaussian()
     exact = sample(data, z_T, 1024)
-    theirs, plain = (one - exact for one in (sample_by(name, data, z_T, 8, no_noise), sample(data, z_T, 8)))
-    assert theirs.isfinite().all()
-    assert theirs.square().mean() < 0.5 * plain.square().mean()
+    reference, plain = (item - exact for item in (sample_by(name, data, z_T, 8, no_noise), sample(data, z_T, 8)))
+    assert reference.isfinite().all()
+    assert reference.square().mean() < 0.5 * plain.square().mean()
 
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_a_solver_asks_once_a_step_at_times_of_our_grid(name):
-    asked = []
+    calls = []
 
     def denoise(z_t, t):
-        asked.append(int(t[0]))
+        calls.append(int(t[0]))
         return torch.zeros_like(z_t)
 
     sample_by(name, denoise, torch.ones(1, 2), 4, no_noise)
-    assert asked == [1024, 768, 512, 256]
+    assert calls == [1024, 768, 512, 256]
 
 
 OURS_BY_NAME = {"stochastic": sample_stochastic, "ancestral": sample_ancestral, "consistency": sample_consistency}
@@ -47,8 +47,8 @@ def test_each_of_our_samplers_is_found_by_its_name():
     data, z_T = gaussian()
     fresh = lambda i: torch.randn(z_T.shape, generator=torch.Generator().manual_seed(i))  # noqa: E731
     assert torch.equal(sample_by("ddim", data, z_T, 8, no_noise), sample(data, z_T, 8))
-    for name, one in OURS_BY_NAME.items():
-        assert torch.equal(sample_by(name, data, z_T, 8, fresh), one(data, z_T, 8, fresh))
+    for name, item in OURS_BY_NAME.items():
+        assert torch.equal(sample_by(name, data, z_T, 8, fresh), item(data, z_T, 8, fresh))
     assert set(SAMPLERS) == {"ddim", *OURS_BY_NAME, *SOLVERS}
 
 

@@ -25,8 +25,8 @@ from distill_lib.sdxs.feature_matching import (
     one_step_loss,
 )
 from distill_lib.sdxs.matchers import ConvMatcher
-from distill_lib.sdxs.one_step import regressed, square_loss
-from distill_lib.sdxs.score_distillation import Scoring, Segment, scored
+from distill_lib.sdxs.one_step import fit_on_pairs, square_loss
+from distill_lib.sdxs.score_distillation import Scoring, Segment, fit_by_scores
 from distill_lib.sdxs.tiny_decoder import FeatureDistance, tiny_decoder
 from distill_lib.teachers.autoencoder import coarse_loss, l1_loss, perceptual_loss
 from distill_lib.teachers.latents import Pairs, decoded
@@ -54,46 +54,53 @@ def tiny(seed):
 
 
 @pytest.fixture
-def told(small_pipeline):
+def model(small_pipeline):
     return open_pipeline(small_pipeline[0], bf16=False)
 
 
-def changed(value, told):
+def changed(value, model):
     """The same loss with each of its fields changed, one at a time, by the field's name."""
-    new = OTHER | {"matcher": matcher(9), "see": ByUnet(told.network), "wanted": ByUnet(told.network), "tiny": tiny(9)}
-    new |= {"teacher": student_of(told, 1)}
+    new = OTHER | {
+        "matcher": matcher(9),
+        "see": ByUnet(model.network),
+        "wanted": ByUnet(model.network),
+        "tiny": tiny(9),
+    }
+    new |= {"teacher": student_of(model, 1)}
     for field in dataclasses.fields(value):
         yield field.name, dataclasses.replace(value, **{field.name: new[field.name]})
 
 
 LOSSES = {
-    "a distance of pictures": lambda told: FeatureDistance(matcher(0)),
-    "a matcher's eyes": lambda told: ByMatcher(matcher(0), TinyDecode(tiny(0), bf16=False)),
-    "the U-Net's eyes": lambda told: ByUnet(told.network),
-    "a loss of what is seen": lambda told: SeenLoss(perceptual_loss, *[ByMatcher(matcher(0), told.network.decode)] * 2),
-    "a tiny decoder": lambda told: TinyDecode(tiny(0), bf16=False),
-    "a segment": lambda told: Segment(),
+    "a distance of pictures": lambda model: FeatureDistance(matcher(0)),
+    "a matcher's eyes": lambda model: ByMatcher(matcher(0), TinyDecode(tiny(0), bf16=False)),
+    "the U-Net's eyes": lambda model: ByUnet(model.network),
+    "a loss of what is seen": lambda model: SeenLoss(
+        perceptual_loss, *[ByMatcher(matcher(0), model.network.decode)] * 2
+    ),
+    "a tiny decoder": lambda model: TinyDecode(tiny(0), bf16=False),
+    "a segment": lambda model: Segment(),
 }
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_changing_any_field_of_a_configured_loss_changes_the_key(name, told):
-    loss = LOSSES[name](told)
-    again = {name: one for name, one in changed(loss, told)}
-    assert again and key(loss) == key(LOSSES[name](told))
+def test_changing_any_field_of_a_configured_loss_changes_the_key(name, model):
+    loss = LOSSES[name](model)
+    again = {name: item for name, item in changed(loss, model)}
+    assert again and key(loss) == key(LOSSES[name](model))
     assert len({key(loss), *map(key, again.values())}) == len(again) + 1
 
 
 @pytest.mark.parametrize("loss", ONE_STEP_LOSSES)
-def test_a_one_step_loss_is_known_by_its_name_window_weights_and_views(loss, told):
-    see = ByMatcher(matcher(0), told.network.decode)
+def test_a_one_step_loss_is_known_by_its_name_window_weights_and_views(loss, model):
+    see = ByMatcher(matcher(0), model.network.decode)
     base = one_step_loss(loss, see)
-    assert key(base) == key(one_step_loss(loss, ByMatcher(matcher(0), told.network.decode)))
+    assert key(base) == key(one_step_loss(loss, ByMatcher(matcher(0), model.network.decode)))
     keys = {key(one_step_loss(other, see)) for other in ONE_STEP_LOSSES}
     assert len(keys) == len(ONE_STEP_LOSSES) and key(base) in keys
     if loss == "matching":
-        changes = [{"window": 5}, {"weights": (8, 4, 2, 1)}, {"wanted": ByUnet(told.network)}]
-        assert len({key(base), *(key(one_step_loss(loss, see, **how)) for how in changes)}) == 4
+        changes = [{"window": 5}, {"weights": (8, 4, 2, 1)}, {"wanted": ByUnet(model.network)}]
+        assert len({key(base), *(key(one_step_loss(loss, see, **changes_made)) for changes_made in changes)}) == 4
 
 
 def test_partials_are_known_by_what_they_bind():
@@ -101,14 +108,14 @@ def test_partials_are_known_by_what_they_bind():
     assert len({key(partial(coarse_loss, factor=f)) for f in (2, 4)} | {key(coarse_loss), key(l1_loss)}) == 4
 
 
-def test_a_network_is_known_by_every_weight_and_not_by_its_place_in_memory(told):
-    one, same = nn.Linear(2, 2), nn.Linear(2, 2)
-    same.load_state_dict(one.state_dict())
-    assert key(one) == key(same)
+def test_a_network_is_known_by_every_weight_and_not_by_its_place_in_memory(model):
+    first, same = nn.Linear(2, 2), nn.Linear(2, 2)
+    same.load_state_dict(first.state_dict())
+    assert key(first) == key(same)
     with torch.no_grad():
         same.bias[1] += 1e-6
-    assert key(one) != key(same)
-    small = told.network
+    assert key(first) != key(same)
+    small = model.network
     assert key(small) == key(small.like(small.module)) != key(small.like(small.module, bf16=True))
 
 
@@ -149,14 +156,14 @@ def test_what_nothing_tells_apart_is_refused_in_a_sentence(name):
 
 
 @pytest.fixture
-def keys(told, runs, monkeypatch):
+def keys(model, runs, monkeypatch):
     """Keys that trainings ask for, in order; nothing is trained. And pairs, a student and a loss to ask with."""
-    asked = []
+    calls = []
 
     class Kept(Run):
         def __init__(self, *given):
             super().__init__(*given)
-            asked.append(self.key)
+            calls.append(self.key)
 
     names = ("one_step", "score_distillation", "texture", "tiny_decoder", "tiny_unet")
     trainings = [importlib.import_module(f"distill_lib.sdxs.{name}") for name in names]
@@ -164,13 +171,13 @@ def keys(told, runs, monkeypatch):
         monkeypatch.setattr(module, "Run", Kept)
         monkeypatch.setattr(module, "finish", lambda *_: [])
     prompts = say(drawn_attributes(8, 0))
-    x = torch.randn(8, *told.network.shape, generator=torch.Generator().manual_seed(0))
-    return asked, Pairs(x, prompts, told, 5)
+    x = torch.randn(8, *model.network.shape, generator=torch.Generator().manual_seed(0))
+    return calls, Pairs(x, prompts, model, 5)
 
 
-def student_of(told, seed=0):
+def student_of(model, seed=0):
     torch.manual_seed(seed)
-    net = told.network.like(score_distillation.copy.deepcopy(told.network.module))
+    net = model.network.like(score_distillation.copy.deepcopy(model.network.module))
     with torch.no_grad():
         next(net.module.parameters()).add_(0.01 * seed)
     return net
@@ -178,53 +185,55 @@ def student_of(told, seed=0):
 
 def changes(pairs):
     """What tells trainings apart though nobody named it: pairs, their noise and number, student, settings, loss."""
-    told = pairs.told
-    view = ByMatcher(matcher(0), told.network.decode)
-    base = {"student": student_of(told), "pairs": pairs, "settings": SHORT, "cost": one_step_loss("lpips", view)}
+    model = pairs.model
+    view = ByMatcher(matcher(0), model.network.decode)
+    base = {"student": student_of(model), "pairs": pairs, "settings": SHORT, "cost": one_step_loss("lpips", view)}
     yield base
-    yield base | {"student": student_of(told, 1)}
+    yield base | {"student": student_of(model, 1)}
     yield base | {"pairs": dataclasses.replace(pairs, x=pairs.x + 0.1)}
     yield base | {"pairs": dataclasses.replace(pairs, seed=6)}
     yield base | {"pairs": dataclasses.replace(pairs, prompts=pairs.prompts[::-1])}
     yield base | {"pairs": dataclasses.replace(pairs, first=8)}
     yield base | {"settings": SHORT.with_seed(1)}
     yield base | {"cost": one_step_loss("matching", view)}
-    yield base | {"cost": one_step_loss("lpips", ByMatcher(matcher(1), told.network.decode))}
+    yield base | {"cost": one_step_loss("lpips", ByMatcher(matcher(1), model.network.decode))}
 
 
 def test_regressions_that_differ_in_anything_are_other_runs(keys):
-    asked, pairs = keys
-    for how in changes(pairs):
-        regressed(how["student"], how["pairs"], how["cost"], how["settings"])
-    assert len(set(asked)) == len(asked) == 9
-    regressed(student_of(pairs.told), *[next(changes(pairs))[k] for k in ("pairs", "cost")], SHORT)
-    assert asked[-1] == asked[0]  # and the same is found again
+    configs, pairs = keys
+    for changes_made in changes(pairs):
+        fit_on_pairs(changes_made["student"], changes_made["pairs"], changes_made["cost"], changes_made["settings"])
+    assert len(set(configs)) == len(configs) == 9
+    fit_on_pairs(student_of(pairs.model), *[next(changes(pairs))[k] for k in ("pairs", "cost")], SHORT)
+    assert configs[-1] == configs[0]  # and the same is found again
 
 
 def test_score_distillations_that_differ_in_anything_are_other_runs(keys):
-    asked, pairs = keys
-    for how in changes(pairs):
-        scored(how["student"], how["pairs"], how["cost"], Scoring(how["settings"]))
+    configs, pairs = keys
+    for changes_made in changes(pairs):
+        fit_by_scores(
+            changes_made["student"], changes_made["pairs"], changes_made["cost"], Scoring(changes_made["settings"])
+        )
     base = next(changes(pairs))
     for more in ({"w": 2.0}, {"segment": Segment((1.0, 1.0))}, {"online_updates": 1}, {"normalised": False}):
-        scored(base["student"], pairs, base["cost"], Scoring(SHORT, **more))
-    assert len(set(asked)) == len(asked) == 13
+        fit_by_scores(base["student"], pairs, base["cost"], Scoring(SHORT, **more))
+    assert len(set(configs)) == len(configs) == 13
 
 
 def test_loras_by_scores_are_known_by_the_networks_that_they_learn_from(keys):
-    asked, pairs = keys
-    base, style = next(changes(pairs)), student_of(pairs.told, 2)
-    plain = pairs.told.network
+    configs, pairs = keys
+    base, style = next(changes(pairs)), student_of(pairs.model, 2)
+    plain = pairs.model.network
     for networks in ((plain, plain), (style, plain), (plain, style), (style, style)):
-        scored(base["student"], pairs, base["cost"], Scoring(SHORT), networks)
-    assert len(set(asked)) == len(asked) == 4
+        fit_by_scores(base["student"], pairs, base["cost"], Scoring(SHORT), networks)
+    assert len(set(configs)) == len(configs) == 4
 
 
 def test_tiny_decoders_are_known_by_their_matcher_and_their_form(keys):
-    asked, pairs = keys
+    configs, pairs = keys
     decoded(pairs)
     base = {"loss": "features", "matcher": matcher(0), "width": 8, "blocks": 1}
-    other = {"matcher": matcher(1), "loss": "l1", "width": 16, "blocks": 2, "fooling": 0.1, "alone": 5}
-    for how in ({}, *({name: value} for name, value in other.items())):
-        tiny_decoder(pairs, {}, SHORT, **base | how)
-    assert len(set(asked)) == len(asked) == 7
+    other = {"matcher": matcher(1), "loss": "l1", "width": 16, "blocks": 2, "fooling": 0.1, "critic_start": 5}
+    for changes_made in ({}, *({name: value} for name, value in other.items())):
+        tiny_decoder(pairs, {}, SHORT, **base | changes_made)
+    assert len(set(configs)) == len(configs) == 7

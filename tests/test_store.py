@@ -59,15 +59,15 @@ def library(tmp_path, monkeypatch):
 
 
 def test_code_files_follow_imports_of_imports_and_nothing_else(library):
-    found = {path.relative_to(library).as_posix() for path in reach.code_files("distill_lib.top")}
-    assert {"top.py", "part/b.py", "c.py", "d.py"} <= found
-    assert "e.py" not in found and all(path.endswith(".py") for path in found)
+    result = {path.relative_to(library).as_posix() for path in reach.code_files("distill_lib.top")}
+    assert {"top.py", "part/b.py", "c.py", "d.py"} <= result
+    assert "e.py" not in result and all(path.endswith(".py") for path in result)
 
 
 def test_the_real_library_is_reached_as_far_as_it_goes():
-    found = {path.name for path in reach.code_files("distill_lib.guided.halving")}
-    assert {"halving.py", "samplers.py", "noise.py", "loop.py"} <= found
-    assert "metrics.py" not in found
+    result = {path.name for path in reach.code_files("distill_lib.guided.halving")}
+    assert {"halving.py", "samplers.py", "noise.py", "loop.py"} <= result
+    assert "metrics.py" not in result
 
 
 @pytest.mark.parametrize("file, stale", [("top.py", True), ("part/b.py", True), ("d.py", True), ("e.py", False)])
@@ -160,9 +160,9 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_maker_whose_code_no_key_would_hold_is_refused(runs, name):
     maker, match = REFUSED[name]
-    for ask in (lambda: Run("kind", {}, maker), lambda: cached("kind", {}, dict, maker)):
+    for call in (lambda: Run("kind", {}, maker), lambda: cached("kind", {}, dict, maker)):
         with pytest.raises(ValueError, match=match) as error:
-            ask()
+            call()
         assert one_sentence(error)
 
 
@@ -258,17 +258,17 @@ def test_tensors_come_back_as_they_were(tmp_path):
     )
 
 
-@pytest.mark.parametrize("how", ["truncated", "one bit", "another file", "missing"])
-def test_a_file_that_does_not_check_ends_in_a_sentence(how, tmp_path):
+@pytest.mark.parametrize("case", ["truncated", "one bit", "another file", "missing"])
+def test_a_file_that_does_not_check_ends_in_a_sentence(case, tmp_path):
     path = tmp_path / "x.safetensors"
     checksum = save_tensors(path, {"a": torch.zeros(100)})
     data = bytearray(path.read_bytes())
-    if how == "truncated":
+    if case == "truncated":
         path.write_bytes(data[:150])
-    elif how == "one bit":
+    elif case == "one bit":
         data[-1] ^= 1
         path.write_bytes(data)
-    elif how == "another file":
+    elif case == "another file":
         save_tensors(path, {"a": torch.ones(100)})
     else:
         path.unlink()
@@ -296,7 +296,7 @@ def test_a_run_is_done_only_with_its_mark(runs):
     run = Run("kind", {"lr": 1}, normal)
     assert not run.done and run.state() is None and run.progress() == []
     run.start()
-    assert json.loads((run.folder / "config.json").read_text()) == {"lr": 1, "precision": store.asked_precision()}
+    assert json.loads((run.folder / "config.json").read_text()) == {"lr": 1, "precision": store.wanted_precision()}
     run.save_state({"a": torch.ones(2)})
     assert not run.done and torch.equal(run.state()["a"], torch.ones(2))
     run.finish({"a": torch.full((2,), 7.0)})
@@ -354,10 +354,10 @@ def test_a_cache_is_made_once_for_a_configuration_and_its_code(runs, library):
 
 
 def test_cached_samples_go_stale_with_all_code_that_makes_them(monkeypatch):
-    asked = []
-    monkeypatch.setattr(draw, "cached", lambda kind, spec, make, maker: asked.append(maker) or {"image": None})
+    calls = []
+    monkeypatch.setattr(draw, "cached", lambda kind, spec, make, maker: calls.append(maker) or {"image": None})
     samples_of(Network(tiny_unet()), 4, 1.0, 8)
-    reached = {path.name for path in reach.code_files(reach.module_of(asked[0]))}
+    reached = {path.name for path in reach.code_files(reach.module_of(calls[0]))}
     # the solver, the schedule, the noise of z_T, the formula of guidance and the adapter that calls the network
     assert {"samplers.py", "schedules.py", "noise.py", "guidance.py", "adapter.py"} <= reached
 

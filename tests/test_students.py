@@ -34,11 +34,11 @@ def test_a_chain_starts_from_the_shipped_student_with_the_settings_of_the_profil
     w_range = 0.0, pretrained.made(name)["config"]["w_max"]
     counts = step_counts(settings.halving_start)
     plan = [Halving(n, settings.halving_settings(n, 2), w_range, reuse=settings.reuse) for n in counts]
-    theirs = halve_down(first, PICTURES, plan)
+    reference = halve_down(first, PICTURES, plan)
     ours = halvings.deterministic(settings, PICTURES, 2)
-    assert {n: one.key for n, one in ours.items()} == {n: one.key for n, one in theirs.items()}
-    assert {one.key for one in halvings.deterministic(settings, PICTURES, 3).values()}.isdisjoint(
-        one.key for one in ours.values()
+    assert {n: student.key for n, student in ours.items()} == {n: item.key for n, item in reference.items()}
+    assert {student.key for student in halvings.deterministic(settings, PICTURES, 3).values()}.isdisjoint(
+        student.key for student in ours.values()
     )
 
 
@@ -57,8 +57,8 @@ def test_only_the_deterministic_chain_is_watched_on_its_way(settings):
 
 
 def test_the_students_for_one_strength_rest_on_the_pair_and_have_keys_of_their_own(settings):
-    found = {w: halvings.for_one_strength(settings, w, PICTURES, 0) for w in (0.0, 1.0)}
+    result = {w: halvings.for_one_strength(settings, w, PICTURES, 0) for w in (0.0, 1.0)}
     pair = pretrained.made(f"teacher-{settings.world}")["weights"]
-    assert all(chain[8].run.config["parent"] == pair for chain in found.values())
-    assert all(chain[4].run.config["w_range"] == (w, w) for w, chain in found.items())
-    assert found[0.0][1].key != found[1.0][1].key
+    assert all(chain[8].run.config["parent"] == pair for chain in result.values())
+    assert all(chain[4].run.config["w_range"] == (w, w) for w, chain in result.items())
+    assert result[0.0][1].key != result[1.0][1].key

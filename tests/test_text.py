@@ -12,15 +12,15 @@ from distill_lib.worlds.pictures import WORLDS, render_pictures
 
 
 def test_an_exchange_changes_the_caption_in_one_attribute_or_in_all_and_keeps_the_rest():
-    asked = drawn_attributes(400, 0)
-    found = exchanged(asked, torch.rand(400, generator=torch.Generator().manual_seed(0)))
-    alike = (asked[:, 0] == asked[:, 1]).all(1)
-    same = [a == b for a, b in zip(say(asked), say(found), strict=True)]
+    wanted_attributes = drawn_attributes(400, 0)
+    result = exchanged(wanted_attributes, torch.rand(400, generator=torch.Generator().manual_seed(0)))
+    alike = (wanted_attributes[:, 0] == wanted_attributes[:, 1]).all(1)
+    same = [a == b for a, b in zip(say(wanted_attributes), say(result), strict=True)]
     assert same == alike.tolist()
-    moved = (found != asked)[:, 0].sum(1)
-    everything = (found == asked.flip(1)).flatten(1).all(1)
+    moved = (result != wanted_attributes)[:, 0].sum(1)
+    everything = (result == wanted_attributes.flip(1)).flatten(1).all(1)
     assert ((moved == 1) | everything | alike).all()
-    assert torch.equal(found.sort(1).values, asked.sort(1).values)  # nothing is added, nothing lost
+    assert torch.equal(result.sort(1).values, wanted_attributes.sort(1).values)  # nothing is added, nothing lost
     assert 0.15 < (everything & ~alike).float().mean() < 0.6
 
 
@@ -34,7 +34,7 @@ def test_the_loss_is_the_cross_entropy_over_captions_and_pictures_with_one_hard_
         if differs[i]:
             row.append(4 * (image[i] @ wrong[i]).item())
         column = [4 * (image[j] @ text[i]).item() for j in range(3)]
-        expected = [torch.tensor(one).logsumexp(0).item() - one[i] for one in (row, column)]
+        expected = [torch.tensor(item).logsumexp(0).item() - item[i] for item in (row, column)]
         assert loss[i].item() == pytest.approx(sum(expected) / 2, rel=1e-5)
 
 
@@ -43,9 +43,9 @@ def test_the_text_encoder_pools_the_end_of_the_prompt():
     tokens = tokenizer()
     text = build_text_encoder(tokens, width=32, layers=1).eval()
     ids = tokens(["a red cube", "a blue cube"], padding="max_length", return_tensors="pt").input_ids
-    found = text(ids)
-    assert torch.allclose(found.pooler_output, found.last_hidden_state[:, 4], atol=1e-6)  # start, three words, end
-    assert not torch.allclose(found.pooler_output[0], found.pooler_output[1], atol=1e-4)
+    result = text(ids)
+    assert torch.allclose(result.pooler_output, result.last_hidden_state[:, 4], atol=1e-6)  # start, three words, end
+    assert not torch.allclose(result.pooler_output[0], result.pooler_output[1], atol=1e-4)
 
 
 def test_a_few_pairs_are_learned(tmp_path, monkeypatch):
@@ -54,16 +54,16 @@ def test_a_few_pairs_are_learned(tmp_path, monkeypatch):
     spec, tokens = WORLDS["captioned"], tokenizer()
     image, scenes = render_pictures(spec, 0, torch.arange(8))
     net = Clip(build_text_encoder(tokens, width=32, layers=1), width=8)
-    asked, run = attributes(scenes, spec), store.Run("clip", {}, train_clip)
+    wanted_attributes, run = attributes(scenes, spec), store.Run("clip", {}, train_clip)
     settings = TrainSettings(steps=60, batch_size=16, lr=3e-3, warmup=5, ema=0.5, bf16=False)
 
     class Trainable:
         module = forward = net
 
-    history = list(train_clip(Trainable, tokens, image, asked, settings, run))
+    history = list(train_clip(Trainable, tokens, image, wanted_attributes, settings, run))
     net.load_state_dict(run.weights())
     assert history[-1].loss < 0.8 * history[0].loss
-    ids = tokens(say(asked), padding="max_length", return_tensors="pt").input_ids
+    ids = tokens(say(wanted_attributes), padding="max_length", return_tensors="pt").input_ids
     with torch.no_grad():
         u, v = net.of_image(image / 127.5 - 1), net.of_text(ids)
     assert u.shape == v.shape == (8, EMBEDDING)

@@ -47,17 +47,17 @@ def test_another_teacher_needs_prompts_and_prompts_a_teacher(file, tmp_path):
         prompts_of(str(tmp_path / "nothing"), 1)
 
 
-@pytest.mark.parametrize("how", ["utf-8-sig", "utf-8"])
+@pytest.mark.parametrize("case", ["utf-8-sig", "utf-8"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_a_line_ends_at_its_end_alone_and_a_byte_order_mark_is_no_prompt(tmp_path, how, end):
+def test_a_line_ends_at_its_end_alone_and_a_byte_order_mark_is_no_prompt(tmp_path, case, end):
     lines = ["a cat", "a\u2028dog", "a\x85bird \x0b\x1c of paper", "\u732b"]
-    (tmp_path / "prompts.txt").write_bytes(end.join([*lines, ""]).encode(how))
+    (tmp_path / "prompts.txt").write_bytes(end.join([*lines, ""]).encode(case))
     assert prompts_of(str(tmp_path / "prompts.txt"), 1) == (lines[:1], lines[1:])
 
 
-@pytest.mark.parametrize("how", ["utf-16", "utf-16-le", "utf-16-be", "latin-1"])
-def test_a_file_that_is_not_utf_8_is_refused_in_a_sentence(tmp_path, how):
-    (tmp_path / "prompts.txt").write_bytes("a caf\xe9\na cat\na dog".encode(how))
+@pytest.mark.parametrize("case", ["utf-16", "utf-16-le", "utf-16-be", "latin-1"])
+def test_a_file_that_is_not_utf_8_is_refused_in_a_sentence(tmp_path, case):
+    (tmp_path / "prompts.txt").write_bytes("a caf\xe9\na cat\na dog".encode(case))
     with pytest.raises(ValueError, match=r"is no text file in UTF-8.*; save it as UTF-8") as error:
         prompts_of(str(tmp_path / "prompts.txt"), 1)
     assert "\n" not in str(error.value)
@@ -69,8 +69,8 @@ def folder(tmp_path):
     return tmp_path / "model"
 
 
-def some_judges(asked=None):
-    judge = lambda image, prompts: (asked or []).append(prompts) or torch.zeros(len(prompts))  # noqa: E731
+def some_judges(calls=None):
+    judge = lambda image, prompts: (calls or []).append(prompts) or torch.zeros(len(prompts))  # noqa: E731
     return Judges(Reader(Extractor(6, 3, 8).eval()), judge)
 
 
@@ -78,8 +78,8 @@ def test_a_prompt_that_would_be_cut_is_named_before_anything_runs(folder, file, 
     long = " ".join(["a red cube left of a blue cone"] * 4)
     file.write_text("\n".join([*say(drawn_attributes(20, 0)), long, long + " a red cube"]))
     monkeypatch.setattr(text_to_image, "teacher_pairs", None)  # nothing is drawn
-    said = r"2 of \d+ prompts are longer than the 24 tokens .* the first is 'a red cube .*' with 34: shorten them"
-    with pytest.raises(ValueError, match=said):
+    message = r"2 of \d+ prompts are longer than the 24 tokens .* the first is 'a red cube .*' with 34: shorten them"
+    with pytest.raises(ValueError, match=message):
         task(profiles.load("smoke"), 0, str(folder), str(file), some_judges())
     with pytest.raises(ValueError, match="1 of 2 prompts are longer than the 24 tokens"):
         open_pipeline(folder).states(["a red cube left of a blue cone", long])
@@ -121,21 +121,21 @@ def test_another_teacher_is_distilled_on_its_own_samples(file, predicts, tmp_pat
     judges = some_judges()
     settings = profiles.load("smoke")
     job = task(settings, 0, str(folder), str(file), judges)
-    assert job.suffix.startswith(f"-my-model-{job.told.fingerprint[:6]}-") and job.parents[0].startswith(str(folder))
-    assert len(job.pictures) == job.how.pairs and not set(job.pictures.prompts) & set(job.asked.prompts)
+    assert job.suffix.startswith(f"-my-model-{job.model.fingerprint[:6]}-") and job.parents[0].startswith(str(folder))
+    assert len(job.pictures) == job.sizes.pairs and not set(job.pictures.prompts) & set(job.benchmark.prompts)
     assert task(settings, 0, str(folder), str(file), judges).parents == job.parents
     file.write_text("\n".join(say(drawn_attributes(20, 1))))
     assert task(settings, 0, str(folder), str(file), judges).parents != job.parents
 
-    live, run = job.told.network.student(), Run("live", {"of": job.parents}, TextToImage)
-    training = distill_guidance(live, job.told.network, job.pictures, job.how.stage_one, run, job.w_max)
+    live, run = job.model.network.student(), Run("live", {"of": job.parents}, TextToImage)
+    training = distill_guidance(live, job.model.network, job.pictures, job.sizes.stage_one, run, job.w_max)
     finish(live, training, run, "stage one")
-    chain = halvings.in_latents(settings, job.how, (live, run.key), job.w_max, job.pictures, 0)
+    chain = halvings.in_latents(settings, job.sizes, (live, run.key), job.w_max, job.pictures, 0)
     assert sorted(chain) == [1, 2, 4]
     student = Keyed(live, run.key)  # notebook 07 has the loop in the open, and finds what the others share
-    for n in step_counts(job.how.start):
-        halving = Halving(n, job.how.halving.with_seed(n), (0.0, job.w_max), reuse=settings.reuse)
+    for n in step_counts(job.sizes.start):
+        halving = Halving(n, job.sizes.halving.with_seed(n), (0.0, job.w_max), reuse=settings.reuse)
         student = halve_once(student, job.pictures, halving, "text-halving")
         assert student.key == chain[n].key
-    rows = job.asked.rows("ours-D", chain[4].net, 4, job.how.w)
+    rows = job.benchmark.rows("ours-D", chain[4].net, 4, job.sizes.w)
     assert {row["metric"] for row in rows} == {"fid_teacher", "paired", "clip", "sharpness"}

@@ -29,18 +29,18 @@ def run_named(name="run"):
     return store.Run("test", {"name": name}, normal)
 
 
-def train(net, how, run):
+def train(net, train_settings, run):
     """A method as small as they get: learn to negate noise, with every kind of draw."""
-    loop = Loop(net, how, run)
+    loop = Loop(net, train_settings, run)
     for _, draws in loop:
         x = draws.normal("x", (3,))
         scale = 1 + draws.uniform("scale")[:, None] + draws.integer("shift", 3)[:, None]
         yield loop.update((net.forward(x) + scale * x).square().mean(1))
 
 
-def run_until(step, how, run, net=None):
+def run_until(step, train_settings, run, net=None):
     """Train and stop after `step`, as a kill does: nothing is said to the loop."""
-    for progress in train(net or network(), how, run):
+    for progress in train(net or network(), train_settings, run):
         if progress.step == step:
             return
 
@@ -85,9 +85,9 @@ def test_snapshots_are_the_averaged_weights_at_even_parts_of_the_run(runs):
     for _, draws in loop:
         loop.update((net.forward(draws.normal("x", (3,)))).square().mean(1))
         averages[loop.step] = {name: value.clone() for name, value in loop.weights().items()}
-    found = run.snapshots()
-    assert list(found) == [STEPS // 3, 2 * STEPS // 3]
-    assert all(same(weights, averages[step]) for step, weights in found.items())
+    result = run.snapshots()
+    assert list(result) == [STEPS // 3, 2 * STEPS // 3]
+    assert all(same(weights, averages[step]) for step, weights in result.items())
 
 
 def test_no_snapshots_are_kept_unless_asked_for(runs):
@@ -165,13 +165,13 @@ def test_a_resumed_run_goes_on_with_its_smoothed_loss_and_its_clock(runs):
 
 def test_every_step_draws_its_own_numbers_also_after_a_kill(runs):
     def numbers(stop, **changes):
-        net, found = network(), []
+        net, seen = network(), []
         loop = Loop(net, settings(seed=4, **changes), run_named())
         for step, draws in loop:
-            found.append((step, draws.step, draws.seed, draws.index.tolist()))
+            seen.append((step, draws.step, draws.seed, draws.index.tolist()))
             if loop.update(net.forward(draws.normal("x", (3,))).square().mean(1)).step == stop:
                 break
-        return found
+        return seen
 
     expected = [(step, step, 4, list(range(8))) for step in range(STEPS)]
     assert numbers(5, checkpoint_seconds=0) == expected[:5]
@@ -262,9 +262,9 @@ def test_two_half_batches_draw_what_the_whole_batch_draws(draw):
 def test_the_processes_share_the_indices_of_a_step(processes, runs, monkeypatch):
     indices = []
     for i in range(processes):
-        one = SimpleNamespace(num_processes=processes, process_index=i, is_main_process=False)
-        one.device, one.prepare_model = torch.device("cpu"), lambda forward: forward
-        monkeypatch.setattr("distill_lib.engine.loop.Accelerator", lambda cpu, one=one: one)
+        accelerator = SimpleNamespace(num_processes=processes, process_index=i, is_main_process=False)
+        accelerator.device, accelerator.prepare_model = torch.device("cpu"), lambda forward: forward
+        monkeypatch.setattr("distill_lib.engine.loop.Accelerator", lambda cpu, first=accelerator: first)
         step, draws = next(iter(Loop(network(), settings(), run_named())))
         assert step == 0 and draws.step == 0
         indices += draws.index.tolist()
@@ -304,10 +304,10 @@ def test_streams_and_steps_of_a_run_draw_apart():
 # ------------------------------------------------------------------------------------------------ the update
 
 
-def follow_by_hand(how):
+def follow_by_hand(train_settings):
     """(averages, parameters, rates) after each step, as lists; the first entries are those before it."""
     net = network()
-    loop = Loop(net, how, run_named(str(how)))
+    loop = Loop(net, train_settings, run_named(str(train_settings)))
     flat = lambda tensors: torch.cat([t.detach().flatten() for t in tensors]).clone()  # noqa: E731
     averages, parameters, rates = [flat(loop.average)], [flat(loop.parameters)], []
     for _, draws in loop:

@@ -6,7 +6,7 @@ from closed_forms import tiny_unet
 
 from distill_lib.measure import transfer
 from distill_lib.measure.metrics import Reader
-from distill_lib.measure.transfer import Twins, evaluations, probe
+from distill_lib.measure.transfer import PairedScenes, evaluations, probe
 from distill_lib.networks.adapter import Network
 from distill_lib.networks.unet import student_of
 from distill_lib.shipped import pretrained
@@ -31,12 +31,12 @@ def test_with_many_steps_a_picture_comes_back_and_with_few_less_so(pair):
 
 
 def test_the_encoder_is_told_the_class_of_the_picture_and_the_decoder_the_wanted_one(pair):
-    told = []
-    pair.module.register_forward_pre_hook(lambda _, __, kwargs: told.append(kwargs["class_labels"]), with_kwargs=True)
+    seen = []
+    pair.module.register_forward_pre_hook(lambda _, __, kwargs: seen.append(kwargs["class_labels"]), with_kwargs=True)
     image, label = pictures(3)
     transfer.transfer((pair, 2), (pair, 2), image, label, w=1.0, target=torch.tensor([1, 2, 0]))
-    assert [k.tolist() for k in told[:2]] == [[0, 1, 2]] * 2  # alone: w = 0
-    assert [k.tolist() for k in told[2:]] == [[1, 2, 0, 3, 3, 3]] * 2  # and the null class
+    assert [k.tolist() for k in seen[:2]] == [[0, 1, 2]] * 2  # alone: w = 0
+    assert [k.tolist() for k in seen[2:]] == [[1, 2, 0, 3, 3, 3]] * 2  # and the null class
 
 
 def test_a_transfer_is_kept_and_another_one_is_not_taken_for_it(pair, monkeypatch):
@@ -61,57 +61,57 @@ def test_a_pair_pays_twice_for_guided_steps_and_a_student_never(pair, w, count):
 
 
 @pytest.fixture(scope="module")
-def twins():
-    return Twins("textured", "sketch", 96, Reader(pretrained.extractor("looks")), pretrained.geometry(), seed=1)
+def paired_scenes():
+    return PairedScenes("textured", "sketch", 96, Reader(pretrained.extractor("looks")), pretrained.geometry(), seed=1)
 
 
 def values(rows):
     return {row["metric"]: row["value"] for row in rows}
 
 
-def test_the_true_sketch_is_a_perfect_transfer_and_the_photo_is_none(twins):
-    truth, source = (values(twins.rows(image, {})) for image in (twins.truth, twins.image))
+def test_the_true_sketch_is_a_perfect_transfer_and_the_photo_is_none(paired_scenes):
+    truth, source = (values(paired_scenes.rows(image, {})) for image in (paired_scenes.truth, paired_scenes.image))
     assert truth["fid_target"] == pytest.approx(0, abs=1e-6) and truth["paired_target"] == 0
     assert truth["style"] > 0.95 and source["style"] < 0.05
     assert source["fid_target"] > 10 and source["paired_target"] > 0.05
-    for found in (truth, source):
-        assert found["iou"] > 0.85 and found["depth_error"] < 0.25
+    for result in (truth, source):
+        assert result["iou"] > 0.85 and result["depth_error"] < 0.25
 
 
-def test_another_scene_keeps_no_shape(twins):
-    moved = values(twins.rows(twins.truth.roll(1, 0), {}))
+def test_another_scene_keeps_no_shape(paired_scenes):
+    moved = values(paired_scenes.rows(paired_scenes.truth.roll(1, 0), {}))
     assert moved["iou"] < 0.5 and moved["fid_target"] == pytest.approx(0, abs=1e-6)
 
 
-def test_the_class_asked_for_decides_the_accuracy(twins):
-    wanted = twins.as_next_shape()
+def test_the_class_asked_for_decides_the_accuracy(paired_scenes):
+    wanted = paired_scenes.as_next_shape()
     named, other, done = (
-        values(found.rows(image, {}))["accuracy"]
-        for found, image in (
-            (twins, twins.image),
-            (wanted, twins.image),
+        values(result.rows(image, {}))["accuracy"]
+        for result, image in (
+            (paired_scenes, paired_scenes.image),
+            (wanted, paired_scenes.image),
             (wanted, wanted.truth),
         )
     )
     assert named > 0.9 and other < 0.05 and done > 0.9
 
 
-def test_the_next_shape_stands_where_the_old_one_stood_with_its_colour_and_texture(twins):
-    wanted, names = twins.as_next_shape(), class_names(WORLDS["textured"])
-    for label, other in zip(twins.label.tolist(), wanted.label.tolist(), strict=True):
+def test_the_next_shape_stands_where_the_old_one_stood_with_its_colour_and_texture(paired_scenes):
+    wanted, names = paired_scenes.as_next_shape(), class_names(WORLDS["textured"])
+    for label, other in zip(paired_scenes.label.tolist(), wanted.label.tolist(), strict=True):
         assert names[label].split()[:2] == names[other].split()[:2] and names[label] != names[other]
-    assert torch.equal(wanted.image, twins.image) and not torch.equal(wanted.truth, twins.image)
-    both = ((wanted.mask > 0.5) & (twins.mask > 0.5)).flatten(1).sum(1)
-    assert (both > 0.5 * (twins.mask > 0.5).flatten(1).sum(1)).all()
-    outside = (wanted.mask == 0) & (twins.mask == 0)
-    same = (wanted.depth == twins.depth) & outside
+    assert torch.equal(wanted.image, paired_scenes.image) and not torch.equal(wanted.truth, paired_scenes.image)
+    both = ((wanted.mask > 0.5) & (paired_scenes.mask > 0.5)).flatten(1).sum(1)
+    assert (both > 0.5 * (paired_scenes.mask > 0.5).flatten(1).sum(1)).all()
+    outside = (wanted.mask == 0) & (paired_scenes.mask == 0)
+    same = (wanted.depth == paired_scenes.depth) & outside
     assert same.sum() > 0.95 * outside.sum()
 
 
-@pytest.mark.parametrize("there", ["cluttered", "plain"])
-def test_two_worlds_that_differ_in_more_than_their_look_are_refused(there):
-    with pytest.raises(ValueError, match=f"textured and {there} differ in more than their look"):
-        Twins("textured", there, 8, Reader(pretrained.extractor("looks")), None)
+@pytest.mark.parametrize("other_world", ["cluttered", "plain"])
+def test_two_worlds_that_differ_in_more_than_their_look_are_refused(other_world):
+    with pytest.raises(ValueError, match=f"textured and {other_world} differ in more than their look"):
+        PairedScenes("textured", other_world, 8, Reader(pretrained.extractor("looks")), None)
 
 
 def test_unrelated_pictures_are_of_the_class_and_of_other_noise(pair):
@@ -122,8 +122,8 @@ def test_unrelated_pictures_are_of_the_class_and_of_other_noise(pair):
     assert not torch.equal(first[0], first[3]) and first.dtype == torch.uint8
 
 
-def test_the_probe_tells_pictures_that_it_has_not_seen(twins):
-    direction, threshold = probe(twins.reader, twins.image[:48], twins.truth[:48])
-    unseen = twins.image[48:].clone(), twins.truth[48:].clone()
-    called = [(twins.reader.read(image)["64"] @ direction > threshold).float().mean() for image in unseen]
+def test_the_probe_tells_pictures_that_it_has_not_seen(paired_scenes):
+    direction, threshold = probe(paired_scenes.reader, paired_scenes.image[:48], paired_scenes.truth[:48])
+    unseen = paired_scenes.image[48:].clone(), paired_scenes.truth[48:].clone()
+    called = [(paired_scenes.reader.read(image)["64"] @ direction > threshold).float().mean() for image in unseen]
     assert called[0] < 0.1 and called[1] > 0.9

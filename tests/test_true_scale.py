@@ -90,7 +90,7 @@ def test_a_module_is_freed_before_the_next_is_built(small, monkeypatch):
     built = []
 
     def build(part):
-        assert not any(one() for one in built)
+        assert not any(item() for item in built)
         module = part.build()
         built.append(weakref.ref(module))
         return module
@@ -122,7 +122,7 @@ def test_the_command_writes_both_tables_once_for_each_seed_and_beside_the_paper(
 @pytest.mark.parametrize("artefact", TABLES)
 def test_the_paper_has_a_number_for_every_module(artefact):
     item, before, after = TABLES[artefact]
-    found = reported(item)
-    assert set(found) == {(system, kind) for system in (before, after) for kind in MODULES}
-    for (system, kind), one in found.items():
-        assert one["nfe"] == SYSTEMS[system][kind].nfe
+    result = reported(item)
+    assert set(result) == {(system, kind) for system in (before, after) for kind in MODULES}
+    for (system, kind), single in result.items():
+        assert single["nfe"] == SYSTEMS[system][kind].nfe

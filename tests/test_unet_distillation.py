@@ -37,11 +37,15 @@ def networks(cut, inherit=True):
     return Network(student, bf16=False, null=null), Network(teacher, bf16=False, null=null)
 
 
-def trained(runs, name, steps=60, **how):
+def trained(runs, name, steps=60, **options):
     student, teacher = networks(CUT)
-    run = Run(name, how, distill_unet)
+    run = Run(name, options, distill_unet)
     settings = TrainSettings(steps=steps, batch_size=8, lr=2e-3, warmup=5, ema=0.9, bf16=False)
-    return student, teacher, finish(student, distill_unet(student, teacher, Data(), settings, run, **how), run, name)
+    return (
+        student,
+        teacher,
+        finish(student, distill_unet(student, teacher, Data(), settings, run, **options), run, name),
+    )
 
 
 def miss(student, teacher):
@@ -49,8 +53,8 @@ def miss(student, teacher):
     generator = torch.Generator().manual_seed(9)
     z, states = torch.randn(32, 4, 8, 8, generator=generator), torch.randn(32, 5, 16, generator=generator)
     t = torch.arange(32) * 32 + 1
-    mine, theirs = counterparts(student.module, teacher.module)
-    with torch.no_grad(), tapped(mine) as ours, tapped(theirs) as wanted:
+    student_blocks, teacher_blocks = counterparts(student.module, teacher.module)
+    with torch.no_grad(), tapped(student_blocks) as ours, tapped(teacher_blocks) as wanted:
         answer = mean_square(student(z, t, states) - teacher(z, t, states)).mean().item()
     return answer, sum(mean_square(a - b).mean().item() for a, b in zip(ours, wanted, strict=True))
 

@@ -31,7 +31,7 @@ def truncated_snr(t: Tensor, schedule: Schedule = OURS, clamp: float = 100.0) ->
 
 
 def v_loss(net: Predict, x: Tensor, eps: Tensor, t: Tensor, label: Tensor, schedule: Schedule = OURS) -> Tensor:
-    """Denoising loss  |v - net(z_t, t, label)|^2, one value a sample; weight (2) on the x error.
+    """Denoising loss  |v - net(z_t, t, label)|^2, one value per sample; weight (2) on the x error.
 
     Args:
         net: net(z_t, t, label) -> v_hat.

@@ -1,4 +1,4 @@
-"""Classifier-free guidance, and the embedding through which a student is told its strength.
+"""Classifier-free guidance, and the embedding that conditions a student on its strength.
 
     v_w = (1 + w) v_cond - w v_uncond,     w >= 0                                                              (1)
 
@@ -20,9 +20,10 @@ def combine(v_cond: Tensor, v_uncond: Tensor, w: Tensor) -> Tensor:
 
 
 def without_condition(label: Tensor, null: int | Tensor) -> Tensor:
-    """What asks for nothing in the place of `label`: the null class, or the empty prompt's states (L, D).
+    """The empty condition in the place of `label`: the null class, or the empty prompt's states (L, D).
 
-    Of states (B, L + K, D) the last K rows are kept: there stands what a network is shown besides (`adapter.shown`).
+    Of states (B, L + K, D) the last K rows are kept: there stands what a network is shown besides
+    (`adapter.split_extra`).
     """
     if not isinstance(null, Tensor):
         return torch.full_like(label, null)

@@ -24,20 +24,20 @@ def to_bytes(image: Tensor) -> Tensor:
     return (finite(image, "pictures").clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
 
 
-def finite(found: Tensor, what: str) -> Tensor:
+def finite(values: Tensor, name: str) -> Tensor:
     """What is measured, (N, *D), as it is; bytes always pass.
 
     Raises:
         ValueError: one of the N holds a number that is not finite.
     """
-    if found.is_floating_point() and not found.sum().isfinite():  # a sum that overflows says nothing
-        bad = (~found.reshape(len(found), -1).isfinite()).any(1).sum().item()
+    if values.is_floating_point() and not values.sum().isfinite():  # a sum that overflows says nothing
+        bad = (~values.reshape(len(values), -1).isfinite()).any(1).sum().item()
         if bad:
             raise ValueError(
-                f"{bad} of {len(found)} {what} hold numbers that are not finite, which no metric can read; look for "
+                f"{bad} of {len(values)} {name} hold numbers that are not finite, which no metric can read; look for "
                 "the network or the grid that they come from"
             )
-    return found
+    return values
 
 
 def to_unit(image: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Samplers: a step from one grid index to another, one fold of steps over the grid, and the same walk upward.
 
-A step asks the network once: z_s = step(denoise, z_t, t, s, schedule). `denoise(z_t, t)` returns v_hat, with the
+A step evaluates the network once: z_s = step(denoise, z_t, t, s, schedule). `denoise(z_t, t)` returns v_hat, with the
 condition and the guidance strength already bound, so a guided pair and a distilled student look the same from here.
 An n-step sampler makes n calls; its `nfe` is n for one network and 2 n for a guided pair with w > 0.
 
@@ -9,8 +9,8 @@ Upward, from a picture to the noise that it would be sampled from, a step is
     z_s = alpha_s x_hat(z_t) + sigma_s eps_hat(z_t),     s > t                                                  (1)
 
 It is `samplers.ddim_step` with s > t (Song et al. 2021, arXiv 2010.02502, section 4.3; Meng et al. 2023, arXiv
-2210.03142, on style transfer). It starts at t = 0, which no network knows: there the network is asked at t = 1, where
-the noise is 0.0015 of a unit.
+2210.03142, on style transfer). It starts at t = 0, which no network knows: there the network is evaluated at t = 1,
+where the noise is 0.0015 of a unit.
 """
 
 from collections.abc import Callable, Iterable
@@ -89,8 +89,8 @@ def trajectory(denoise: Denoise, z_t: Tensor, grid: Iterable[int], schedule: Sch
     """All states of the deterministic sampler over the grid indices t_0 > t_1 > ...; the first is z_t itself."""
     states = [z_t]
     for t, s in pairwise(grid):
-        here = torch.full((len(z_t),), t, device=z_t.device)
-        states.append(ddim_step(denoise, states[-1], here, torch.full_like(here, s), schedule))
+        t_batch = torch.full((len(z_t),), t, device=z_t.device)
+        states.append(ddim_step(denoise, states[-1], t_batch, torch.full_like(t_batch, s), schedule))
     return states
 
 
@@ -131,11 +131,11 @@ def sample_stochastic(denoise: Denoise, z_T: Tensor, n_steps: int, fresh: Fresh,
     """
     z, ups = z_T, 0
     for t, s in pairwise(stochastic_path(n_steps, schedule.T)):
-        here, there = (torch.full((len(z),), k, device=z.device) for k in (t, s))
+        t_batch, s_batch = (torch.full((len(z),), k, device=z.device) for k in (t, s))
         if s < t:
-            z = ddim_step(denoise, z, here, there, schedule)
+            z = ddim_step(denoise, z, t_batch, s_batch, schedule)
         else:
-            z, ups = noise_again(z, fresh(ups), here, there, schedule), ups + 1
+            z, ups = noise_again(z, fresh(ups), t_batch, s_batch, schedule), ups + 1
     return z
 
 
@@ -144,23 +144,23 @@ def sample_ancestral(denoise: Denoise, z_T: Tensor, n_steps: int, fresh: Fresh, 
     """The ancestral n-step sampler: fold `ancestral_step`; fresh(i) is the noise of step i = 0 .. N - 1."""
     z = z_T
     for i, (t, s) in enumerate(pairwise(step_grid(n_steps, schedule.T))):
-        here, there = (torch.full((len(z),), k, device=z.device) for k in (t, s))
-        z = ancestral_step(denoise, z, fresh(i), here, there, schedule)
+        t_batch, s_batch = (torch.full((len(z),), k, device=z.device) for k in (t, s))
+        z = ancestral_step(denoise, z, fresh(i), t_batch, s_batch, schedule)
     return z
 
 
 @torch.no_grad()
 def sample_consistency(denoise: Denoise, z_T: Tensor, n_steps: int, fresh: Fresh, schedule: Schedule = OURS) -> Tensor:
-    """The sampler of consistency models: all the way to x, and back to the next time with noise drawn anew.
+    """The sampler of consistency models: all the way to x, and back to the next time with resampled noise.
 
     z_s = alpha_s x_hat(z_t) + sigma_s eps_i; Song et al. 2023 (arXiv 2303.01469), Algorithm 1. fresh(i) is the noise
     of the i-th way back, i = 0 .. N - 2. n calls of `denoise`; with one step it is `sample`.
     """
     z = z_T
     for i, (t, s) in enumerate(pairwise(step_grid(n_steps, schedule.T))):
-        here, there = (torch.full((len(z),), k, device=z.device) for k in (t, s))
-        x_hat = x_from_v(z, denoise(z, here), here, schedule)
-        z = add_noise(x_hat, fresh(i), there, schedule) if s else x_hat
+        t_batch, s_batch = (torch.full((len(z),), k, device=z.device) for k in (t, s))
+        x_hat = x_from_v(z, denoise(z, t_batch), t_batch, schedule)
+        z = add_noise(x_hat, fresh(i), s_batch, schedule) if s else x_hat
     return z
 
 
@@ -170,7 +170,7 @@ def nfe(n_steps: int, w: float, guided_pair: bool) -> int:
 
 
 def above_zero(denoise: Denoise) -> Denoise:
-    """The same denoiser, asked at t = 1 where t is 0."""
+    """The same denoiser, evaluated at t = 1 where t is 0."""
     return lambda z_t, t: denoise(z_t, t.clamp(min=1))
 
 

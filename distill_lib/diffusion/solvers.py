@@ -5,8 +5,8 @@
     dpm++    DPM-Solver++ (2M)         Lu et al. 2022 (arXiv 2211.01095)
     unipc    UniPC, order 2            Zhao et al. 2023 (arXiv 2302.04867)
 
-Each asks the network once a step on the same evenly spaced times. Whoever draws or times by name comes here; the label
-of a row ("ours-S", "turbo") is no name of a sampler.
+Each evaluates the network once a step on the same evenly spaced times. Whoever draws or times by name comes here; the
+label of a row ("ours-S", "turbo") is no name of a sampler.
 """
 
 from collections.abc import Callable

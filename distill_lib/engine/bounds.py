@@ -12,7 +12,7 @@ def _number(value: Any) -> Any:
 
 
 _IS_NUMBER = BeforeValidator(_number)
-Whole = Annotated[int, _IS_NUMBER, Field(ge=0, le=2**62)]
+NonNegative = Annotated[int, _IS_NUMBER, Field(ge=0, le=2**62)]
 """0, 1, 2 .."""
 Count = Annotated[int, _IS_NUMBER, Field(ge=1, le=10**9)]
 """1, 2, 3 .."""

@@ -24,10 +24,10 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def _failed(path: Path, error: OSError) -> ValueError:
     if error.errno in _FULL:
-        why = f"no space left on its disk ({error.strerror}); free some and run again, what was there before is kept"
+        reason = f"no space left on its disk ({error.strerror}); free some and run again, what was there before is kept"
     else:
-        why = f"{error.strerror}; free the folder or choose another"
-    return ValueError(f"cannot write {path}: {why}")
+        reason = f"{error.strerror}; free the folder or choose another"
+    return ValueError(f"cannot write {path}: {reason}")
 
 
 def _alive(pid: str) -> bool:
@@ -109,10 +109,10 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], keep: Path | None = None) -> str:
     """Write safetensors that hold a checksum, atomically (`keep` as there); returns the checksum of the file."""
-    here = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic(path, keep) as part:
         try:
-            save_file(here, part, {"checksum": _checksum(here)})
+            save_file(on_cpu, part, {"checksum": _checksum(on_cpu)})
         except SafetensorError as error:
             if number := re.search(r"\(os error (\d+)\)", str(error)):
                 raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
@@ -139,15 +139,15 @@ def load_tensors(
         if checksum and hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
             raise ValueError("its checksum differs from the one written with it")
         with safe_open(path, "pt") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
             held = (file.metadata() or {}).get("checksum", "none" if strict else None)
-        if held is not None and held != _checksum(found):
+        if held is not None and held != _checksum(tensors):
             raise ValueError("its checksum differs from the one inside it")
-        return found
+        return tensors
     except Exception as error:
-        why = " ".join(str(getattr(error, "strerror", None) or error).split())
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise ValueError(
-            f"{path} cannot be used: {why}; delete the folder {folder or path.parent} and run again"
+            f"{path} cannot be used: {reason}; delete the folder {folder or path.parent} and run again"
         ) from error
 
 

@@ -13,7 +13,7 @@ from types import FrameType
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _watching: list["Watch"] = []
 _before: dict[int, object] = {}
-_asked: list[int] = []
+_requests: list[int] = []
 _process = 0
 
 
@@ -23,7 +23,7 @@ class Watch:
     Only the main thread can be signalled: in another the block changes nothing. A signal that is ignored stays so.
 
     Args:
-        keep: keeps what is needed to go on, and says so; it is told the name of the signal.
+        keep: keeps what is needed to go on, and says so; it is called with the name of the signal.
     """
 
     def __init__(self, keep: Callable[[str], None]) -> None:
@@ -59,7 +59,7 @@ class Watch:
             SystemExit: SIGTERM came; the code is 143, as a shell reports it.
         """
         self.busy = False
-        if _asked:
+        if _requests:
             _stop()
 
 
@@ -68,23 +68,23 @@ def _arrived(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
         return
-    again = number == signal.SIGINT and number in _asked
-    _asked.append(number)
+    again = number == signal.SIGINT and number in _requests
+    _requests.append(number)
     if again:
-        _asked.clear()
+        _requests.clear()
         raise KeyboardInterrupt
     if not any(watch.busy for watch in _watching):
         _stop()
 
 
 def _stop() -> None:
-    number = _asked[0]
+    number = _requests[0]
     try:
         for watch in _watching:
             watch.busy = True
             watch.keep(signal.Signals(number).name)
     finally:
-        _asked.clear()
+        _requests.clear()
         for watch in _watching:
             watch.busy = False
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
@@ -95,7 +95,7 @@ def _restore() -> None:
         if signal.getsignal(number) is _arrived:
             signal.signal(number, handler)
     _before.clear()
-    left = signal.SIGTERM in _asked  # it came in a step that failed, which is as good an end for SIGINT
-    _asked.clear()
+    left = signal.SIGTERM in _requests  # it came in a step that failed, which is as good an end for SIGINT
+    _requests.clear()
     if left:
         signal.raise_signal(signal.SIGTERM)

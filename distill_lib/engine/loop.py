@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from distill_lib.diffusion.noise import Draws
 from distill_lib.engine import precision
-from distill_lib.engine.bounds import Count, Decay, Number, Positive, Whole
+from distill_lib.engine.bounds import Count, Decay, NonNegative, Number, Positive
 from distill_lib.engine.files import all_finite
 from distill_lib.engine.interrupts import Watch
 from distill_lib.engine.precision import default_device
@@ -37,15 +37,15 @@ class TrainSettings:
     kept on the way, evenly spaced; bf16 is left to `precision.current` unless it is given.
     """
 
-    steps: Whole
+    steps: NonNegative
     batch_size: Count
     lr: Positive
-    warmup: Whole = 100
+    warmup: NonNegative = 100
     ema: Decay = 0.999
     clip: Positive = 1.0
-    seed: Whole = 0
+    seed: NonNegative = 0
     bf16: bool | None = None
-    snapshots: Whole = 0
+    snapshots: NonNegative = 0
     checkpoint_seconds: Number = 60.0
 
     def with_seed(self, seed: int) -> "TrainSettings":
@@ -102,7 +102,7 @@ class Loop:
             factor = next((x for start, x in (rates or {}).items() if name.startswith(start)), 1.0)
             groups.setdefault(factor, []).append(parameter)
         self.optimizer = torch.optim.AdamW(
-            [{"params": those, "factor": factor} for factor, those in groups.items()],
+            [{"params": parameters, "factor": factor} for factor, parameters in groups.items()],
             lr=settings.lr,
             weight_decay=1e-4,
             fused=True,  # one pass over the weights: a fifth of the time of the others on a CPU
@@ -110,8 +110,8 @@ class Loop:
         self.step, self.loss, self.seconds = 0, float("nan"), 0.0
         parts = settings.snapshots + 1
         self._kept = {settings.steps * i // parts for i in range(1, parts)}
-        told = {True: "bf16", False: "fp32"}.get(settings.bf16)
-        self.precision = told or run.precision or precision.current()
+        number_format = {True: "bf16", False: "fp32"}.get(settings.bf16)
+        self.precision = number_format or run.precision or precision.current()
         if not run.done:
             run.start(precision=self.precision)
         self._resume()
@@ -121,14 +121,14 @@ class Loop:
 
     def __iter__(self) -> Iterator[tuple[int, Draws]]:
         settings = self.settings
-        mine = torch.arange(self.share) + self.share * self.accelerator.process_index
+        local = torch.arange(self.share) + self.share * self.accelerator.process_index
         self._clock = self._saved = time.perf_counter()
         with self._watch, self._inside:  # both end with the generator, however that ends
             for step in range(self.step, settings.steps):
                 self._inside.close()
                 self._inside.enter_context(precision.held(self.precision))
                 self._watch.begin()
-                yield step, Draws(settings.seed, step, mine.to(self.device))
+                yield step, Draws(settings.seed, step, local.to(self.device))
             self._watch.begin()
             if self.accelerator.is_main_process and not self.run.done:
                 self.run.finish(self.weights())
@@ -186,9 +186,9 @@ class Loop:
     def _broken(self, loss: float, norm: float, rate: float) -> ValueError:
         self._keep()
         self.accelerator.wait_for_everyone()
-        what = f"the norm of the gradient is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
+        fault = f"the norm of the gradient is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
         return ValueError(
-            f"{self.run.key} stops at step {self.step + 1} of {self.settings.steps}: {what}, at a learning rate of "
+            f"{self.run.key} stops at step {self.step + 1} of {self.settings.steps}: {fault}, at a learning rate of "
             f"{rate:.3g}; take a smaller lr, or look for what is not finite in its data and its teacher; the state "
             f"before this step is kept in {self.run.folder}"
         )

@@ -21,7 +21,7 @@ def commit() -> str:
         return "unknown: not a git checkout"
     elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")  # set in a hook, of another repository
     surroundings = {name: value for name, value in os.environ.items() if name not in elsewhere}
-    said = []
+    answers = []
     for command in (("rev-parse", "--show-toplevel"), ("describe", "--always", "--dirty=+")):
         try:
             git = subprocess.run(
@@ -30,12 +30,12 @@ def commit() -> str:
         except (FileNotFoundError, PermissionError):
             return "unknown: git is not installed"
         if git.returncode:
-            why = " ".join(git.stderr.partition("\n")[0].split())  # the lines after it tell what to type
-            return f"unknown: {why.removeprefix('fatal: ') or 'git failed'}"
-        said.append(git.stdout.strip())
-    if Path(said[0]).resolve() != ROOT.resolve():
+            reason = " ".join(git.stderr.partition("\n")[0].split())  # the lines after it tell what to type
+            return f"unknown: {reason.removeprefix('fatal: ') or 'git failed'}"
+        answers.append(git.stdout.strip())
+    if Path(answers[0]).resolve() != ROOT.resolve():
         return "unknown: not a git checkout"
-    return said[1]
+    return answers[1]
 
 
 def origin() -> dict[str, Any]:

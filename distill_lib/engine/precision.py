@@ -47,12 +47,12 @@ def current() -> str:
     """
     if _held:
         return next(reversed(_held.values()))
-    asked = store.asked_precision()
-    return choose() if asked == "auto" else asked
+    wanted = store.wanted_precision()
+    return choose() if wanted == "auto" else wanted
 
 
 def resolved(bf16: bool | None) -> bool:
-    """Whether to compute in bfloat16: as told, or by `current`."""
+    """Whether to compute in bfloat16: as given, or by `current`."""
     return current() == "bf16" if bf16 is None else bf16
 
 
@@ -64,12 +64,12 @@ def autocast(device: torch.device, bf16: bool | None) -> torch.autocast:
 @contextlib.contextmanager
 def held(precision: str) -> Iterator[None]:
     """A block in which `current` is this one."""
-    one = object()  # blocks of generators need not end in the order in which they began
-    _held[one] = precision
+    token = object()  # blocks of generators need not end in the order in which they began
+    _held[token] = precision
     try:
         yield
     finally:
-        del _held[one]
+        del _held[token]
 
 
 @functools.cache  # never twice in a process, whatever becomes of the file
@@ -93,12 +93,12 @@ def choose() -> str:
 
 def _known(path: Path) -> dict[str, dict]:
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads(path.read_bytes())
-        if isinstance(found, dict):
+        measured = json.loads(path.read_bytes())
+        if isinstance(measured, dict):
             return {
-                name: one
-                for name, one in found.items()
-                if isinstance(one, dict) and one.get("precision") in store.PRECISIONS
+                name: choice
+                for name, choice in measured.items()
+                if isinstance(choice, dict) and choice.get("precision") in store.PRECISIONS
             }
     return {}
 
@@ -115,8 +115,8 @@ def _measured(name: str) -> dict[str, str | float]:
     seconds = timed()
     precision = "bf16" if seconds["bf16"] < _LEAST * seconds["fp32"] else "fp32"
     taken = {f"{key}_ms": round(1e3 * value, 2) for key, value in seconds.items()}
-    said = f"bf16 takes {taken['bf16_ms']} ms a training step of a small network, fp32 {taken['fp32_ms']}"
-    print(f"{said}: {precision} it is ({name}; PRECISION=.. overrides it)", file=sys.stderr, flush=True)
+    message = f"bf16 takes {taken['bf16_ms']} ms a training step of a small network, fp32 {taken['fp32_ms']}"
+    print(f"{message}: {precision} it is ({name}; PRECISION=.. overrides it)", file=sys.stderr, flush=True)
     return {"precision": precision} | taken
 
 

@@ -38,17 +38,17 @@ def _imports(source: str) -> Iterable[str]:
 
 
 def _reached(modules: Iterable[str]) -> tuple[Path, ...]:
-    found: set[Path] = set()
+    files: set[Path] = set()
     queue = list(modules)
     while queue:
         module = queue.pop()
         path = _file(module)
         if path is None:
             raise ValueError(f"module={module!r} has no file in {ROOT}; name a module of {_LIBRARY} that is there")
-        if path not in found:
-            found.add(path)
+        if path not in files:
+            files.add(path)
             queue += _imports(path.read_text())
-    return tuple(sorted(found))
+    return tuple(sorted(files))
 
 
 @cache
@@ -67,11 +67,11 @@ def module_of(maker: Callable[..., Any]) -> str:
     Raises:
         ValueError: it is no function, has no name, or is written elsewhere: in a notebook, a script or a test.
     """
-    found = maker
-    while isinstance(found, partial) or hasattr(found, "__wrapped__"):
-        found = found.func if isinstance(found, partial) else inspect.unwrap(found)
-    module, name = getattr(found, "__module__", None), getattr(found, "__qualname__", None)
-    if not callable(found) or name is None:
+    function = maker
+    while isinstance(function, partial) or hasattr(function, "__wrapped__"):
+        function = function.func if isinstance(function, partial) else inspect.unwrap(function)
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if not callable(function) or name is None:
         raise ValueError(f"maker={maker!r} is no function or class; pass the function that makes the result")
     if name.endswith("<lambda>"):
         raise ValueError(f"a lambda of {module} cannot stand for code; pass a function of {_LIBRARY} that has a name")

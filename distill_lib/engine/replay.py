@@ -1,4 +1,4 @@
-"""A bank of batches: where a batch is dear, since its target asks a teacher, it may serve several updates.
+"""A bank of batches: where a batch is dear, since its target evaluates a teacher, it may serve several updates.
 
 With `reuse` = r > 1 the steps fall into spans of `BANK` * r. In each span `BANK` batches are drawn and gone through in
 turn, r times:  b_0 b_1 .. b_19  b_0 b_1 .. b_19  ..  A batch is a function of the step that it is drawn for, and a run
@@ -36,5 +36,5 @@ def replay(
         first = start + step % bank  # the step that this batch was drawn for
         if first not in kept:
             kept = {drawn: both for drawn, both in kept.items() if drawn >= start}
-            kept[first] = (there := replace(draws, step=first)), batch_of(there)
+            kept[first] = (first_draws := replace(draws, step=first)), batch_of(first_draws)
         yield kept[first]

@@ -4,7 +4,7 @@ A key is a hash of a configuration and of the source of every module of the libr
 that a function or class in the configuration does: a loss, a network, a kind of data.
 A maker is a function or class of the library, passed as it is, so that no renaming leaves a key blind to code.
 A folder is trusted only when it has its `done` mark, which holds the checksum of its weights; without it, it is
-resumed. Every file is whole or absent (`files`); a spoiled one is told by its checksum, and named or made again.
+resumed. Every file is whole or absent (`files`); a spoiled one is found by its checksum, and named or made again.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from distill_lib.engine.files import all_finite, appended, atomic, load_tensors, locked, save_tensors
 from distill_lib.engine.reach import code_files, module_of, modules_in
 from distill_lib.engine.specs import spec_of
-from distill_lib.paths import PRECISIONS, asked_precision, runs_folder
+from distill_lib.paths import PRECISIONS, runs_folder, wanted_precision
 
 RUNS = runs_folder()
 """Where run folders and caches live; DISTILL_RUNS moves it (to a scratch disk, to a test's folder)."""
@@ -77,7 +77,7 @@ class Run:
     """
 
     def __init__(self, kind: str, config: dict[str, Any], *makers: Maker) -> None:
-        self.config = config | {"precision": asked_precision()}
+        self.config = config | {"precision": wanted_precision()}
         self.key = f"{kind}-{content_key(self.config, *makers)}"
         self.folder = RUNS / self.key
 
@@ -95,8 +95,8 @@ class Run:
         """
         path = self.folder / "config.json"
         with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError):
-            if (found := json.loads(path.read_bytes())["precision"]) in PRECISIONS:
-                return found
+            if (recorded := json.loads(path.read_bytes())["precision"]) in PRECISIONS:
+                return recorded
         if path.exists() and any(state.exists() for state in self._states()):
             raise ValueError(
                 f"{path} cannot be used: it does not say in which numbers it was begun; delete the folder "
@@ -126,15 +126,17 @@ class Run:
         Raises:
             ValueError: all that there is is broken.
         """
-        there = [path for path in self._states() if path.exists()]
-        for path, other in zip(there, [*there, None][1:], strict=True):
+        present = [path for path in self._states() if path.exists()]
+        for path, other in zip(present, [*present, None][1:], strict=True):
             try:
                 return load_tensors(path, strict=True)
             except ValueError as error:
                 if other is None:
                     raise
-                why = str(error).partition("; delete")[0]
-                print(f"{why}; {self.key} goes on from {other.name}, the state before it", file=sys.stderr, flush=True)
+                reason = str(error).partition("; delete")[0]
+                print(
+                    f"{reason}; {self.key} goes on from {other.name}, the state before it", file=sys.stderr, flush=True
+                )
                 path.unlink(missing_ok=True)  # or it would take the place of the good one
         return None
 

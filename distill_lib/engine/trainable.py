@@ -32,8 +32,8 @@ class Together(nn.Module):
         for name, network in networks.items():
             self.add_module(name, network)
 
-    def forward(self, who: str, *given: Any, **named: Any) -> Any:
-        return self.get_submodule(who)(*given, **named)
+    def forward(self, part: str, *given: Any, **named: Any) -> Any:
+        return self.get_submodule(part)(*given, **named)
 
 
 class Team:

@@ -40,10 +40,10 @@ def one_at_a_time(base: TrainSettings, reuse: int) -> dict[str, tuple[TrainSetti
         "no average of weights": {"ema": 0.0},
     }
     as_it_is = {"clamp": 100.0, "reuse": reuse}
-    found = {label: (replace(base, **changed), as_it_is) for label, changed in varied.items()}
+    variants = {label: (replace(base, **changed), as_it_is) for label, changed in varied.items()}
     label, other = ("each target once", 1) if reuse > 1 else ("each target twice", 2)
-    found[label] = (base, as_it_is | {"reuse": other})
-    return found | {"weight 1 at all times": (base, as_it_is | {"clamp": 1.0})}
+    variants[label] = (base, as_it_is | {"reuse": other})
+    return variants | {"weight 1 at all times": (base, as_it_is | {"clamp": 1.0})}
 
 
 def resampled(
@@ -52,8 +52,8 @@ def resampled(
     """Rows of one network from several draws of noise, numbered by `draw`; draw 0 of seed 0 is that of every table."""
     rows = []
     for draw in range(draws):
-        found = measured.with_noise(draw).rows(method, net, n_steps, w)
-        rows += [row | {"draw": draw, "seed": measured.seed} for row in found]
+        draw_rows = measured.with_noise(draw).rows(method, net, n_steps, w)
+        rows += [row | {"draw": draw, "seed": measured.seed} for row in draw_rows]
     return rows
 
 
@@ -87,7 +87,7 @@ def stage_one(teacher: Network, parent: str, choice: Choice, pictures: Pictures,
     unet = student_of(teacher.module)
     if choice.start == "random":
         unet = _fresh(unet, settings.seed)
-    student = Network(unet, bf16=teacher.told_bf16)
+    student = Network(unet, bf16=teacher.bf16_option)
     kept = EMBEDDINGS[choice.embedding].to(student.device)
     student.module.time_embedding.cond_proj.register_forward_pre_hook(lambda _, inputs: (kept * inputs[0],))
     config = {"choice": choice, "settings": settings, "pictures": identity(pictures), "parent": parent}
@@ -97,12 +97,12 @@ def stage_one(teacher: Network, parent: str, choice: Choice, pictures: Pictures,
 
 
 class FoldedPair:
-    """A guided pair in the place of a student of stage one: takes w (B,), and asks both of its networks."""
+    """A guided pair in the place of a student of stage one: takes w (B,), and evaluates both of its networks."""
 
     takes_w = True
 
     def __init__(self, pair: Network) -> None:
-        self.pair, self.module, self.told_bf16, self.null = pair, pair.module, pair.told_bf16, pair.null
+        self.pair, self.module, self.bf16_option, self.null = pair, pair.module, pair.bf16_option, pair.null
         self.schedule = pair.schedule
 
     def __call__(self, z_t: Tensor, t: Tensor, label: Tensor, w: Tensor) -> Tensor:

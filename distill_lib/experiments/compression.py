@@ -6,12 +6,12 @@ from distill_lib.teachers.latents import Pairs, teacher_pairs
 from distill_lib.worlds.seeds import held_out_seed
 
 
-def held_back(name: str, told: TextToImage, prompts: list[str], seed: int = 0) -> Pairs:
+def held_out_pairs(name: str, model: TextToImage, prompts: list[str], seed: int = 0) -> Pairs:
     """Latents that a teacher makes of prompts, made as the shipped pairs `name` were but of other noise.
 
     Raises:
         ValueError: no pairs of this name are shipped.
     """
     made = pretrained.made(f"pairs-{name}")["config"]
-    how = made["teacher_steps"], made["w"], held_out_seed("pairs", seed), told.fingerprint, made["solver"]
-    return teacher_pairs(told, prompts, *how)
+    arguments = made["teacher_steps"], made["w"], held_out_seed("pairs", seed), model.fingerprint, made["solver"]
+    return teacher_pairs(model, prompts, *arguments)

@@ -43,9 +43,9 @@ def for_one_strength(settings: Profile, w: float, pictures: Pictures, seed: int)
 
 
 def in_latents(
-    settings: Profile, how: Text, first: tuple[Network, str], w_max: float, pictures: Latents, seed: int
+    settings: Profile, sizes: Text, first: tuple[Network, str], w_max: float, pictures: Latents, seed: int
 ) -> dict[int, Trained]:
     """Text-to-image students of all w by their steps, from a student of stage one for w up to w_max, and its key."""
-    counts, reuse = step_counts(how.start), settings.reuse
-    plan = [Halving(n, how.halving.with_seed(1000 * seed + n), (0.0, w_max), reuse=reuse) for n in counts]
+    counts, reuse = step_counts(sizes.start), settings.reuse
+    plan = [Halving(n, sizes.halving.with_seed(1000 * seed + n), (0.0, w_max), reuse=reuse) for n in counts]
     return halve_down(Keyed(*first), pictures, plan, "text-halving")

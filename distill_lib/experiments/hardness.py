@@ -46,19 +46,19 @@ def most_held_out(world: str, wanted: int) -> int:
 
 def floors(world: str, reader: Reader, counts: list[int]) -> list[Row]:
     """The distance of real pictures from other real ones, for growing numbers of pictures."""
-    about = {"method": "real", "metric": "floor_fid"}
-    return [about | {"n": n, "value": fid(reader, held_out(world, n, part=1), held_out(world, n))} for n in counts]
+    columns = {"method": "real", "metric": "floor_fid"}
+    return [columns | {"n": n, "value": fid(reader, held_out(world, n, part=1), held_out(world, n))} for n in counts]
 
 
 def table(rows: list[Row], settings: Hardness) -> list[list[Any]]:
     """Lines (world, steps, distance in floors, share of the teacher's sharpness, accuracy) of the plain sampler."""
     lines = []
     for world in settings.worlds:
-        here = [row for row in rows if row["world"] == world]
-        floor = select(here, metric="floor_fid")[0]["value"]
-        ddim = {row["steps"]: row for row in select(here, method="ddim", w=1.0, metric="sharpness")}
+        world_rows = [row for row in rows if row["world"] == world]
+        floor = select(world_rows, metric="floor_fid")[0]["value"]
+        ddim = {row["steps"]: row for row in select(world_rows, method="ddim", w=1.0, metric="sharpness")}
         most = ddim[max(ddim)]["value"]
         for n_steps in ddim:
-            value = {m: select(here, method="ddim", w=1.0, steps=n_steps, metric=m)[0]["value"] for m in _KEPT}
+            value = {m: select(world_rows, method="ddim", w=1.0, steps=n_steps, metric=m)[0]["value"] for m in _KEPT}
             lines.append([world, n_steps, value["fid_teacher"] / floor, value["sharpness"] / most, value["accuracy"]])
     return lines

@@ -20,9 +20,9 @@ from distill_lib.networks.adapter import Network
 from distill_lib.networks.lora import Lora, merged, styled, with_adapter
 from distill_lib.profiles import Lora as Sizes
 from distill_lib.sdxs.feature_matching import ByMatcher, one_step_loss
-from distill_lib.sdxs.lora import Learned
-from distill_lib.sdxs.one_step import Matching, regressed
-from distill_lib.sdxs.score_distillation import Scoring, Segment, scored
+from distill_lib.sdxs.lora import TrainedLora
+from distill_lib.sdxs.one_step import Matching, fit_on_pairs
+from distill_lib.sdxs.score_distillation import Scoring, Segment, fit_by_scores
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import Pairs, Remembered, teacher_pairs
 
@@ -57,9 +57,11 @@ PLACEMENTS = {
 def placement_table() -> tuple[list[str], list[list[str]]]:
     """Header and lines of a table of PLACEMENTS: which networks hold the style's LoRA."""
     lines = []
-    for name, one in PLACEMENTS.items():
-        where = ["yes" if here else "" for here in (one.teacher, one.offline, one.online)]
-        lines.append([name, *where, "feature matching" if one.warm_up else "", "{:g} to {:g}".format(*one.lambda_fm)])
+    for name, placement in PLACEMENTS.items():
+        where = ["yes" if used else "" for used in (placement.teacher, placement.offline, placement.online)]
+        lines.append(
+            [name, *where, "feature matching" if placement.warm_up else "", "{:g} to {:g}".format(*placement.lambda_fm)]
+        )
     return ["placement", "teacher", "offline model", "online model", "warm-up", "lambda"], lines
 
 
@@ -72,13 +74,13 @@ class StyleTrials:
 
     plain: Pairs
     looks: Looks
-    how: Sizes
+    sizes: Sizes
     seed: int
 
     @cached_property
     def student(self) -> Network:
         """The shipped student of one step with its tiny decoder."""
-        return pretrained.one_step("scenes", self.plain.told)
+        return pretrained.one_step("scenes", self.plain.model)
 
     def cost(self, pairs: Pairs) -> Matching:
         """Feature matching, through the tiny decoder for the student and the large one for the teacher's answers."""
@@ -88,44 +90,46 @@ class StyleTrials:
     def pairs(self, look: str) -> Pairs:
         """The teacher's answers with the style, to the prompts and the noise of the plain ones."""
         recipe = pretrained.RECIPES["pairs"]["scenes"]
-        told = styled(self.plain.told, (pretrained.lora(look), 1.0))
+        model = styled(self.plain.model, (pretrained.lora(look), 1.0))
         name = f"{pretrained.key('pipeline-scenes')}, {pretrained.key(f'lora-{look}')}"
-        how = recipe["teacher_steps"], recipe["w"], recipe["seed"], name, recipe["solver"]
-        return teacher_pairs(told, self.plain.prompts, *how)
+        arguments = recipe["teacher_steps"], recipe["w"], recipe["seed"], name, recipe["solver"]
+        return teacher_pairs(model, self.plain.prompts, *arguments)
 
-    def warm(self, look: str, placement: Placement = PLACEMENTS[PAPER], rank: int = 0) -> Learned:
+    def warm(self, look: str, placement: Placement = PLACEMENTS[PAPER], rank: int = 0) -> TrainedLora:
         """A student's LoRA by feature matching alone."""
-        pairs, settings = self._taught(look, placement), self.how.matching.with_seed(self.seed)
-        adapted = with_adapter(self.student, rank or self.how.rank, self.seed)
-        return Learned.of(self.student, regressed(adapted, pairs, self.cost(pairs), settings))
+        pairs, settings = self._pairs_of(look, placement), self.sizes.matching.with_seed(self.seed)
+        adapted = with_adapter(self.student, rank or self.sizes.rank, self.seed)
+        return TrainedLora.of(self.student, fit_on_pairs(adapted, pairs, self.cost(pairs), settings))
 
-    def learned(self, look: str, placement: Placement = PLACEMENTS[PAPER], rank: int = 0) -> Learned:
+    def trained_lora(self, look: str, placement: Placement = PLACEMENTS[PAPER], rank: int = 0) -> TrainedLora:
         """A student's LoRA of a look by Algorithm 1, the style placed so; `rank` is the profile's unless given."""
-        plain, pairs = self.plain.told.network, self._taught(look, placement)
+        plain, pairs = self.plain.model.network, self._pairs_of(look, placement)
         style = merged(plain, (pretrained.lora(look), 1.0)) if placement.offline or placement.online else plain
         networks = (style if placement.offline else plain), (style if placement.online else plain)
         start = self.warm(look, placement, rank).lora if placement.warm_up else None
-        adapted = with_adapter(self.student, rank or self.how.rank, self.seed, start)
-        settings, segment = self.how.scores.with_seed(self.seed), Segment(lambda_fm=placement.lambda_fm)
+        adapted = with_adapter(self.student, rank or self.sizes.rank, self.seed, start)
+        settings, segment = self.sizes.scores.with_seed(self.seed), Segment(lambda_fm=placement.lambda_fm)
         scoring = Scoring(settings, self.looks.w, segment, online_rate=_ONLINE_RATE)
-        return Learned.of(self.student, scored(adapted, pairs, self.cost(pairs), scoring, networks))
+        return TrainedLora.of(self.student, fit_by_scores(adapted, pairs, self.cost(pairs), scoring, networks))
 
-    def _taught(self, look: str, placement: Placement) -> Pairs:
+    def _pairs_of(self, look: str, placement: Placement) -> Pairs:
         return self.pairs(look) if placement.teacher else self.plain
 
-    def rows(self, students: dict[str, Network], look: str, **about: Any) -> list[Row]:
+    def rows(self, students: dict[str, Network], look: str, **columns: Any) -> list[Row]:
         """All metrics of students in one step, by their names, beside the student without a style."""
         before = self.looks.one_step(self.student)
-        found = [self.looks.rows(n, self.looks.one_step(net), look, before, **about) for n, net in students.items()]
-        return [row for rows in found for row in rows]
+        row_sets = [
+            self.looks.rows(n, self.looks.one_step(net), look, before, **columns) for n, net in students.items()
+        ]
+        return [row for rows in row_sets for row in rows]
 
     def scaled(self, loras: Sequence[Lora], scales: Sequence[float]) -> dict[float, Network]:
         """The student with all of these LoRAs, at each scale."""
         return {scale: merged(self.student, *((lora, scale) for lora in loras)) for scale in scales}
 
-    def taught(self, look: str = "") -> Tensor:
+    def teacher_pictures(self, look: str = "") -> Tensor:
         """The teacher's pictures of the prompts through the tiny decoder, with the LoRA of a look or without any."""
-        net = self.plain.told.network
+        net = self.plain.model.network
         style = merged(net, (pretrained.lora(look), 1.0)) if look else net
         return self.looks.many_steps(style.like(style.module, decode=self.student.decode))
 
@@ -137,7 +141,7 @@ class StyleTrials:
         teacher's layout is compared with its own before the style.
         """
         rows = self.looks.bound_rows(look, self.student.decode)
-        rows += self.looks.rows("teacher, tiny decoder", self.taught(look), look, self.taught())
+        rows += self.looks.rows("teacher, tiny decoder", self.teacher_pictures(look), look, self.teacher_pictures())
         plain = self.looks.one_step(self.student)
         rows += self.looks.rows("no LoRA", plain, look, plain)
         return rows + self.looks.rows("no LoRA, other noise", self.looks.one_step(self.student, True), look, plain)

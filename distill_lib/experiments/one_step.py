@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
-from distill_lib.measure.prompts import Prompted
+from distill_lib.measure.prompts import PromptBenchmark
 from distill_lib.networks.adapter import Network, Trained
 from distill_lib.networks.autoencoders import TinyDecode
 from distill_lib.profiles import Small
 from distill_lib.sdxs.feature_matching import one_step_loss, views
-from distill_lib.sdxs.one_step import Matching, regressed
-from distill_lib.sdxs.score_distillation import Scoring, Segment, scored
-from distill_lib.sdxs.texture import textured
+from distill_lib.sdxs.one_step import Matching, fit_on_pairs
+from distill_lib.sdxs.score_distillation import Scoring, Segment, fit_by_scores
+from distill_lib.sdxs.texture import tune_texture
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import Pairs, Remembered
 
@@ -32,11 +32,11 @@ LAYER_WEIGHTS: dict[str, tuple[float, ...]] = {"fine": (8, 4, 2, 1), "coarse": (
 
 @dataclass(frozen=True)
 class Trials:
-    """Students of one teacher, by its pairs, under one profile and seed; `asked` holds prompts and judges."""
+    """Students of one teacher, by its pairs, under one profile and seed; `benchmark` holds prompts and judges."""
 
     pairs: Pairs
-    asked: Prompted
-    how: Small
+    benchmark: PromptBenchmark
+    sizes: Small
     seed: int
 
     @cached_property
@@ -47,7 +47,7 @@ class Trials:
     @cached_property
     def first(self) -> Network:
         """The shipped small U-Net, which draws in many steps, behind the tiny decoder."""
-        net = pretrained.tiny_unet("scenes", self.pairs.told)
+        net = pretrained.tiny_unet("scenes", self.pairs.model)
         return net.like(net.module, decode=self.decode)
 
     def _copy(self, net: Network) -> Network:
@@ -58,7 +58,7 @@ class Trials:
     ) -> Matching:
         """A loss of `ONE_STEP_LOSSES` on what an encoder sees of the student's picture and the teacher's own."""
         matcher = None if encoder == "unet" else pretrained.matcher(encoder)
-        see = partial(views, encoder, matcher, self.pairs.told.network)
+        see = partial(views, encoder, matcher, self.pairs.model.network)
         return one_step_loss(loss, see(self.decode), see(self._known), window, weights)
 
     @cached_property
@@ -73,11 +73,11 @@ class Trials:
             batch: changes the number of pairs a step, at as many pairs in all.
             seen: other arguments of `cost`.
         """
-        settings = self.how.matching.with_seed(self.seed)
+        settings = self.sizes.matching.with_seed(self.seed)
         if batch:
             steps = max(1, settings.steps * settings.batch_size // batch)
             settings = replace(settings, steps=steps, batch_size=batch)
-        return regressed(self._copy(self.first), self.pairs, self.cost(loss, **seen), settings)
+        return fit_on_pairs(self._copy(self.first), self.pairs, self.cost(loss, **seen), settings)
 
     def by_scores(
         self,
@@ -95,29 +95,31 @@ class Trials:
             lr: factor on the learning rate.
             changed: other fields of `sdxs.score_distillation.Scoring`.
         """
-        settings = self.how.scores.with_seed(self.seed)
+        settings = self.sizes.scores.with_seed(self.seed)
         settings = replace(settings, lr=lr * settings.lr)
         student = self._copy(warm.net if warm else self.first)
-        scoring = Scoring(settings, self.asked.w, Segment(alpha, lambda_fm), **changed)
-        return scored(student, self.pairs, self.cost("matching"), scoring)
+        scoring = Scoring(settings, self.benchmark.w, Segment(alpha, lambda_fm), **changed)
+        return fit_by_scores(student, self.pairs, self.cost("matching"), scoring)
 
     def by_critic(self, trained: Trained) -> Trained:
         """A student after adversarial tuning of an adapter, by a critic on features of another matcher."""
-        settings, see = self.how.tuning.with_seed(self.seed), pretrained.matcher("vit").layers
-        return textured(self._copy(trained.net), self.pairs, see, settings)
+        settings, see = self.sizes.tuning.with_seed(self.seed), pretrained.matcher("vit").layers
+        return tune_texture(self._copy(trained.net), self.pairs, see, settings)
 
     def rows(self, students: dict[str, Trained]) -> list[Row]:
         """All metrics of students in one step, by their names."""
-        asked = self.asked
-        found = (asked.rows(name, one.net, 1, 0.0, truth_w=asked.w) for name, one in students.items())
-        return [row for rows in found for row in rows]
+        benchmark = self.benchmark
+        row_sets = (
+            benchmark.rows(name, student.net, 1, 0.0, truth_w=benchmark.w) for name, student in students.items()
+        )
+        return [row for rows in row_sets for row in rows]
 
     def bounds(self) -> list[Row]:
         """The teacher with many steps, and the same latents through the tiny decoder: what no student can pass."""
-        teacher, steps, w = self.pairs.told.network, self.asked.teacher_steps, self.asked.w
+        teacher, steps, w = self.pairs.model.network, self.benchmark.teacher_steps, self.benchmark.w
         through = teacher.like(teacher.module, decode=self.decode)
-        rows = self.asked.rows("teacher", teacher, steps, w)
-        return rows + self.asked.rows("teacher, tiny decoder", through, steps, w)
+        rows = self.benchmark.rows("teacher", teacher, steps, w)
+        return rows + self.benchmark.rows("teacher, tiny decoder", through, steps, w)
 
     def failures(self, warm: Trained) -> dict[str, Trained]:
         """Students of FAILURES."""

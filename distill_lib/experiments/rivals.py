@@ -14,26 +14,32 @@ from distill_lib.networks.autoencoders import TinyDecode
 from distill_lib.profiles import Small
 from distill_lib.sdxs.consistency import distill_consistency
 from distill_lib.sdxs.feature_matching import ByMatcher, one_step_loss
-from distill_lib.sdxs.one_step import regressed
+from distill_lib.sdxs.one_step import fit_on_pairs
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import Remembered
 
 
-def consistency_model(job: Task, how: Small, seed: int) -> Trained:
+def consistency_model(job: Task, sizes: Small, seed: int) -> Trained:
     """A consistency model of all w up to `job.w_max`, from the finished stage one of a task."""
-    student, settings = job.first[0].student(), how.consistency.with_seed(seed)
-    teacher, sizes = job.told.network, ((0.0, job.w_max), how.consistency_points)
-    config = {"settings": settings, "sizes": sizes, "student": student, "teacher": teacher, "pictures": job.pictures}
+    student, settings = job.first[0].student(), sizes.consistency.with_seed(seed)
+    teacher, arguments = job.model.network, ((0.0, job.w_max), sizes.consistency_points)
+    config = {
+        "settings": settings,
+        "sizes": arguments,
+        "student": student,
+        "teacher": teacher,
+        "pictures": job.pictures,
+    }
     run = Run("consistency", config, distill_consistency)
-    training = distill_consistency(student, teacher, job.pictures, settings, run, *sizes)
+    training = distill_consistency(student, teacher, job.pictures, settings, run, *arguments)
     return Trained(student, finish(student, training, run, "consistency"), run)
 
 
-def whole_unet(job: Task, how: Small, seed: int) -> Trained:
+def whole_unet(job: Task, sizes: Small, seed: int) -> Trained:
     """The teacher's own U-Net trained to one step, on the pairs and by the loss of the small one's warm-up."""
-    told, world = job.told, job.how.pipeline
-    pairs, tiny = pretrained.pairs(world, told).part(0, how.pairs), TinyDecode(pretrained.tiny_decoder(world))
+    model, world = job.model, job.sizes.pipeline
+    pairs, tiny = pretrained.pairs(world, model).part(0, sizes.pairs), TinyDecode(pretrained.tiny_decoder(world))
     see = partial(ByMatcher, pretrained.matcher("cnn"))
-    start = told.network.like(pretrained.pipeline(world).pipe.unet.requires_grad_(True))
+    start = model.network.like(pretrained.pipeline(world).pipe.unet.requires_grad_(True))
     cost = one_step_loss("matching", see(tiny), see(Remembered(pairs)))
-    return regressed(start, pairs, cost, how.matching.with_seed(seed))
+    return fit_on_pairs(start, pairs, cost, sizes.matching.with_seed(seed))

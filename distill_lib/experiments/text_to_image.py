@@ -18,13 +18,13 @@ import torch
 
 from distill_lib.measure.judges import foreign_judges
 from distill_lib.measure.metrics import Reader
-from distill_lib.measure.prompts import Judges, Prompted, alignment
+from distill_lib.measure.prompts import Judges, PromptBenchmark, alignment
 from distill_lib.networks.adapter import Network
 from distill_lib.networks.pipeline import Latents, TextToImage, open_pipeline
 from distill_lib.profiles import Latent, Profile, Text
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import latent_pictures, teacher_pairs
-from distill_lib.worlds.seeds import taught_seed
+from distill_lib.worlds.seeds import training_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,24 +32,24 @@ class Task:
     """What is distilled, and from where.
 
     Args:
-        how: sizes and settings.
+        sizes: sizes and settings.
         source: name of the teacher.
         parents: keys of all that the results rest on, the teacher's first.
         suffix: what the names of the results end in: teacher and prompts; empty for a shipped teacher.
-        told: the teacher.
-        asked: prompts, and what their pictures are compared with.
+        model: the teacher.
+        benchmark: prompts, and what their pictures are compared with.
         pictures: training data.
         w_max: end of the range of strengths.
         first: a finished student of stage one and its key, where there is one.
         curve: how its loss fell, (step, loss).
     """
 
-    how: Text
+    sizes: Text
     source: str
     parents: list[str]
     suffix: str
-    told: TextToImage
-    asked: Prompted
+    model: TextToImage
+    benchmark: PromptBenchmark
     pictures: Latents
     w_max: float
     first: tuple[Network, str] | None = None
@@ -115,52 +115,54 @@ def task(
         return _shipped(settings.latent, seed, judges)
     if not teacher and settings.other is None:
         raise ValueError(f"prompts={prompts!r} needs teacher=, a folder or hub id: {settings.name} names no other one")
-    how = settings.other or settings.latent
-    return _foreign(how.model_copy(update={"pipeline": teacher or how.pipeline}), seed, prompts, judges, judges_from)
+    sizes = settings.other or settings.latent
+    return _foreign(
+        sizes.model_copy(update={"pipeline": teacher or sizes.pipeline}), seed, prompts, judges, judges_from
+    )
 
 
-def _shipped(how: Latent, seed: int, judges: Judges | None) -> Task:
-    names = [f"{kind}-{how.pipeline}" for kind in ("pipeline", "textstudent")]
-    told, made = pretrained.pipeline(how.pipeline), pretrained.made(names[1])
+def _shipped(sizes: Latent, seed: int, judges: Judges | None) -> Task:
+    names = [f"{kind}-{sizes.pipeline}" for kind in ("pipeline", "textstudent")]
+    model, made = pretrained.pipeline(sizes.pipeline), pretrained.made(names[1])
     keys = [pretrained.key(name) for name in (*names, "attributes-scenes", "clip-judge", "extractor-captioned")]
-    sizes = how.world, how.prompts, how.teacher_steps, how.w, seed
+    arguments = sizes.world, sizes.prompts, sizes.teacher_steps, sizes.w, seed
     return Task(
-        how=how,
+        sizes=sizes,
         source=names[0],
         parents=keys,
         suffix="",
-        told=told,
-        asked=Prompted(told, judges or shipped_judges(), *sizes),
-        pictures=latent_pictures(told, keys[0], how.world, how.pictures, 1),
+        model=model,
+        benchmark=PromptBenchmark(model, judges or shipped_judges(), *arguments),
+        pictures=latent_pictures(model, keys[0], sizes.world, sizes.pictures, 1),
         w_max=made["config"]["w_max"],
-        first=(pretrained.text_student(how.pipeline, told), made["weights"]),
+        first=(pretrained.text_student(sizes.pipeline, model), made["weights"]),
         curve=tuple((step, loss) for step, loss, _ in made["curve"]),
     )
 
 
-def _foreign(how: Text, seed: int, prompts: str, judges: Judges | None, judges_from: str) -> Task:
-    measured, others = prompts_of(prompts, how.prompts)
+def _foreign(sizes: Text, seed: int, prompts: str, judges: Judges | None, judges_from: str) -> Task:
+    measured, others = prompts_of(prompts, sizes.prompts)
     judges = judges or foreign_judges(judges_from)
-    told = open_pipeline(how.pipeline)
-    told.check([*measured, *others])
+    model = open_pipeline(sizes.pipeline)
+    model.check([*measured, *others])
     black = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
     judges.clip(black, [max(measured, key=len)])  # what fails, fails before hours of drawing
-    name = f"{how.pipeline}-{told.fingerprint}"
-    sizes = "", how.prompts, how.teacher_steps, how.w, seed
-    taught = [others[i % len(others)] for i in range(how.pairs)]
-    words = hashlib.sha256("\n".join([*measured, "", *taught]).encode()).hexdigest()
-    own = teacher_pairs(told, taught, how.teacher_steps, how.w, taught_seed(seed), name)
-    data = hashlib.sha256(own.x.numpy().tobytes() + "\n".join(taught).encode()).hexdigest()[:12]
-    stem = Path(how.pipeline).expanduser()
+    name = f"{sizes.pipeline}-{model.fingerprint}"
+    arguments = "", sizes.prompts, sizes.teacher_steps, sizes.w, seed
+    training_prompts = [others[i % len(others)] for i in range(sizes.pairs)]
+    words = hashlib.sha256("\n".join([*measured, "", *training_prompts]).encode()).hexdigest()
+    own = teacher_pairs(model, training_prompts, sizes.teacher_steps, sizes.w, training_seed(seed), name)
+    data = hashlib.sha256(own.x.numpy().tobytes() + "\n".join(training_prompts).encode()).hexdigest()[:12]
+    stem = Path(sizes.pipeline).expanduser()
     stem = stem.resolve() if stem.is_dir() else stem  # "." has no name
     slug = re.sub(r"[^a-z0-9]+", "-", stem.name.lower()).strip("-")[:40] or "teacher"
     return Task(
-        how=how,
-        source=how.pipeline,
+        sizes=sizes,
+        source=sizes.pipeline,
         parents=[f"{name}-on-{data}", f"prompts-{words}"],
-        suffix=f"-{slug}-{told.fingerprint[:6]}-{words[:6]}",
-        told=told,
-        asked=Prompted(told, judges, *sizes, prompts=measured),
-        pictures=Latents(own.x, taught, told),
-        w_max=max(how.ws),
+        suffix=f"-{slug}-{model.fingerprint[:6]}-{words[:6]}",
+        model=model,
+        benchmark=PromptBenchmark(model, judges, *arguments, prompts=measured),
+        pictures=Latents(own.x, training_prompts, model),
+        w_max=max(sizes.ws),
     )

@@ -21,7 +21,7 @@ By analogy with Algorithm 2 (`guided.halving`):
         x ~ data, i ~ {0..N-1}, t = i/N, z_t = alpha_t x + sigma_t eps
         the student's step t -> t + 1/N learns to land where the teacher's steps land
 
-The encoder is asked without guidance (w = 0): what is encoded is a picture of the class that it is told.
+The encoder is evaluated without guidance (w = 0): its condition is the class of the picture that is encoded.
 
 Differs from the paper: the first student learns from all of N0/N1 steps at once. Upward few steps err more than
 downward: from clean pictures DDIM with 32 steps ends in noise that is visibly too small, so that N0 has to be large.
@@ -51,16 +51,16 @@ def encoding_target(teacher: Denoise, z_t: Tensor, times: Sequence[Tensor], sche
         z_t: noisy data at the first of the times, (B, *D); data itself where that is 0.
         times: grid indices (B,) that the teacher visits, from the start t to the end s of the student's step.
     """
-    ask, z_s = above_zero(teacher), z_t
-    for here, there in pairwise(times):
-        z_s = ddim_step(ask, z_s, here, there, schedule)
+    denoise, z_s = above_zero(teacher), z_t
+    for start, end in pairwise(times):
+        z_s = ddim_step(denoise, z_s, start, end, schedule)
     t, s = times[0], times[-1]
     (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t, z_t), schedule(s, z_t)
     return (z_s - (alpha_s * alpha_t + sigma_s * sigma_t) * z_t) / (sigma_s * alpha_t - alpha_s * sigma_t)
 
 
 def encoding_loss(student: Denoise, v_target: Tensor, z_t: Tensor, t: Tensor, schedule: Schedule = OURS) -> Tensor:
-    """Loss (3), one value a sample, (B,); arguments as in `encoding_target`."""
+    """Loss (3), one value per sample, (B,); arguments as in `encoding_target`."""
     alpha_t, sigma_t = schedule(t, z_t)
     weight = torch.maximum(alpha_t**2, sigma_t**2).flatten()
     return weight * mean_square(v_target - above_zero(student)(z_t, t))
@@ -72,8 +72,8 @@ def halve_encoder(
     """Train student.module to make its N steps up where `teacher` makes several times as many.
 
     Args:
-        student: a network that takes w; starts as a copy of the teacher, and is told w = 0.
-        teacher: a network that takes w, told w = 0; or a guided pair, asked for its conditional network.
+        student: a network that takes w; starts as a copy of the teacher, and is evaluated at w = 0.
+        teacher: a network that takes w, at w = 0; or a guided pair, of which the conditional network is evaluated.
         counts: steps of teacher and student, the first a multiple of the second; (2N, N) is a halving.
 
     Raises:

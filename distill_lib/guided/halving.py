@@ -10,7 +10,8 @@ Salimans and Ho 2022 (arXiv 2202.00512), Algorithm 2; Meng et al. 2023 (arXiv 22
 is the teacher's last x prediction itself. Nothing is clipped inside the target, which would break (1).
 
 The boxes stand at the two loops, `halve_steps` for Algorithm 2 and `halve_stochastic` for Algorithm 3.
-Differs from the paper: a batch and its target may serve several updates (`engine.replay`): the teacher is asked less.
+Differs from the paper: a batch and its target may serve several updates (`engine.replay`): the teacher is evaluated
+less.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -52,7 +53,7 @@ def halving_target(teacher: Denoise, z_t: Tensor, t: Tensor, m: Tensor, s: Tenso
 def halving_loss(
     student: Denoise, x_target: Tensor, z_t: Tensor, t: Tensor, schedule: Schedule = OURS, clamp: float = 100.0
 ) -> Tensor:
-    """Loss (2), one value a sample, (B,); arguments as in `halving_target`, clamp as in `truncated_snr`."""
+    """Loss (2), one value per sample, (B,); arguments as in `halving_target`, clamp as in `truncated_snr`."""
     x_hat = x_from_v(z_t, student(z_t, t), t, schedule)
     return truncated_snr(t, schedule, clamp) * mean_square(x_target - x_hat)
 
@@ -107,7 +108,7 @@ def halve_steps(
 
     Args:
         student: a network that takes w; starts as a copy of the teacher; its module is trained.
-        teacher: a network that takes w; or, for a single w, one that takes none, asked as a guided pair.
+        teacher: a network that takes w; or, for a single w, one that takes none, evaluated as a guided pair.
         halving: N and the settings; 2N is a divisor of the grid.
 
     Raises:
@@ -189,7 +190,7 @@ def halve_down(
     """All of Algorithm 2: each student is the teacher of the next; by their steps.
 
     Args:
-        first: the network that is halved first; one that takes no w is asked as a guided pair, for a single w.
+        first: the network that is halved first; one that takes no w is evaluated as a guided pair, for a single w.
         pictures, name, start: as in `halve_once`.
         halvings: for N = N0/2, N0/4, .., 1 (`schedules.step_counts`).
     """

@@ -68,10 +68,10 @@ def guidance_size(teacher: Network, pictures: Pictures, draws: Draws, levels: in
     """
     sizes, span = [], teacher.schedule.T // levels
     for level in range(levels):
-        here = replace(draws, index=draws.index[level::levels])
-        x, label = pictures.batch(here.integer("picture", len(pictures)).cpu(), here.index.device)
-        t = 1 + span * level + here.integer("t", span)
-        z_t = add_noise(x, here.normal("eps", x.shape[1:]), t, teacher.schedule)
+        level_draws = replace(draws, index=draws.index[level::levels])
+        x, label = pictures.batch(level_draws.integer("picture", len(pictures)).cpu(), level_draws.index.device)
+        t = 1 + span * level + level_draws.integer("t", span)
+        z_t = add_noise(x, level_draws.normal("eps", x.shape[1:]), t, teacher.schedule)
         v_cond, v_uncond = guided_pair(teacher, z_t, t, label, teacher.null)
         sizes.append(mean_square(v_cond - v_uncond).mean())
     return torch.stack(sizes)
@@ -114,5 +114,5 @@ def distill_guidance(
         z_t, t, label, v_cond, v_uncond = (a.repeat_interleave(strengths, 0) for a in (z_t, t, label, *pair))
         w = w_max * draws.uniform("w") ** 1.5
         v_w = combine(v_cond, v_uncond, w)
-        here = unit[(t - 1) * _LEVELS // schedule.T]
-        yield loop.update(stage_one_loss(student(z_t, t, label, w), v_cond, v_w, here))
+        unit_t = unit[(t - 1) * _LEVELS // schedule.T]
+        yield loop.update(stage_one_loss(student(z_t, t, label, w), v_cond, v_w, unit_t))

@@ -97,7 +97,7 @@ def distance_rows(
         n_steps, w: how it is sampled, by the deterministic sampler.
         n: pictures behind a distance, at most those of `measured`. Few will do: the noise is shared.
     """
-    truth, then = measured.truth(w, n), Network(copy.deepcopy(net.module), bf16=net.told_bf16)
+    truth, then = measured.truth(w, n), Network(copy.deepcopy(net.module), bf16=net.bf16_option)
     rows = []
     for update, weights in snapshots.items():
         then.module.load_state_dict(weights)
@@ -161,7 +161,7 @@ def timed_rows(
     n_steps: int,
     w: float,
     repeats: int,
-    about: Row,
+    columns: Row,
     label: Tensor | None = None,
     *,
     sampler: str = "ddim",
@@ -174,7 +174,7 @@ def timed_rows(
     seconds = median_seconds(lambda: sample_pictures(net, n_steps, w, label, 0, sampler), repeats)
     values = {"seconds": seconds, "images_per_second": len(label) / seconds}
     count = nfe(n_steps, w, not net.takes_w)
-    return tidy(values, **about, method=method, steps=n_steps, w=w, nfe=count, n=len(label))
+    return tidy(values, **columns, method=method, steps=n_steps, w=w, nfe=count, n=len(label))
 
 
 def measure(

@@ -1,4 +1,4 @@
-"""Measuring what was made smaller: tiny decoders on latents held back, and cut U-Nets at every noise level.
+"""Measuring what was made smaller: tiny decoders on held-out latents, and cut U-Nets at every noise level.
 
     psnr              10 log10(4 / mean |x - x_hat|^2)             of pictures in [-1, 1]; the largest square is 4  (1)
     psnr_coarse       (1) of both pictures after `pooled`          what the first term of eq. 5 holds on to         (2)
@@ -26,13 +26,13 @@ from distill_lib.diffusion.pixels import to_bytes
 from distill_lib.diffusion.samplers import nfe
 from distill_lib.diffusion.schedules import add_noise
 from distill_lib.measure.metrics import fid, laplacian_variance, median_seconds, paired, psnr
-from distill_lib.measure.prompts import Prompted
+from distill_lib.measure.prompts import PromptBenchmark
 from distill_lib.measure.rows import Row, tidy
 from distill_lib.networks.adapter import Network
 from distill_lib.networks.pruning import Cut, pruned_config
 from distill_lib.teachers.latents import Pairs
 
-Ask = Callable[[Tensor, Tensor, Tensor], Tensor]
+Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 _BATCH = 64
 DECODERS: dict[str, dict[str, Any]] = {
     "eq. 5": {"loss": "coarse"},
@@ -41,14 +41,14 @@ DECODERS: dict[str, dict[str, Any]] = {
     "squares": {"loss": "square", "fooling": 0.0},
     "features and critic": {"loss": "features"},
 }
-"""What `tiny_decoder.tiny_decoder` is asked for, by the name of the row."""
+"""What `tiny_decoder.tiny_decoder` is called with, by the name of the row."""
 UNETS: dict[str, dict[str, Any]] = {
     "OKD + FKD": {},
     "OKD alone": {"lambda_f": 0.0},
     "OKD + FKD + denoising": {"denoising": 1.0},
     "OKD + FKD, random start": {"inherit": False},
 }
-"""What `tiny_unet.small_unet` is asked for, by the name of the row."""
+"""What `tiny_unet.small_unet` is called with, by the name of the row."""
 
 
 def pooled(image: Tensor, factor: int) -> Tensor:
@@ -57,24 +57,27 @@ def pooled(image: Tensor, factor: int) -> Tensor:
     return interpolate(mean, scale_factor=factor, mode="nearest").round().to(torch.uint8)
 
 
-def picture_rows(asked: Prompted, image: Tensor, truth: Tensor, about: Row) -> list[Row]:
+def picture_rows(benchmark: PromptBenchmark, image: Tensor, truth: Tensor, columns: Row) -> list[Row]:
     """What the judges find in pictures of the prompts, and how far they are from true ones and from the world's.
 
     image, truth: uint8 (n, 3, R, R), of the same latents or noise.
     """
-    reader = asked.judges.reader
-    values = asked.judged(image) | {"fid_teacher": fid(reader, image, truth), "fid": fid(reader, image, asked.real)}
-    return tidy(values | {"paired": paired(image, truth).mean().item()}, **about, n=len(image))
+    reader = benchmark.judges.reader
+    values = benchmark.judged(image) | {
+        "fid_teacher": fid(reader, image, truth),
+        "fid": fid(reader, image, benchmark.real),
+    }
+    return tidy(values | {"paired": paired(image, truth).mean().item()}, **columns, n=len(image))
 
 
-def _cost_rows(module: nn.Module, work: Callable[[], object], repeats: int, about: Row) -> list[Row]:
+def _cost_rows(module: nn.Module, work: Callable[[], object], repeats: int, columns: Row) -> list[Row]:
     values = {"params": sum(p.numel() for p in module.parameters()), "seconds": median_seconds(work, repeats)}
-    return tidy(values, **about, n=1)
+    return tidy(values, **columns, n=1)
 
 
 @torch.no_grad()
 def decoder_rows(
-    asked: Prompted,
+    benchmark: PromptBenchmark,
     held: Pairs,
     decode: Callable[[Tensor], Tensor],
     module: nn.Module,
@@ -83,10 +86,10 @@ def decoder_rows(
     repeats: int = 3,
     factor: int = 4,
 ) -> tuple[list[Row], Tensor]:
-    """Rows of a decoder, and its pictures uint8 (n, 3, R, R) of the latents that were held back.
+    """Rows of a decoder, and its pictures uint8 (n, 3, R, R) of the held-out latents.
 
     Args:
-        held: latents of the prompts of `asked`.
+        held: latents of the prompts of `benchmark`.
         decode: latents (B, C, H, W) -> pictures (B, 3, R, R) in [-1, 1].
         module: whose weights are counted.
         truth: the large decoder's pictures of the same latents; (1) and (2) are left out where they are the same.
@@ -95,14 +98,14 @@ def decoder_rows(
     """
     z = held.x.float()
     image = torch.cat([to_bytes(decode(part)).cpu() for part in z.split(_BATCH)])
-    about = {"method": method, "seed": asked.seed}
-    rows = picture_rows(asked, image, truth, about)
+    columns = {"method": method, "seed": benchmark.seed}
+    rows = picture_rows(benchmark, image, truth, columns)
     values = {"sharpness_kept": laplacian_variance(image) / laplacian_variance(truth)}
     if not torch.equal(image, truth):
         values["psnr"] = psnr(image, truth)
         values["psnr_coarse"] = psnr(pooled(image, factor), pooled(truth, factor))
-    rows += tidy(values, **about, n=len(image))
-    return rows + _cost_rows(module, lambda: decode(z[:1]), repeats, about), image
+    rows += tidy(values, **columns, n=len(image))
+    return rows + _cost_rows(module, lambda: decode(z[:1]), repeats, columns), image
 
 
 @dataclass(frozen=True)
@@ -120,28 +123,28 @@ class Probe:
     @cached_property
     def teacher(self) -> Network:
         """Whose answers are wanted."""
-        return self.held.told.network.exact()
+        return self.held.model.network.exact()
 
     @cached_property
     def _given(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         net = self.teacher
-        x, label = self.held.x.float().to(net.device), self.held.told.states(self.held.prompts).to(net.device)
+        x, label = self.held.x.float().to(net.device), self.held.model.states(self.held.prompts).to(net.device)
         eps = normal(self.seed, "prediction", 0, torch.arange(len(x), device=x.device), x.shape[1:])
         ts = [torch.full((len(x),), t, device=x.device) for t in self.ts]
         return [(add_noise(x, eps, t, net.schedule), t, label) for t in ts]
 
     @torch.no_grad()
-    def _answers(self, ask: Ask) -> list[Tensor]:
+    def _answers(self, predict: Predict) -> list[Tensor]:
         parts = [zip(*(tensor.split(_BATCH) for tensor in given), strict=True) for given in self._given]
-        return [torch.cat([ask(*part) for part in level]).double() for level in parts]
+        return [torch.cat([predict(*part) for part in level]).double() for level in parts]
 
     @cached_property
     def _wanted(self) -> list[Tensor]:
         return self._answers(self.teacher)
 
-    def _rows(self, ask: Ask, method: str, metric: str) -> list[Row]:
+    def _rows(self, predict: Predict, method: str, metric: str) -> list[Row]:
         rows = []
-        for t, v, wanted in zip(self.ts, self._answers(ask), self._wanted, strict=True):
+        for t, v, wanted in zip(self.ts, self._answers(predict), self._wanted, strict=True):
             value = ((v - wanted).square().sum() / wanted.square().sum()).item()
             rows += tidy({metric: value}, method=method, t=t / self.teacher.schedule.T, seed=self.seed, n=len(v))
         return rows
@@ -158,7 +161,7 @@ class Probe:
 
 @torch.no_grad()
 def unet_rows(
-    asked: Prompted,
+    benchmark: PromptBenchmark,
     probe: Probe,
     method: str,
     net: Network,
@@ -168,20 +171,20 @@ def unet_rows(
 ) -> list[Row]:
     """Rows of a U-Net: its pictures, its predictions by (4), its weights, and the seconds of one evaluation at batch 1.
 
-    Pictures are guided, at the strength of `asked`; distances are to the teacher's by the same sampler and noise in as
-    many steps. `net` is the U-Net behind the teacher's adapter.
+    Pictures are guided, at the strength of `benchmark`; distances are to the teacher's by the same sampler and noise in
+    as many steps. `net` is the U-Net behind the teacher's adapter.
     """
-    teacher, w = asked.told.network, asked.w
-    image, truth = (asked.pictures(one, n_steps, w, sampler) for one in (net, teacher))
-    about = {"method": method, "seed": asked.seed}
-    rows = picture_rows(asked, image, truth, about | {"steps": n_steps, "w": w, "nfe": nfe(n_steps, w, True)})
+    teacher, w = benchmark.model.network, benchmark.w
+    image, truth = (benchmark.pictures(drawing, n_steps, w, sampler) for drawing in (net, teacher))
+    columns = {"method": method, "seed": benchmark.seed}
+    rows = picture_rows(benchmark, image, truth, columns | {"steps": n_steps, "w": w, "nfe": nfe(n_steps, w, True)})
     rows += probe.prediction_rows(net, method)
-    z, label = probe.held.x[:1].float().to(net.device), asked.states[:1].to(net.device)
+    z, label = probe.held.x[:1].float().to(net.device), benchmark.states[:1].to(net.device)
     t = torch.full((1,), teacher.schedule.T, device=net.device)
-    return rows + _cost_rows(net.module, lambda: net(z, t, label), repeats, about)
+    return rows + _cost_rows(net.module, lambda: net(z, t, label), repeats, columns)
 
 
-def on_paper(config: dict[str, Any], cut: Cut) -> tuple[UNet2DConditionModel, UNet2DConditionModel]:
+def meta_unets(config: dict[str, Any], cut: Cut) -> tuple[UNet2DConditionModel, UNet2DConditionModel]:
     """The U-Net of a configuration and the one that a cut leaves, both with shapes alone and no memory behind them."""
     with torch.device("meta"):
         return UNet2DConditionModel(**config), UNet2DConditionModel(**pruned_config(config, cut))

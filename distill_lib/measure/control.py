@@ -27,7 +27,7 @@ from distill_lib.measure.readers.attributes import attribute_accuracy, prompt_ac
 from distill_lib.measure.readers.geometry import Geometry, depth_error, mask_iou
 from distill_lib.measure.rows import Row, tidy
 from distill_lib.measure.systems import System
-from distill_lib.networks.adapter import showing
+from distill_lib.networks.adapter import append_extra
 from distill_lib.networks.pipeline import TextToImage
 from distill_lib.worlds.captions import attributes, names_held_out, say
 from distill_lib.worlds.maps import control_map, edge_f1, edge_map
@@ -46,18 +46,18 @@ class Readers:
     geometry: Geometry
 
 
-def recoloured(asked: Tensor, count: int) -> Tensor:
+def recoloured(wanted_attributes: Tensor, count: int) -> Tensor:
     """`count` other prompts for each of attributes (N, 2, 4), (count, N, 2, 4): colours and patterns move on.
 
     Shapes and sizes stay, since a map shows them. No pair of `worlds.captions.HELD_OUT` is asked for.
     """
     shifts = torch.arange(1, len(COLORS) * len(TEXTURES))
-    moved = asked.repeat(len(shifts), 1, 1, 1)
-    moved[..., 1] = (asked[..., 1] + shifts[:, None, None]) % len(COLORS)
-    moved[..., 2] = (asked[..., 2] + shifts[:, None, None]) % len(TEXTURES)
-    allowed = torch.stack([~names_held_out(some) for some in moved])
+    moved = wanted_attributes.repeat(len(shifts), 1, 1, 1)
+    moved[..., 1] = (wanted_attributes[..., 1] + shifts[:, None, None]) % len(COLORS)
+    moved[..., 2] = (wanted_attributes[..., 2] + shifts[:, None, None]) % len(TEXTURES)
+    allowed = torch.stack([~names_held_out(candidate) for candidate in moved])
     first = allowed.long().sort(dim=0, descending=True, stable=True).indices[:count]
-    return moved[first, torch.arange(len(asked))]
+    return moved[first, torch.arange(len(wanted_attributes))]
 
 
 def diversity(image: Sequence[Tensor]) -> float:
@@ -65,10 +65,10 @@ def diversity(image: Sequence[Tensor]) -> float:
     return torch.stack([paired(a, b).mean() for a, b in combinations(image, 2)]).mean().item()
 
 
-def _told(system: System, prompts: list[str], seen: Tensor | None) -> Tensor:
-    """What the networks are told, (N, L + K, D): the states of prompts, and maps behind them if any."""
-    label = states_of(system.told, prompts)
-    return label if seen is None else showing(label, seen.float().to(label.device))
+def _condition(system: System, prompts: list[str], seen: Tensor | None) -> Tensor:
+    """The networks' condition, (N, L + K, D): the states of prompts, and maps behind them if any."""
+    label = states_of(system.model, prompts)
+    return label if seen is None else append_extra(label, seen.float().to(label.device))
 
 
 def drawn(system: System, prompts: list[str], seen: Tensor | None = None, seed: int = 0) -> Tensor:
@@ -76,43 +76,43 @@ def drawn(system: System, prompts: list[str], seen: Tensor | None = None, seed: 
 
     A system that is shown maps has a `controlnet.Controlled` for its network.
     """
-    return pictures_of(system.net, system.n_steps, system.w, _told(system, prompts, seen), seed, system.sampler)
+    return pictures_of(system.net, system.n_steps, system.w, _condition(system, prompts, seen), seed, system.sampler)
 
 
 @dataclass(frozen=True)
-class Steered:
+class ControlBenchmark:
     """Held-out scenes: true pictures uint8 (N, 3, R, R), distances and coverage of the named solids (N, R, R), and
     attributes (N, 2, 4)."""
 
-    told: TextToImage
+    model: TextToImage
     image: Tensor
     depth: Tensor
     mask: Tensor
-    asked: Tensor
+    wanted_attributes: Tensor
     readers: Readers
 
     def __len__(self) -> int:
         return len(self.image)
 
     @classmethod
-    def of(cls, told: TextToImage, world: str, n: int, seed: int, readers: Readers) -> "Steered":
+    def of(cls, model: TextToImage, world: str, n: int, seed: int, readers: Readers) -> "ControlBenchmark":
         """n scenes that no training has seen, none with a pair of `worlds.captions.HELD_OUT`."""
         spec, seed = WORLDS[world], held_out_seed("steered", seed)
         scenes = draw_scenes(spec, seed, torch.arange(2 * n + 32))
-        asked = attributes(scenes, spec)
-        index = (~names_held_out(asked)).nonzero()[:n, 0]
-        some = Scenes(**{name: column[index] for name, column in vars(scenes).items()})
+        wanted_attributes = attributes(scenes, spec)
+        index = (~names_held_out(wanted_attributes)).nonzero()[:n, 0]
+        kept = Scenes(**{name: column[index] for name, column in vars(scenes).items()})
 
         def make() -> dict[str, Tensor]:
-            return dict(zip(("image", "depth", "mask"), rendered(spec, some), strict=True))
+            return dict(zip(("image", "depth", "mask"), rendered(spec, kept), strict=True))
 
-        found = cached("scenes-steered", {"world": spec, "n": n, "seed": seed}, make, rendered)
-        return cls(told, **found, asked=asked[index], readers=readers)
+        tensors = cached("scenes-steered", {"world": spec, "n": n, "seed": seed}, make, rendered)
+        return cls(model, **tensors, wanted_attributes=wanted_attributes[index], readers=readers)
 
     @property
     def prompts(self) -> list[str]:
         """What is asked for, in words."""
-        return say(self.asked)
+        return say(self.wanted_attributes)
 
     def maps(self, kind: str) -> Tensor:
         """The exact maps of a kind, (N, C, R, R)."""
@@ -120,37 +120,37 @@ class Steered:
 
     def judged(self, image: Tensor) -> dict[str, float]:
         """The metrics of this module but for diversity, of pictures uint8 (N, 3, R, R)."""
-        found = read_attributes(self.readers.attributes, image)
+        predicted = read_attributes(self.readers.attributes, image)
         reader, error = self.readers.geometry, paired(image, self.image).double()
         values = {
             "edge_f1": edge_f1(edge_map(image)[:, 0] > 0, edge_map(self.image)[:, 0] > 0),
             "depth_error": depth_error(reader, image, self.mask, self.depth),
             "iou": mask_iou(reader, image, self.mask),
-            "prompt_accuracy": prompt_accuracy(found, self.asked),
-            "attribute_accuracy": attribute_accuracy(found, self.asked),
+            "prompt_accuracy": prompt_accuracy(predicted, self.wanted_attributes),
+            "attribute_accuracy": attribute_accuracy(predicted, self.wanted_attributes),
         }
         means = {metric: value.double().mean().item() for metric, value in values.items()}
         if error.any():  # a picture has no finite ratio to itself
             means["psnr"] = (10 * (4 / error.clamp(min=1e-6)).log10()).mean().item()
         return means | {"sharpness": laplacian_variance(image)}
 
-    def rows(self, image: Tensor, about: Row) -> list[Row]:
-        """What `judged` finds, a row a metric; `about` holds the columns that they share."""
-        return tidy(self.judged(image), **about, n=len(image))
+    def rows(self, image: Tensor, columns: Row) -> list[Row]:
+        """What `judged` finds, a row a metric; `columns` holds the columns that they share."""
+        return tidy(self.judged(image), **columns, n=len(image))
 
-    def bounds(self, decoders: dict[str, Decode], about: Row) -> list[Row]:
+    def bounds(self, decoders: dict[str, Decode], columns: Row) -> list[Row]:
         """What is found in true pictures ("real"), and in their latents through decoders, by name."""
-        rows = self.rows(self.image, about | {"method": "real"})
+        rows = self.rows(self.image, columns | {"method": "real"})
         for name, decode in decoders.items():
-            rows += self.rows(through(self.told, self.image, decode), about | {"method": name})
+            rows += self.rows(through(self.model, self.image, decode), columns | {"method": name})
         return rows
 
-    def asked_of(self, system: System, kind: str, about: Row) -> list[Row]:
+    def rows_of(self, system: System, kind: str, columns: Row) -> list[Row]:
         """Rows of one picture a scene by a system, under its map of a kind; `kind` is empty without one."""
         image = drawn(system, self.prompts, self.maps(kind) if kind else None)
-        return self.rows(image, about | {"steps": system.n_steps, "w": system.w, "nfe": system.evaluations["U-Net"]})
+        return self.rows(image, columns | {"steps": system.n_steps, "w": system.w, "nfe": system.evaluations["U-Net"]})
 
-    def spread(self, system: System, kind: str, n: int, noises: int, about: Row, seed: int = 0) -> list[Row]:
+    def spread(self, system: System, kind: str, n: int, noises: int, columns: Row, seed: int = 0) -> list[Row]:
         """Rows of (1) and (2) for the first n scenes, `noises` pictures each; and whether other prompts are followed.
 
         `kind` of map is empty without one.
@@ -158,19 +158,19 @@ class Steered:
         seen = self.maps(kind)[:n] if kind else None
         numbers = [1000 * (seed + 1) + k for k in range(noises)]
         by_noise = [drawn(system, self.prompts[:n], seen, number) for number in numbers]
-        others = recoloured(self.asked[:n], noises)
-        by_prompt = [drawn(system, say(asked), seen, numbers[0]) for asked in others]
+        others = recoloured(self.wanted_attributes[:n], noises)
+        by_prompt = [drawn(system, say(wanted_attributes), seen, numbers[0]) for wanted_attributes in others]
         right = [
-            prompt_accuracy(read_attributes(self.readers.attributes, image), asked).mean()
-            for image, asked in zip(by_prompt, others, strict=True)
+            prompt_accuracy(read_attributes(self.readers.attributes, image), wanted_attributes).mean()
+            for image, wanted_attributes in zip(by_prompt, others, strict=True)
         ]
         values = {"diversity": diversity(by_noise), "diversity_prompt": diversity(by_prompt)}
         values["prompt_accuracy_changed"] = torch.stack(right).mean().item()
-        return tidy(values, **about, n=n * noises)
+        return tidy(values, **columns, n=n * noises)
 
-    def seconds(self, system: System, kind: str, repeats: int, about: Row) -> list[Row]:
+    def seconds(self, system: System, kind: str, repeats: int, columns: Row) -> list[Row]:
         """A row: seconds for one picture, from reading the prompt to decoding."""
         seen = self.maps(kind)[:1] if kind else None
         net, n_steps, w, by = system.net, system.n_steps, system.w, system.sampler
-        work = lambda: sample_pictures(net, n_steps, w, _told(system, self.prompts[:1], seen), 0, by)  # noqa: E731
-        return tidy({"seconds": median_seconds(work, repeats)}, **about, n=1)
+        work = lambda: sample_pictures(net, n_steps, w, _condition(system, self.prompts[:1], seen), 0, by)  # noqa: E731
+        return tidy({"seconds": median_seconds(work, repeats)}, **columns, n=1)

@@ -24,7 +24,7 @@ from distill_lib.measure.rows import Row, tidy
 
 Key = TypeVar("Key", bound=Hashable)
 MODULES = ("text encoder", "U-Net", "decoder")
-"""In the order in which a pipeline asks them."""
+"""In the order in which a pipeline evaluates them."""
 BUDGET = 16
 """Evaluations that Fig. 1 of the paper leaves its teacher, of the 32 that it would need."""
 
@@ -48,7 +48,7 @@ def _now() -> float:
 
 
 @torch.no_grad()
-def in_turn(works: Mapping[Key, Callable[[], object]], rounds: int) -> dict[Key, float]:
+def time_interleaved(works: Mapping[Key, Callable[[], object]], rounds: int) -> dict[Key, float]:
     """Median seconds of each piece of work over rounds in which all have their turn.
 
     What slows the machine for a while slows all of them, so that their ratios stay. Each is called twice in its turn,
@@ -61,7 +61,7 @@ def in_turn(works: Mapping[Key, Callable[[], object]], rounds: int) -> dict[Key,
             start = _now()
             work()
             times[key].append(_now() - start)
-    return {key: median(found) for key, found in times.items()}
+    return {key: median(laps) for key, laps in times.items()}
 
 
 def module_rows(method: str, kind: str, params: int, flops: int, seconds: float, nfe: int, seed: int) -> list[Row]:
@@ -74,29 +74,29 @@ def module_rows(method: str, kind: str, params: int, flops: int, seconds: float,
 def summed(rows: list[Row], before: str, after: str) -> list[Row]:
     """Rows of (2) to (5) from those of the modules of two systems, all of one seed; sums have no `kind`."""
     value = {(row["method"], row["kind"], row["metric"]): row["value"] for row in rows}
-    (asked,) = {row["nfe"] for row in rows if (row["method"], row["kind"]) == (before, "U-Net")}
+    (evaluations,) = {row["nfe"] for row in rows if (row["method"], row["kind"]) == (before, "U-Net")}
     seed = rows[0]["seed"]
     sums = {
         (method, metric): sum(value[method, kind, metric] for kind in MODULES)
         for method in (before, after)
         for metric in ("total", "params", "total_flops")
     }
-    found: list[Row] = []
+    totals: list[Row] = []
     for method in (before, after):
         total, text = sums[method, "total"], value[method, "text encoder", "total"]
         of_all = {"sum": total, "sum_params": sums[method, "params"], "sum_flops": sums[method, "total_flops"]}
-        found += tidy(of_all | {"gain": total / (total - text)}, method=method, seed=seed)
+        totals += tidy(of_all | {"gain": total / (total - text)}, method=method, seed=seed)
         for kind in MODULES:
-            found += tidy({"share": value[method, kind, "total"] / total}, method=method, kind=kind, seed=seed)
+            totals += tidy({"share": value[method, kind, "total"] / total}, method=method, kind=kind, seed=seed)
     for kind in MODULES:
         ratios = {"ratio": value[before, kind, "total"] / value[after, kind, "total"]}
         if kind != "text encoder":  # which is the same in both
             ratios["seconds_ratio"] = value[before, kind, "seconds"] / value[after, kind, "seconds"]
-        found += tidy(ratios, method=after, kind=kind, seed=seed)
-    left_out = max(0, asked - BUDGET) * value[before, "U-Net", "seconds"]
+        totals += tidy(ratios, method=after, kind=kind, seed=seed)
+    left_out = max(0, evaluations - BUDGET) * value[before, "U-Net", "seconds"]
     of_both = {
         "sum_ratio": sums[before, "total"] / sums[after, "total"],
         "sum_ratio_flops": sums[before, "total_flops"] / sums[after, "total_flops"],
         "pictures": (sums[before, "total"] - left_out) / sums[after, "total"],
     }
-    return found + tidy(of_both, method=after, seed=seed)
+    return totals + tidy(of_both, method=after, seed=seed)

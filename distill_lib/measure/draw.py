@@ -83,8 +83,8 @@ def sample_pictures(
 ) -> Tensor:
     """Pictures uint8 (N, 3, R, R) by a sampler of `solvers.SAMPLERS` for classes (N,) or text states (N, L, D).
 
-    A network that takes w is a student; any other is asked as a guided pair. Noise depends on nothing but the seed, a
-    sample's number and the number of the draw, and z_T is the same for every sampler.
+    A network that takes w is a student; any other is evaluated as a guided pair. Noise depends on nothing but the seed,
+    a sample's number and the number of the draw, and z_T is the same for every sampler.
 
     Raises:
         ValueError: there is no such sampler.

@@ -24,9 +24,9 @@ from distill_lib.measure.draw import in_batches
 from distill_lib.measure.metrics import paired
 from distill_lib.measure.readers.attributes import prompt_accuracy, read_attributes
 from distill_lib.measure.rows import Row, tidy
-from distill_lib.networks.adapter import Network, denoiser, showing
+from distill_lib.networks.adapter import Network, append_extra, denoiser
 from distill_lib.networks.pipeline import TextToImage
-from distill_lib.teachers.inpainting import shown_latents
+from distill_lib.teachers.inpainting import visible_latents
 from distill_lib.worlds.captions import attributes, names_held_out, say
 from distill_lib.worlds.pictures import WORLDS
 from distill_lib.worlds.scenes import COLORS, SHAPES, Rendered, Scenes, SceneSpec, draw_scenes, render
@@ -78,13 +78,13 @@ class Edits:
     before: Tensor
     after: Tensor
     was: Tensor
-    asked: Tensor
+    wanted_attributes: Tensor
     region: Tensor
 
     @property
     def prompts(self) -> list[str]:
         """What is asked for, in words."""
-        return say(self.asked)
+        return say(self.wanted_attributes)
 
     @classmethod
     def drawn(cls, world: str, kind: str, n: int, seed: int) -> "Edits":
@@ -102,8 +102,8 @@ class Edits:
         scenes, u = draw_scenes(spec, seed, index), uniform(seed, "edit", 0, index, 2)
         which = (u[:, 0] < 0.5).long()
         changed = _changed(scenes, which, kind, u[:, 1])
-        was, asked = attributes(scenes, spec), attributes(changed, spec)
-        kept = (~names_held_out(was) & ~names_held_out(asked)).nonzero()[:n, 0]
+        was, wanted_attributes = attributes(scenes, spec), attributes(changed, spec)
+        kept = (~names_held_out(was) & ~names_held_out(wanted_attributes)).nonzero()[:n, 0]
         if len(kept) < n:
             raise ValueError(f"only {len(kept)} of {len(index)} scenes can be edited; ask for fewer than {n}")
         scenes, changed, which = _picked(scenes, kept), _picked(changed, kept), which[kept]
@@ -113,7 +113,7 @@ class Edits:
             before=to_bytes(a.image),
             after=to_bytes(b.image),
             was=was[kept],
-            asked=asked[kept],
+            wanted_attributes=wanted_attributes[kept],
             region=_boxes(max_pool2d((solid > 0).float(), 2 * _MARGIN + 1, 1, _MARGIN)),
         )
 
@@ -122,15 +122,15 @@ class Edits:
         away = 1 - self.region
         change = ((image.float() - self.before.float()) / 127.5).square().mean(1, keepdim=True)
         return {
-            "edit_success": prompt_accuracy(read_attributes(reader, image), self.asked).mean().item(),
+            "edit_success": prompt_accuracy(read_attributes(reader, image), self.wanted_attributes).mean().item(),
             "outside": ((change * away).sum() / away.sum()).item(),
             "seam": seam(image, self.after, self.region),
             "paired_target": paired(image, self.after).mean().item(),
         }
 
-    def rows(self, image: Tensor, reader: Module, about: Row) -> list[Row]:
-        """What `judged` finds, a row a metric; `about` holds the columns that they share."""
-        return tidy(self.judged(image, reader), **about, n=len(image))
+    def rows(self, image: Tensor, reader: Module, columns: Row) -> list[Row]:
+        """What `judged` finds, a row a metric; `columns` holds the columns that they share."""
+        return tidy(self.judged(image, reader), **columns, n=len(image))
 
 
 def _changed(scenes: Scenes, which: Tensor, kind: str, u: Tensor) -> Scenes:
@@ -165,26 +165,26 @@ def _boxes(mask: Tensor) -> Tensor:
     return spans[0][..., :, None] * spans[1][..., None, :]
 
 
-def edited(told: TextToImage, net: Network, edits: Edits, n_steps: int, first: int, w: float, seed: int = 0) -> Tensor:
+def edited(model: TextToImage, net: Network, edits: Edits, n_steps: int, first: int, w: float, seed: int = 0) -> Tensor:
     """Pictures uint8 (N, 3, R, R) by `redraw` in the latents of a pipeline, under the prompts of the edits."""
-    states = told.states(edits.prompts)
+    states = model.states(edits.prompts)
 
     def draw(index: Tensor) -> Tensor:
-        x = told.latents(edits.before[index.cpu()]).to(index.device)
+        x = model.latents(edits.before[index.cpu()]).to(index.device)
         denoise = denoiser(net, states[index.to(states.device)].to(index.device), w)
         return redraw(denoise, x, normal(seed, "redraw", 0, index, net.shape), n_steps, first, net.schedule)
 
     return in_batches(net, len(edits.before), draw)
 
 
-def painted(told: TextToImage, net: Network, edits: Edits, n_steps: int, w: float, seed: int = 0) -> Tensor:
+def painted(model: TextToImage, net: Network, edits: Edits, n_steps: int, w: float, seed: int = 0) -> Tensor:
     """Pictures uint8 (N, 3, R, R) whose regions are painted anew by a network for inpainting."""
-    states = told.states(edits.prompts)
+    states = model.states(edits.prompts)
 
     def draw(index: Tensor) -> Tensor:
-        here = index.cpu()
-        seen = shown_latents(told, edits.before[here], edits.region[here]).to(index.device)
-        label = showing(states[index.to(states.device)].to(index.device), seen)
+        cpu_index = index.cpu()
+        seen = visible_latents(model, edits.before[cpu_index], edits.region[cpu_index]).to(index.device)
+        label = append_extra(states[index.to(states.device)].to(index.device), seen)
         z_T = normal(seed, "paint", 0, index, net.shape)
         return sample(denoiser(net, label, w), z_T, n_steps, net.schedule)
 

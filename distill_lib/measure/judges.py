@@ -42,9 +42,9 @@ def inception(path: Path) -> inceptionv3.FeatureExtractorInceptionV3:
         data = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    found = hashlib.sha256(data).hexdigest()
-    if not found.startswith(_SHA):
-        raise ValueError(f"{path} is not torch-fidelity's: its sha256 begins with {found[:8]} where {_SHA} is due")
+    digest = hashlib.sha256(data).hexdigest()
+    if not digest.startswith(_SHA):
+        raise ValueError(f"{path} is not torch-fidelity's: its sha256 begins with {digest[:8]} where {_SHA} is due")
     try:
         weights = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         with patch.object(inceptionv3, "load_state_dict_from_url", lambda *_, **__: weights):
@@ -75,9 +75,9 @@ def foreign_judges(judges_from: str = "") -> Judges:
         ValueError: one of them is not to be had; says what is due where.
     """
     named = judges_from or os.environ.get(JUDGES, "")
-    folder, found, lacking = Path(named).expanduser(), [], []
+    folder, networks, lacking = Path(named).expanduser(), [], []
     hub = f"{inceptionv3.URL_INCEPTION_V3} at {Path(torch.hub.get_dir()) / 'checkpoints'}"
-    for what, get in {
+    for name, get in {
         f"Inception ({folder / INCEPTION if named else hub})": lambda: inception(
             folder / INCEPTION if named else _fetched()
         ),
@@ -86,13 +86,13 @@ def foreign_judges(judges_from: str = "") -> Judges:
         ),
     }.items():
         try:
-            found.append(get())
+            networks.append(get())
         except Exception as error:
-            lacking.append(f"{what}: {one_line(error)}")
+            lacking.append(f"{name}: {one_line(error)}")
     if lacking:
         raise ValueError(
             f"a teacher of your own is judged by networks that are not to be had: {'; and '.join(lacking)}. Fetch them "
             f"where there is a network, or set {JUDGES} to a folder with {INCEPTION} and clip/ (config.json, "
             "model.safetensors, preprocessor_config.json and the tokenizer's files)"
         )
-    return Judges(Reader(found[0]), found[1])
+    return Judges(Reader(networks[0]), networks[1])

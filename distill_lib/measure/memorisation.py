@@ -20,15 +20,15 @@ _CHUNK = 4096  # training pictures compared at a time
 def nearest(image: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
     """For pictures uint8 (N, 3, R, R): distance (N,) to the nearest of `among` (M, 3, R, R), and its number (N,)."""
     x = to_unit(image.flatten(1))
-    found = torch.full((len(x),), torch.inf)
+    distance = torch.full((len(x),), torch.inf)
     number = torch.zeros(len(x), dtype=torch.long)
     for start in range(0, len(among), _CHUNK):
         y = to_unit(among[start : start + _CHUNK].flatten(1))
         square = x.square().sum(1, keepdim=True) - 2 * x @ y.T + y.square().sum(1)
-        here, index = square.clamp(min=0).min(1)
-        number = torch.where(here < found, start + index, number)
-        found = torch.minimum(here, found)
-    return found.sqrt(), number
+        closest, index = square.clamp(min=0).min(1)
+        number = torch.where(closest < distance, start + index, number)
+        distance = torch.minimum(closest, distance)
+    return distance.sqrt(), number
 
 
 def novelty(image: Tensor, training: Tensor, other: Tensor) -> Tensor:

@@ -35,8 +35,8 @@ class Reader:
 
     def __init__(self, net: Extractor | FeatureExtractorBase) -> None:
         self.net, self._once = net.eval().requires_grad_(False), Once(self._layers)
-        theirs = isinstance(net, FeatureExtractorBase)
-        self.features, self.logits = net.features_list if theirs else ("64", "logits")
+        foreign = isinstance(net, FeatureExtractorBase)
+        self.features, self.logits = net.features_list if foreign else ("64", "logits")
 
     def read(self, image: Tensor) -> dict[str, Tensor]:
         """Features (N, F) and class logits (N, C) of pictures uint8 (N, 3, R, R), by the names of their layers.
@@ -52,8 +52,8 @@ class Reader:
             features, logits = answers_of(self.net, image, lambda part: part)
         else:  # float64: the Frechet distance of near-equal sets is a small difference of large traces
             features, logits = (layer.double() for layer in answers_of(self.net, image)[:2])
-        what = "features of pictures"
-        return {self.features: finite(features, what), self.logits: finite(logits, what)}
+        subject = "features of pictures"
+        return {self.features: finite(features, subject), self.logits: finite(logits, subject)}
 
 
 def fid(reader: Reader, image: Tensor, other: Tensor) -> float:
@@ -64,14 +64,16 @@ def fid(reader: Reader, image: Tensor, other: Tensor) -> float:
 
 def quality(reader: Reader, image: Tensor, real: Tensor) -> dict[str, float]:
     """fid, kid, is, precision and recall of pictures against real ones, by their names in the contracts."""
-    found, other = reader.read(image), reader.read(real)
+    drawn_features, real_features = reader.read(image), reader.read(real)
     subset = {"kid_subset_size": min(1000, min(len(image), len(real)) // 2), "kid_subsets": 20}
-    kid = kid_featuresdict_to_metric(found, other, reader.features, verbose=False, **subset)
-    near = prc_featuresdict_to_metric(found, other, reader.features, save_cpu_ram=True, verbose=False)
+    kid = kid_featuresdict_to_metric(drawn_features, real_features, reader.features, verbose=False, **subset)
+    near = prc_featuresdict_to_metric(drawn_features, real_features, reader.features, save_cpu_ram=True, verbose=False)
     return {
         "fid": fid(reader, image, real),
         "kid": kid["kernel_inception_distance_mean"],
-        "is": isc_featuresdict_to_metric(found, reader.logits, isc_splits=1, verbose=False)["inception_score_mean"],
+        "is": isc_featuresdict_to_metric(drawn_features, reader.logits, isc_splits=1, verbose=False)[
+            "inception_score_mean"
+        ],
         "precision": near["precision"],
         "recall": near["recall"],
     }

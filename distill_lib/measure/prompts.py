@@ -6,7 +6,7 @@ fid, kid, precision, recall             against pictures of the world, by an ext
 fid_teacher, paired                     against the many-step teacher at the same strength, from the same noise
 sharpness                               variance of the Laplacian
 
-Of prompts that are no world's, only clip, fid_teacher, paired and sharpness can be told.
+Of prompts that are no world's, only clip, fid_teacher, paired and sharpness can be measured.
 """
 
 from collections.abc import Callable, Iterable
@@ -43,7 +43,7 @@ _BATCH = 256
 class Judges:
     """The networks that measure: features, the cosine of picture and prompt, and what two objects show.
 
-    clip takes pictures uint8 (N, 3, R, R) and their prompts, as `alignment` and `clip_of` do once their model is told.
+    clip takes pictures uint8 (N, 3, R, R) and their prompts, as `alignment` and `clip_of` do once their model is given.
     """
 
     reader: Reader
@@ -84,8 +84,8 @@ def clip_of(source: str | Path) -> Callable[[Tensor, list[str]], Tensor]:
                     f"a prompt has {given.input_ids.shape[1]} tokens, and the CLIP that judges reads {limit}: shorten "
                     f"it; it is among those that begin with {words[0][:60]!r}"
                 )
-            found = model(**given.to(model.device))
-            parts.append((found.image_embeds * found.text_embeds).sum(1).cpu())
+            output = model(**given.to(model.device))
+            parts.append((output.image_embeds * output.text_embeds).sum(1).cpu())
         return torch.cat(parts)
 
     return judge
@@ -97,21 +97,21 @@ def alignment(clip: Clip, image: Tensor, prompts: list[str]) -> Tensor:
     ids = tokenizer()(prompts, padding="max_length", return_tensors="pt").input_ids
     device = clip.log_scale.device
     parts = [
-        (clip.of_image(to_unit(some.to(device))) * clip.of_text(words.to(device))).sum(1).cpu()
-        for some, words in zip(image.split(_BATCH), ids.split(_BATCH), strict=True)
+        (clip.of_image(to_unit(pictures.to(device))) * clip.of_text(words.to(device))).sum(1).cpu()
+        for pictures, words in zip(image.split(_BATCH), ids.split(_BATCH), strict=True)
     ]
     return torch.cat(parts)
 
 
-def states_of(told: TextToImage, prompts: list[str]) -> Tensor:
+def states_of(model: TextToImage, prompts: list[str]) -> Tensor:
     """What the networks are told of prompts, (N, L, D), as `TextToImage.states`."""
-    return torch.cat([told.states(prompts[i : i + _BATCH]) for i in range(0, len(prompts), _BATCH)])
+    return torch.cat([model.states(prompts[i : i + _BATCH]) for i in range(0, len(prompts), _BATCH)])
 
 
 @torch.no_grad()
-def through(told: TextToImage, image: Tensor, decode: Callable[[Tensor], Tensor]) -> Tensor:
+def through(model: TextToImage, image: Tensor, decode: Callable[[Tensor], Tensor]) -> Tensor:
     """Pictures uint8 (N, 3, R, R) after the pipeline's encoder and a decoder of its latents into [-1, 1]."""
-    return torch.cat([to_bytes(decode(told.latents(part))).cpu() for part in image.split(64)])
+    return torch.cat([to_bytes(decode(model.latents(part))).cpu() for part in image.split(64)])
 
 
 def real_pictures(
@@ -124,19 +124,19 @@ def real_pictures(
     """
     seed = held_out_seed(use, part)
     scenes = draw_scenes(WORLDS[world], seed, torch.arange(8 * n + 64))
-    asked = attributes(scenes, WORLDS[world])
-    index = (names_held_out(asked) == unseen).nonzero()[:n, 0]
+    wanted_attributes = attributes(scenes, WORLDS[world])
+    index = (names_held_out(wanted_attributes) == unseen).nonzero()[:n, 0]
     make = lambda: {"image": render_pictures(WORLDS[world], seed, index)[0]}  # noqa: E731
     spec = {"world": WORLDS[world], "n": n, "seed": seed, "unseen": unseen}
-    return cached("real", spec, make, real_pictures)["image"], asked[index]
+    return cached("real", spec, make, real_pictures)["image"], wanted_attributes[index]
 
 
 @dataclass(eq=False)
-class Prompted:
+class PromptBenchmark:
     """Prompts of a world of two objects, and what their pictures are compared with.
 
     Args:
-        told: the teacher.
+        model: the teacher.
         judges: what measures.
         world: a world of two objects.
         n: prompts, and pictures behind each metric.
@@ -146,7 +146,7 @@ class Prompted:
         prompts: n other prompts, of which nothing else is known; `world` is then empty.
     """
 
-    told: TextToImage
+    model: TextToImage
     judges: Judges
     world: str
     n: int
@@ -158,14 +158,14 @@ class Prompted:
 
     def __post_init__(self) -> None:
         if self.world:
-            self.asked = drawn_attributes(self.n, self.seed, self.unseen)
+            self.wanted_attributes = drawn_attributes(self.n, self.seed, self.unseen)
             self.real, self.shows = real_pictures(self.world, self.n, 0, self.unseen)  # what the world has of that kind
-            self.prompts = say(self.asked)
+            self.prompts = say(self.wanted_attributes)
 
     @cached_property
     def states(self) -> Tensor:
-        """What the networks are told, (n, L, D)."""
-        return states_of(self.told, self.prompts)
+        """The networks' condition, (n, L, D)."""
+        return states_of(self.model, self.prompts)
 
     def pictures(self, net: Network, n_steps: int, w: float, sampler: str = "ddim") -> Tensor:
         """Pictures uint8 (n, 3, R, R) of the prompts, by `draw.pictures_of`."""
@@ -173,16 +173,19 @@ class Prompted:
 
     def truth(self, w: float | None = None) -> Tensor:
         """The teacher's own pictures at its many steps, at its own strength unless another is named."""
-        return self.pictures(self.told.network, self.teacher_steps, self.w if w is None else w)
+        return self.pictures(self.model.network, self.teacher_steps, self.w if w is None else w)
 
-    def judged(self, image: Tensor, asked: Tensor | None = None) -> dict[str, float]:
+    def judged(self, image: Tensor, wanted_attributes: Tensor | None = None) -> dict[str, float]:
         """What the judges find in pictures uint8 (n, 3, R, R) of the prompts, or of other attributes (n, 2, 4)."""
-        prompts = self.prompts if asked is None else say(asked)
+        prompts = self.prompts if wanted_attributes is None else say(wanted_attributes)
         values = {"clip": self.judges.clip(image, prompts).mean().item(), "sharpness": laplacian_variance(image)}
         if self.world and self.judges.attributes is not None:
-            found, asked = read_attributes(self.judges.attributes, image), self.asked if asked is None else asked
-            values["attribute_accuracy"] = attribute_accuracy(found, asked).mean().item()
-            values["prompt_accuracy"] = prompt_accuracy(found, asked).mean().item()
+            predicted, wanted_attributes = (
+                read_attributes(self.judges.attributes, image),
+                self.wanted_attributes if wanted_attributes is None else wanted_attributes,
+            )
+            values["attribute_accuracy"] = attribute_accuracy(predicted, wanted_attributes).mean().item()
+            values["prompt_accuracy"] = prompt_accuracy(predicted, wanted_attributes).mean().item()
         return values
 
     def compared(self, image: Tensor, truth: Tensor) -> dict[str, float]:
@@ -218,7 +221,7 @@ class Prompted:
         for n in sorted({self.n, many} - {0}):
             sets = [real_pictures(self.world, n, part, self.unseen)[0] for part in (0, 1)]
             rows += tidy({"floor_fid": fid(self.judges.reader, *sets)}, method="real", n=n, seed=self.seed)
-        back = through(self.told, self.real, self.told.network.decode)
+        back = through(self.model, self.real, self.model.network.decode)
         for method, image in (("real", self.real), ("autoencoder", back)):
             rows += tidy(self.judged(image, self.shows), method=method, n=self.n, seed=self.seed)
         return rows

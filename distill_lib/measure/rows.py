@@ -7,7 +7,7 @@ from typing import Any
 
 Row = dict[str, Any]
 SEEDS = 3
-"""Trainings that anything is told apart by, at least."""
+"""The least number of trainings that distinguishes anything."""
 
 
 def tidy(values: Mapping[str, float], **columns: Any) -> list[Row]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from distill_lib.measure.metrics import Reader, fid, laplacian_variance, psnr
-from distill_lib.measure.prompts import Judges, Prompted, real_pictures, through
+from distill_lib.measure.prompts import Judges, PromptBenchmark, real_pictures, through
 from distill_lib.measure.readers.attributes import prompt_accuracy, read_attributes
 from distill_lib.measure.readers.common import Once
 from distill_lib.measure.readers.extractor import Extractor, called_look
@@ -57,58 +57,58 @@ class Looks:
     """Scenes in all looks, their prompts, and what pictures of these prompts are compared with.
 
     Args:
-        told: the plain teacher.
+        model: the plain teacher.
         readers: what measures.
         n: scenes, prompts and pictures behind each metric.
         steps, w: of the teacher.
         seed: of scenes and noise.
     """
 
-    def __init__(self, told: TextToImage, readers: Readers, n: int, steps: int, w: float, seed: int = 0) -> None:
-        self.told, self.readers, self.n, self.steps, self.w, self.seed = told, readers, n, steps, w, seed
+    def __init__(self, model: TextToImage, readers: Readers, n: int, steps: int, w: float, seed: int = 0) -> None:
+        self.model, self.readers, self.n, self.steps, self.w, self.seed = model, readers, n, steps, w, seed
         self.real = {look: real_pictures(world_of(look), n, seed, use="looks")[0] for look in LOOKS}
         self.shows = real_pictures("captioned", n, seed, use="looks")[1]
         self.reader = Reader(readers.extractor)
         self.layout = Once(partial(read_layout, readers.layout))
-        self._asked = [self._prompted(seed), self._prompted(seed + 1000)]
+        self._benchmarks = [self._prompted(seed), self._prompted(seed + 1000)]
 
-    def _prompted(self, seed: int) -> Prompted:
+    def _prompted(self, seed: int) -> PromptBenchmark:
         judges = Judges(self.reader, lambda image, prompts: torch.zeros(len(image)))
-        return Prompted(self.told, judges, "", self.n, self.steps, self.w, seed, prompts=say(self.shows))
+        return PromptBenchmark(self.model, judges, "", self.n, self.steps, self.w, seed, prompts=say(self.shows))
 
     @property
     def prompts(self) -> list[str]:
         """What is asked for, the same for all looks."""
-        return self._asked[0].prompts
+        return self._benchmarks[0].prompts
 
     def one_step(self, net: Network, fresh: bool = False) -> Tensor:
         """Pictures uint8 (n, 3, R, R) of the prompts by a student of one step; `fresh`: from other noise."""
-        return self._asked[fresh].pictures(net, 1, 0.0)
+        return self._benchmarks[fresh].pictures(net, 1, 0.0)
 
     def many_steps(self, net: Network) -> Tensor:
         """The same by a teacher with guidance."""
-        return self._asked[0].pictures(net, self.steps, self.w, "unipc")
+        return self._benchmarks[0].pictures(net, self.steps, self.w, "unipc")
 
     def judged(self, image: Tensor, look: str, before: Tensor) -> dict[str, float]:
         """The metrics of pictures uint8 (n, 3, R, R) that should be of a look; `before`: without the style."""
         called = called_look(self.readers.extractor, image, LOOKS)
-        found = read_attributes(self.readers.attributes, image)
+        predicted = read_attributes(self.readers.attributes, image)
         return {
             "style": (called == LOOKS.index(look)).double().mean().item(),
             "fid_look": fid(self.reader, image, self.real[look]),
             "layout": layout_iou(self.layout(image), self.layout(before)).mean().item(),
-            "prompt_accuracy": prompt_accuracy(found, self.shows).mean().item(),
+            "prompt_accuracy": prompt_accuracy(predicted, self.shows).mean().item(),
             "sharpness": laplacian_variance(image),
         }
 
-    def rows(self, method: str, image: Tensor, look: str, before: Tensor, **about: Any) -> list[Row]:
-        """What `judged` finds, a row a metric; `about` holds more columns."""
+    def rows(self, method: str, image: Tensor, look: str, before: Tensor, **columns: Any) -> list[Row]:
+        """What `judged` finds, a row a metric; `columns` holds more columns."""
         values = self.judged(image, look, before)
-        return tidy(values, method=method, kind=look, **about, n=self.n, seed=self.seed)
+        return tidy(values, method=method, kind=look, **columns, n=self.n, seed=self.seed)
 
     def through(self, image: Tensor, decode: Decode) -> Tensor:
         """Pictures uint8 after the pipeline's encoder and a decoder of its latents."""
-        return through(self.told, image, decode)
+        return through(self.model, image, decode)
 
     def decoder_rows(self, decoders: dict[str, Decode], looks: Sequence[str] = LOOKS) -> list[Row]:
         """What decoders make of latents of true pictures in each look: PSNR in dB, and the share of the sharpness kept.

@@ -1,8 +1,8 @@
 """Systems that draw, as functions of a prompt: what a picture costs them in seconds at batch 1, and how good it is.
 
 Tables 1 and 3 and Fig. 1 of SDXS (Song et al. 2024, arXiv 2403.16627). Sums over modules, as the paper makes them, are
-those of `costs`. diffusers asks the U-Net for both answers of a guided step in one call, which takes less than twice as
-long where a batch of one does not fill the machine: a whole pipeline can be faster than its sum.
+those of `costs`. diffusers evaluates the U-Net for both answers of a guided step in one call, which takes less than
+twice as long where a batch of one does not fill the machine: a whole pipeline can be faster than its sum.
 
     speedup = seconds of a whole picture before / after, by the same way of running both
 """
@@ -22,8 +22,8 @@ from distill_lib.diffusion.noise import normal
 from distill_lib.diffusion.pixels import to_bytes
 from distill_lib.diffusion.samplers import Denoise, Fresh, nfe
 from distill_lib.diffusion.solvers import check_sampler, sample_by
-from distill_lib.measure.costs import MODULES, fast_dtype, in_turn, module_rows, operations, summed
-from distill_lib.measure.prompts import Prompted
+from distill_lib.measure.costs import MODULES, fast_dtype, module_rows, operations, summed, time_interleaved
+from distill_lib.measure.prompts import PromptBenchmark
 from distill_lib.measure.rows import Row, tidy
 from distill_lib.networks.adapter import Network, denoiser
 from distill_lib.networks.pipeline import TextToImage
@@ -36,7 +36,7 @@ class System:
     """A teacher or a student as it draws.
 
     Args:
-        told: the teacher, whose text encoder and tokenizer all share.
+        model: the teacher, whose text encoder and tokenizer all share.
         net: U-Net and decoder behind the adapter.
         n_steps, w: of the sampler; a network that takes no w is a guided pair unless w = 0.
         sampler: one of `solvers.SAMPLERS`; what a row calls the system is no business of its own.
@@ -45,7 +45,7 @@ class System:
         ValueError: there is no such sampler.
     """
 
-    told: TextToImage
+    model: TextToImage
     net: Network
     n_steps: int
     w: float
@@ -56,7 +56,7 @@ class System:
 
     @property
     def evaluations(self) -> dict[str, int]:
-        """How often each module is asked for a picture, as the paper counts."""
+        """How often each module is evaluated for a picture, as the paper counts."""
         guided = self.w != 0 and not self.net.takes_w
         return dict(zip(MODULES, (1 + guided, nfe(self.n_steps, self.w, not self.net.takes_w), 1), strict=True))
 
@@ -65,27 +65,27 @@ class System:
         device = self.net.device
         ids, z = self.ids(prompt), torch.zeros(1, *self.net.shape, device=device)
         time_T = torch.full((1,), self.net.schedule.T - 1, device=device)
-        given = (ids,), (z, time_T, self.told.states([prompt]).to(device)), (z,)
-        found = self.told.pipe.text_encoder, self.net.module, self.decoder
-        return dict(zip(MODULES, zip(found, given, strict=True), strict=True))
+        given = (ids,), (z, time_T, self.model.states([prompt]).to(device)), (z,)
+        networks = self.model.pipe.text_encoder, self.net.module, self.decoder
+        return dict(zip(MODULES, zip(networks, given, strict=True), strict=True))
 
     @property
     def decoder(self) -> nn.Module:
         """Scaled latents to pictures: a tiny decoder where the network has one of its own, or the teacher's."""
         tiny = getattr(self.net.decode, "tiny", None)
-        vae = self.told.pipe.vae
+        vae = self.model.pipe.vae
         return nn.Sequential(vae.post_quant_conv, vae.decoder) if tiny is None else tiny.decoder
 
     @property
     def scale(self) -> float:
         """By which the decoder's latents differ from the U-Net's."""
-        return 1.0 if hasattr(self.net.decode, "tiny") else self.told.pipe.vae.config.scaling_factor
+        return 1.0 if hasattr(self.net.decode, "tiny") else self.model.pipe.vae.config.scaling_factor
 
     def ids(self, prompt: str) -> Tensor:
         """Tokens of a prompt, (1, L)."""
-        words, length = self.told.pipe.tokenizer, self.told.pipe.tokenizer.model_max_length
-        found = words([prompt], padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        return found.input_ids.to(self.net.device)
+        words, length = self.model.pipe.tokenizer, self.model.pipe.tokenizer.model_max_length
+        tokens = words([prompt], padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        return tokens.input_ids.to(self.net.device)
 
     def draw(self, denoise: Denoise, z_T: Tensor, fresh: Fresh) -> Tensor:
         """Latents (B, C, H, W) from noise by the sampler; fresh(i) is the noise of its i-th draw on the way."""
@@ -102,17 +102,17 @@ class _Run(nn.Module):
         self.call = torch.compile(self.net, dynamic=False, options=_COMPILER) if compiled else self.net
 
     def forward(self, *given: Any, **named: Any) -> tuple[Tensor]:
-        out = self.call(*map(self._cast, given), **{name: self._cast(one) for name, one in named.items()})
+        out = self.call(*map(self._cast, given), **{name: self._cast(value) for name, value in named.items()})
         return ((out if isinstance(out, Tensor) else out[0]).float(),)
 
-    def _cast(self, one: Any) -> Any:
-        return one.to(self.dtype) if isinstance(one, Tensor) and one.is_floating_point() else one
+    def _cast(self, value: Any) -> Any:
+        return value.to(self.dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
-class Whole:
+class SystemFunction:
     """A system as one function of prompt and noise, with nothing but the sampler's loop around its three networks.
 
-    The states of the empty prompt are kept, so that guidance asks the text encoder once.
+    The states of the empty prompt are kept, so that guidance evaluates the text encoder once.
 
     Args:
         system: what draws.
@@ -123,7 +123,7 @@ class Whole:
     def __init__(self, system: System, dtype: torch.dtype = torch.float32, compiled: bool = False) -> None:
         self.system = system
         run = partial(_Run, dtype=dtype, compiled=compiled)
-        self.text, self.decoder = run(system.told.pipe.text_encoder), run(system.decoder)
+        self.text, self.decoder = run(system.model.pipe.text_encoder), run(system.decoder)
         self.net = system.net.like(run(system.net.module), bf16=False)
 
     @torch.no_grad()
@@ -148,23 +148,25 @@ def first_noise(system: System, seed: int) -> Tensor:
     return normal(seed, "z_T", 0, index, system.net.shape)
 
 
-def _ways(
+def _drawing_functions(
     system: System, pipe: StableDiffusionPipeline, prompt: str, z_T: Tensor, compiled: bool
 ) -> dict[str, Callable[[int], object]]:
     """How a picture is drawn in n steps, by name: by diffusers, and by one function of ours, eager and compiled."""
-    how = {"guidance_scale": 1 + system.w, "latents": z_T, "output_type": "pt"}
-    ways: dict[str, Callable[[int], object]] = {"pipeline": lambda n: pipe(prompt, num_inference_steps=n, **how)}
+    options = {"guidance_scale": 1 + system.w, "latents": z_T, "output_type": "pt"}
+    functions: dict[str, Callable[[int], object]] = {
+        "pipeline": lambda n: pipe(prompt, num_inference_steps=n, **options)
+    }
     fast = fast_dtype()
     for name, by_compiler in (("function", False), ("compiled", True))[: 1 + compiled]:
-        whole = Whole(system, fast, by_compiler)
-        ways[name] = lambda n, whole=whole: whole(prompt, z_T, n)
-    return ways
+        function = SystemFunction(system, fast, by_compiler)
+        functions[name] = lambda n, function=function: function(prompt, z_T, n)
+    return functions
 
 
 def _timed(works: dict[Any, Callable[[], object]], rounds: int) -> dict[Any, float]:
-    found = in_turn(works, rounds)
+    seconds = time_interleaved(works, rounds)
     torch.compiler.reset()  # what was compiled for one network counts against the number that the next ones may have
-    return found
+    return seconds
 
 
 def cost_rows(
@@ -181,7 +183,7 @@ def cost_rows(
     Args:
         systems: the one before and the one after, by method.
         pipes: the same as plain pipelines of diffusers.
-        rounds: of `in_turn`.
+        rounds: of `time_interleaved`.
         fewer: other step counts of the first system's whole pipeline.
         compiled: compile both systems too.
     """
@@ -192,15 +194,17 @@ def cost_rows(
         for kind, (module, given) in parts[method].items():
             works[method, kind, system.n_steps] = partial(module, *given)
         counts = sorted({system.n_steps, *(fewer if method == before else ())})
-        for kind, draw in _ways(system, pipes[method], prompt, first_noise(system, seed), compiled).items():
+        for kind, draw in _drawing_functions(
+            system, pipes[method], prompt, first_noise(system, seed), compiled
+        ).items():
             works |= {(method, kind, n): partial(draw, n) for n in counts}
     seconds = _timed(works, rounds)
     rows: list[Row] = []
     for method, system in systems.items():
         for kind, (module, given) in parts[method].items():
             counted = sum(p.numel() for p in module.parameters()), operations(module, *given)
-            one = seconds[method, kind, system.n_steps]
-            rows += module_rows(method, kind, *counted, one, system.evaluations[kind], seed)
+            total = seconds[method, kind, system.n_steps]
+            rows += module_rows(method, kind, *counted, total, system.evaluations[kind], seed)
     rows += summed(rows, before, after)
     whole = {key: value for key, value in seconds.items() if key[1] not in MODULES}
     best = min(value for (method, *_), value in whole.items() if method == after)
@@ -215,17 +219,17 @@ def cost_rows(
     return rows
 
 
-def pictures(asked: Prompted, system: System) -> Tensor:
+def pictures(benchmark: PromptBenchmark, system: System) -> Tensor:
     """Pictures uint8 (n, 3, R, R) of all prompts by a system, from the noise that everybody starts from."""
-    return asked.pictures(system.net, system.n_steps, system.w, system.sampler)
+    return benchmark.pictures(system.net, system.n_steps, system.w, system.sampler)
 
 
-def quality_rows(asked: Prompted, method: str, system: System) -> list[Row]:
+def quality_rows(benchmark: PromptBenchmark, method: str, system: System) -> list[Row]:
     """What judges and metrics say of a system's pictures; compared with the teacher at its own strength."""
-    values = asked.compared(pictures(asked, system), asked.truth())
+    values = benchmark.compared(pictures(benchmark, system), benchmark.truth())
     values |= {"params": sum(p.numel() for p in system.net.module.parameters())}
     columns = {"steps": system.n_steps, "w": system.w, "nfe": system.evaluations["U-Net"]}
-    return tidy(values, method=method, **columns, seed=asked.seed, n=asked.n)
+    return tidy(values, method=method, **columns, seed=benchmark.seed, n=benchmark.n)
 
 
 def seconds_rows(
@@ -235,11 +239,11 @@ def seconds_rows(
 
     Their networks run in `costs.fast_dtype`; rounds and compiled are those of `cost_rows`.
     """
-    run = partial(Whole, dtype=fast_dtype(), compiled=compiled)
-    works = {k: partial(run(one), prompt, first_noise(one, seed)) for k, (_, one) in enumerate(rivals)}
+    run = partial(SystemFunction, dtype=fast_dtype(), compiled=compiled)
+    works = {k: partial(run(rival), prompt, first_noise(rival, seed)) for k, (_, rival) in enumerate(rivals)}
     rows = []
     for k, seconds in _timed(works, rounds).items():
-        method, one = rivals[k]
-        columns = {"steps": one.n_steps, "w": one.w, "nfe": one.evaluations["U-Net"], "seed": seed}
+        method, system = rivals[k]
+        columns = {"steps": system.n_steps, "w": system.w, "nfe": system.evaluations["U-Net"], "seed": seed}
         rows += tidy({"seconds": seconds, "images_per_second": 1 / seconds}, method=method, **columns)
     return rows

@@ -41,18 +41,18 @@ def transfer(up: Leg, down: Leg, image: Tensor, label: Tensor, w: float = 0.0, t
 
     Args:
         up, down: network and steps of the encoder and of the decoder.
-        label: what the encoder is told, (N,).
-        target: what the decoder is told, (N,); the same unless given.
+        label: class that the encoder is conditioned on, (N,).
+        target: class that the decoder is conditioned on, (N,); the same unless given.
     """
     target = label if target is None else target
     spec = {"up": up, "down": down, "w": w, "bf16": [net.bf16 for net, _ in (up, down)]}
     spec |= {"image": image, "label": label, "target": target}
 
     def draw(index: Tensor) -> Tensor:
-        here = index.cpu()
-        x = to_patches(to_unit(image[here].to(index.device)))
-        told, wanted = label[here].to(x.device), target[here].to(x.device)
-        z_T = encode(denoiser(up[0], told, 0.0), x, up[1])
+        cpu_index = index.cpu()
+        x = to_patches(to_unit(image[cpu_index].to(index.device)))
+        source, wanted = label[cpu_index].to(x.device), target[cpu_index].to(x.device)
+        z_T = encode(denoiser(up[0], source, 0.0), x, up[1])
         return sample(denoiser(down[0], wanted, w), z_T, down[1])
 
     return cached("transfer", spec, lambda: {"image": in_batches(down[0], len(image), draw)}, transfer)["image"]
@@ -74,19 +74,19 @@ def evaluations(up: Leg, down: Leg, w: float) -> int:
     return nfe(up[1], 0.0, not up[0].takes_w) + nfe(down[1], w, not down[0].takes_w)
 
 
-def probe(reader: Reader, here: Tensor, there: Tensor) -> tuple[Tensor, float]:
+def probe(reader: Reader, source: Tensor, target: Tensor) -> tuple[Tensor, float]:
     """Fisher's linear discriminant between the features of two sets of pictures: direction (64,) and threshold."""
-    a, b = (reader.read(image)["64"] for image in (here, there))
+    a, b = (reader.read(image)["64"] for image in (source, target))
     spread = a.T.cov() + b.T.cov()
     direction = torch.linalg.solve(spread + 1e-6 * spread.trace() * torch.eye(len(spread)), b.mean(0) - a.mean(0))
     return direction, ((a.mean(0) + b.mean(0)) / 2 @ direction).item()
 
 
-class Twins:
+class PairedScenes:
     """Held-out scenes drawn in two looks, and what a transfer from the one to the other is compared with.
 
     Args:
-        here, there: names of WORLDS that differ in nothing but the look.
+        source, target: names of WORLDS that differ in nothing but the look.
         n, seed: of the scenes.
         reader: metrics that know both looks.
         geometry: reads masks and depth off pictures of both.
@@ -95,26 +95,26 @@ class Twins:
         ValueError: the two worlds differ in more than their look.
     """
 
-    def __init__(self, here: str, there: str, n: int, reader: Reader, geometry: Geometry, seed: int = 0) -> None:
-        if replace(WORLDS[here], look="") != replace(WORLDS[there], look=""):
-            raise ValueError(f"{here} and {there} differ in more than their look; take two looks of one world")
-        self._here, index = WORLDS[here], torch.arange(n)
-        self._scenes = draw_scenes(self._here, held_out_seed("twins", seed), index)
-        self.image, self.depth, self.mask = rendered(self._here, self._scenes)
-        self.truth = rendered(WORLDS[there], self._scenes)[0]
-        self.label = self._scenes.labels(self._here)
+    def __init__(self, source: str, target: str, n: int, reader: Reader, geometry: Geometry, seed: int = 0) -> None:
+        if replace(WORLDS[source], look="") != replace(WORLDS[target], look=""):
+            raise ValueError(f"{source} and {target} differ in more than their look; take two looks of one world")
+        self._source, index = WORLDS[source], torch.arange(n)
+        self._scenes = draw_scenes(self._source, held_out_seed("twins", seed), index)
+        self.image, self.depth, self.mask = rendered(self._source, self._scenes)
+        self.truth = rendered(WORLDS[target], self._scenes)[0]
+        self.label = self._scenes.labels(self._source)
         self.reader, self.geometry, self.seed = reader, geometry, seed
-        known = draw_scenes(self._here, held_out_seed("probe", seed), index)
-        self._probe = probe(reader, *(rendered(WORLDS[world], known)[0] for world in (here, there)))
+        known = draw_scenes(self._source, held_out_seed("probe", seed), index)
+        self._probe = probe(reader, *(rendered(WORLDS[world], known)[0] for world in (source, target)))
 
-    def as_next_shape(self) -> "Twins":
+    def as_next_shape(self) -> "PairedScenes":
         """The same pictures, wanted in their own look with the main solid as the next shape: sphere to cube, .., cone
         to sphere. Truth, mask, depth and class are those of the scene with the other solid in the same place."""
         shape = self._scenes.shape.clone()
         shape[:, 0] = (shape[:, 0] + 1) % len(SHAPES)
         again, scenes = copy.copy(self), replace(self._scenes, shape=shape)
-        again.truth, again.depth, again.mask = rendered(self._here, scenes)
-        again.label = scenes.labels(self._here)
+        again.truth, again.depth, again.mask = rendered(self._source, scenes)
+        again.label = scenes.labels(self._source)
         return again
 
     def judged(self, image: Tensor) -> dict[str, float]:
@@ -133,6 +133,6 @@ class Twins:
             "sharpness": laplacian_variance(image),
         }
 
-    def rows(self, image: Tensor, about: Row) -> list[Row]:
-        """What `judged` finds, a row a metric; `about` holds the columns that they share."""
-        return tidy(self.judged(image), **about, n=len(image), seed=self.seed)
+    def rows(self, image: Tensor, columns: Row) -> list[Row]:
+        """What `judged` finds, a row a metric; `columns` holds the columns that they share."""
+        return tidy(self.judged(image), **columns, n=len(image), seed=self.seed)

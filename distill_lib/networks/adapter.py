@@ -24,7 +24,7 @@ from distill_lib.networks.unet import student_of
 _LEAST = 1e-3  # of alpha_T where epsilon is predicted; Stable Diffusion's is 0.068
 
 
-def showing(states: Tensor, extra: Tensor) -> Tensor:
+def append_extra(states: Tensor, extra: Tensor) -> Tensor:
     """Text states (B, L, D) with channels (B, C, H, W) behind them, as rows of D numbers: (B, L + K, D).
 
     One tensor, so that batching, guidance and dropping of prompts need not know of it.
@@ -34,8 +34,8 @@ def showing(states: Tensor, extra: Tensor) -> Tensor:
     return torch.cat([states, flat.unflatten(1, (-1, states.shape[2]))], 1)
 
 
-def shown(rows: Tensor, channels: int, side: int) -> Tensor:
-    """The channels (B, C, side, side) that `showing` put into rows (B, K, D)."""
+def split_extra(rows: Tensor, channels: int, side: int) -> Tensor:
+    """The channels (B, C, side, side) that `append_extra` put into rows (B, K, D)."""
     return rows.flatten(1)[:, : channels * side * side].unflatten(1, (channels, side, side))
 
 
@@ -47,8 +47,8 @@ class Network:
     it is slow to differentiate at our sizes, and a step of the latent U-Net takes 1.4 times as long. On a GPU channels
     come last.
 
-    What it is told, `label`, is a class, (B,), or a text encoder's states, (B, L, D). A network with more channels than
-    its data is also shown something, such as a mask: that rides behind the states (`showing`).
+    Its condition, `label`, is a class, (B,), or a text encoder's states, (B, L, D). A network with more channels than
+    its data is also conditioned on channels, such as a mask: they follow the states (`append_extra`).
 
     Args:
         unet: the diffusers network; its weights are used in place, so training it changes this too.
@@ -84,20 +84,20 @@ class Network:
             torch.backends.cuda.enable_flash_sdp(False)  # its name notwithstanding
         self.module, self.schedule, self.predicts, self.decode = unet, schedule, predicts, decode
         self.forward = torch.compile(self.module, dynamic=False) if compiled else self.module
-        self.told_bf16 = bf16
+        self.bf16_option = bf16
         self.takes_w = unet.config.time_cond_proj_dim is not None
         self.null: int | Tensor = unet.config.num_class_embeds - 1 if null is None else null
 
     @property
     def bf16(self) -> bool:
         """Whether it runs in bfloat16 here and now."""
-        return resolved(self.told_bf16)
+        return resolved(self.bf16_option)
 
     @property
     def spec(self) -> dict[str, Any]:
         """What tells it from another network, for keys of runs; the precision of a run stands beside its key."""
         of = {"module": self.module, "null": self.null, "schedule": self.schedule, "predicts": self.predicts}
-        return of | {"decode": self.decode, "bf16": self.told_bf16}
+        return of | {"decode": self.decode, "bf16": self.bf16_option}
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
@@ -120,20 +120,20 @@ class Network:
         if w is not None and not self.takes_w:
             raise ValueError("this network takes no w: it is a teacher, not a student; guide it as a pair")
         if w is None and self.takes_w:
-            raise ValueError("this network is a student: it must be told w, (B,)")
+            raise ValueError("this network is a student: it needs w, (B,)")
         features = guidance_embedding(w, self.module.config.time_cond_proj_dim) if self.takes_w else None
-        told_words, seen = label.is_floating_point(), z_t
-        tokens = label if told_words else z_t.new_zeros(len(z_t), 1, self.module.config.cross_attention_dim)
-        if told_words and self.module.config.in_channels > z_t.shape[1]:
+        has_tokens, seen = label.is_floating_point(), z_t
+        tokens = label if has_tokens else z_t.new_zeros(len(z_t), 1, self.module.config.cross_attention_dim)
+        if has_tokens and self.module.config.in_channels > z_t.shape[1]:
             tokens, rest = label[:, : len(self.null)], label[:, len(self.null) :]
-            seen = torch.cat([z_t, shown(rest, self.module.config.in_channels - z_t.shape[1], z_t.shape[-1])], 1)
+            seen = torch.cat([z_t, split_extra(rest, self.module.config.in_channels - z_t.shape[1], z_t.shape[-1])], 1)
         layout = torch.channels_last if z_t.is_cuda else torch.contiguous_format
-        with autocast(z_t.device, self.told_bf16):
+        with autocast(z_t.device, self.bf16_option):
             answer = self.forward(
                 seen.contiguous(memory_format=layout),
                 t - 1,
                 tokens,
-                class_labels=None if told_words else label,
+                class_labels=None if has_tokens else label,
                 timestep_cond=features,
                 return_dict=False,
             )[0]
@@ -145,7 +145,7 @@ class Network:
     def like(self, unet: UNet2DConditionModel, **changed: Any) -> "Network":
         """Another U-Net behind the same adapter, that is with these arguments but for the `changed` ones."""
         null = self.null if isinstance(self.null, Tensor) else None
-        alike = {"bf16": self.told_bf16, "null": null, "schedule": self.schedule, "predicts": self.predicts}
+        alike = {"bf16": self.bf16_option, "null": null, "schedule": self.schedule, "predicts": self.predicts}
         return Network(unet, **alike | {"decode": self.decode} | changed)
 
     def exact(self) -> "Network":
@@ -180,7 +180,7 @@ def denoise_student(net: Network, label: Tensor, w: Tensor) -> Denoise:
 
 
 def denoiser(net: Network, label: Tensor, w: float) -> Denoise:
-    """Either of the two at one strength for all samples: a network that takes no w is asked as a guided pair."""
+    """Either of the two at one strength for all samples: a network that takes no w is evaluated as a guided pair."""
     strength = torch.full((len(label),), w, device=label.device)
     return denoise_student(net, label, strength) if net.takes_w else denoise_pair(net, label, w)
 

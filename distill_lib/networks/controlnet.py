@@ -4,8 +4,8 @@
     v_hat     = unet(z_t, t, words, residuals)
 
 Zhang et al. 2023 (arXiv 2302.05543), in the form of diffusers' ControlNetModel. The map rides behind the text states
-(`adapter.showing`), so that batching, guidance and dropping of prompts need not know of it. Either network can be the
-one that learns: the ControlNet (of a teacher, or of a student), or the U-Net under it (the online model of score
+(`adapter.append_extra`), so that batching, guidance and dropping of prompts need not know of it. Either network can be
+the one that learns: the ControlNet (of a teacher, or of a student), or the U-Net under it (the online model of score
 distillation, whose ControlNet is frozen; SDXS, Song et al. 2024, arXiv 2403.16627, Fig. 5).
 """
 
@@ -19,7 +19,7 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from distill_lib.engine.precision import autocast
-from distill_lib.networks.adapter import Network, shown
+from distill_lib.networks.adapter import Network, split_extra
 from distill_lib.networks.doors import open_part
 from distill_lib.networks.pruning import start_from
 from distill_lib.networks.unet import config_of
@@ -41,7 +41,7 @@ class Controlled(Network):
     def __init__(
         self, network: Network, control: ControlNetModel, learns: Literal["control", "unet"] = "control"
     ) -> None:
-        alike = {"bf16": network.told_bf16, "null": network.null, "schedule": network.schedule}
+        alike = {"bf16": network.bf16_option, "null": network.null, "schedule": network.schedule}
         super().__init__(network.module, **alike, predicts=network.predicts, decode=network.decode)
         self.network, self.control, self.learns = network, control, learns
         self.module = self.forward = control if learns == "control" else network.module
@@ -65,16 +65,16 @@ class Controlled(Network):
         """What the ControlNet adds to the skip connections, in their order, and to the middle."""
         tokens, rows = label[:, : len(self.null)], label[:, len(self.null) :]
         side = z_t.shape[-1] << (len(self.control.config.conditioning_embedding_out_channels) - 1)
-        seen = shown(rows, rows[0].numel() // side**2, side).expand(-1, 3, -1, -1)
-        ask = self.forward if self.learns == "control" else self.control
-        with autocast(z_t.device, self.told_bf16):
-            return ask(z_t, t - 1, tokens, seen, return_dict=False)
+        seen = split_extra(rows, rows[0].numel() // side**2, side).expand(-1, 3, -1, -1)
+        call = self.forward if self.learns == "control" else self.control
+        with autocast(z_t.device, self.bf16_option):
+            return call(z_t, t - 1, tokens, seen, return_dict=False)
 
     def __call__(self, z_t: Tensor, t: Tensor, label: Tensor, w: Tensor | None = None) -> Tensor:
         down, middle = self.residuals(z_t, t, label)
         inner = copy.copy(self.network)
-        ask = self.network.forward if self.learns == "control" else self.forward
-        inner.forward = partial(ask, down_block_additional_residuals=down, mid_block_additional_residual=middle)
+        call = self.network.forward if self.learns == "control" else self.forward
+        inner.forward = partial(call, down_block_additional_residuals=down, mid_block_additional_residual=middle)
         return inner(z_t, t, label[:, : len(self.null)], w)
 
     def like(self, module: ControlNetModel | UNet2DConditionModel, **changed: Any) -> "Controlled":
@@ -108,8 +108,8 @@ def _places(control: ControlNetModel) -> list[tuple[int, int]]:
 
 def shared_places(small: ControlNetModel, large: ControlNetModel) -> list[int]:
     """For each residual of a cut ControlNet, which one of the whole ControlNet belongs to the same skip connection."""
-    there = _places(large)
-    return [there.index(place) for place in _places(small)]
+    places = _places(large)
+    return [places.index(place) for place in _places(small)]
 
 
 def cut_control(control: ControlNetModel, unet: UNet2DConditionModel, inherit: bool = True) -> ControlNetModel:

@@ -43,7 +43,7 @@ def one_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def about(part: str) -> Iterator[None]:
+def naming_part(part: str) -> Iterator[None]:
     """Whatever goes wrong with a part becomes a sentence that names it.
 
     Raises:
@@ -164,12 +164,12 @@ def variant_of(folder: Path, stem: str) -> str | None:
     names = [path.name for path in folder.iterdir()]
     if f"{stem}.safetensors" in names or f"{stem}.safetensors.index.json" in names:
         return None
-    one = re.compile(rf"{stem}\.(?:safetensors\.index\.)?([A-Za-z0-9_]+)\.(?:safetensors|json)")
-    found = sorted({match[1] for name in names if (match := one.fullmatch(name)) and match[1] != "index"})
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ValueError(f"it has weights as {', '.join(found)} and no {stem}.safetensors; leave one of them")
+    pattern = re.compile(rf"{stem}\.(?:safetensors\.index\.)?([A-Za-z0-9_]+)\.(?:safetensors|json)")
+    variants = sorted({match[1] for name in names if (match := pattern.fullmatch(name)) and match[1] != "index"})
+    if len(variants) == 1:
+        return variants[0]
+    if variants:
+        raise ValueError(f"it has weights as {', '.join(variants)} and no {stem}.safetensors; leave one of them")
     if pickles := sorted(name for name in names if name.endswith(_PICKLES)):
         raise ValueError(
             f"it has {pickles[0]} and no {stem}.safetensors; a pickle can run code and is never read: "
@@ -178,7 +178,7 @@ def variant_of(folder: Path, stem: str) -> str | None:
     raise ValueError(f"it has no {stem}.safetensors; fetch or save its weights")
 
 
-def _some(names: Iterable[str]) -> str:
+def _few(names: Iterable[str]) -> str:
     listed = sorted(map(str, names))
     return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
 
@@ -192,14 +192,14 @@ def check_loaded(info: dict[str, Any]) -> None:
     missing, strange = info["missing_keys"], info["unexpected_keys"]
     if any("_orig_mod." in name for name in strange):
         raise ValueError(
-            f"its weights were saved from a compiled network ({_some(strange)}); save the network that was compiled"
+            f"its weights were saved from a compiled network ({_few(strange)}); save the network that was compiled"
         )
     if missing:
-        raise ValueError(f"its file lacks weights ({_some(missing)}), and none are made up; save the whole part again")
+        raise ValueError(f"its file lacks weights ({_few(missing)}), and none are made up; save the whole part again")
     if strange:
-        raise ValueError(f"its file holds weights that its config.json has no place for ({_some(strange)})")
+        raise ValueError(f"its file holds weights that its config.json has no place for ({_few(strange)})")
     if info.get("mismatched_keys"):
-        raise ValueError(f"weights have another shape than config.json says ({_some(info['mismatched_keys'])})")
+        raise ValueError(f"weights have another shape than config.json says ({_few(info['mismatched_keys'])})")
 
 
 def load_part(kind: type[Part], folder: Path, root: Path | None = None) -> Part:
@@ -216,28 +216,28 @@ def load_part(kind: type[Part], folder: Path, root: Path | None = None) -> Part:
     check_files(folder, root or folder)
     read_config(folder / "config.json")
     stem = "model" if issubclass(kind, transformers.PreTrainedModel) else "diffusion_pytorch_model"
-    how = {"variant": variant_of(folder, stem), "use_safetensors": True, "local_files_only": True}
+    options = {"variant": variant_of(folder, stem), "use_safetensors": True, "local_files_only": True}
     with quiet():
-        part, info = kind.from_pretrained(folder, **how, output_loading_info=True)
+        part, info = kind.from_pretrained(folder, **options, output_loading_info=True)
     check_loaded(info)
     part = part.float()
     broken = [name for name, value in part.state_dict().items() if not torch.isfinite(value).all()]
     if broken:
-        raise ValueError(f"weights are not finite ({_some(broken)}); fetch or train them again")
+        raise ValueError(f"weights are not finite ({_few(broken)}); fetch or train them again")
     return part
 
 
-def open_part(kind: type[Part], folder: Path, what: str, cure: str) -> Part:
+def open_part(kind: type[Part], folder: Path, content: str, cure: str) -> Part:
     """`load_part` of a folder of ours.
 
     Raises:
         ValueError: the folder is missing, or its weights are truncated, not finite, or belong to another network; names
-            the folder, `what` should be in it, and the `cure`.
+            the folder, `content` should be in it, and the `cure`.
     """
     try:
         return load_part(kind, folder)
     except Exception as error:
-        raise ValueError(f"no usable {what} in {folder}: {one_line(error)}; {cure}") from error
+        raise ValueError(f"no usable {content} in {folder}: {one_line(error)}; {cure}") from error
 
 
 def check_tokenizer(folder: Path, root: Path) -> None:

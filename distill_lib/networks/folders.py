@@ -11,7 +11,15 @@ import diffusers
 from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from distill_lib.networks.doors import about, check_files, check_tokenizer, load_part, one_line, quiet, read_config
+from distill_lib.networks.doors import (
+    check_files,
+    check_tokenizer,
+    load_part,
+    naming_part,
+    one_line,
+    quiet,
+    read_config,
+)
 
 _CLASSES = {
     "tokenizer": {"CLIPTokenizer": CLIPTokenizer, "CLIPTokenizerFast": CLIPTokenizer},
@@ -56,7 +64,7 @@ def _class_of(index: dict[str, Any], name: str) -> Any:
 
 def _grid(folder: Path) -> DDIMScheduler:
     """The folder's grid and what its network predicts, behind the one scheduler that all share."""
-    with about("scheduler"):
+    with naming_part("scheduler"):
         check_files(folder / "scheduler", folder)
         config = read_config(folder / "scheduler" / "scheduler_config.json")
         kind = getattr(diffusers, str(config.get("_class_name")), None)
@@ -89,11 +97,11 @@ def read_pipeline(source: str | Path) -> StableDiffusionPipeline:
         raise ValueError(f"it has a part {more[0]}, which Stable Diffusion 1 and 2 have not; name a folder without it")
     kinds = {name: _class_of(index, name) for name in _CLASSES}
     scheduler = _grid(folder)
-    with about("tokenizer"), quiet():
+    with naming_part("tokenizer"), quiet():
         check_tokenizer(folder / "tokenizer", folder)
         parts = {"tokenizer": kinds.pop("tokenizer").from_pretrained(folder / "tokenizer", local_files_only=True)}
     for name, kind in kinds.items():
-        with about(name):
+        with naming_part(name):
             parts[name] = load_part(kind, folder / name, folder)
     return plain_pipeline(**parts, scheduler=scheduler)
 

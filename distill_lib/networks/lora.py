@@ -78,9 +78,9 @@ def merged(net: Network, *loras: tuple[Lora, float]) -> Network:
     return net.like(unet.eval().requires_grad_(False))
 
 
-def styled(told: TextToImage, *loras: tuple[Lora, float]) -> TextToImage:
+def styled(model: TextToImage, *loras: tuple[Lora, float]) -> TextToImage:
     """A pipeline whose network is `merged` with LoRAs; it shares all else. Raises as `check_base`."""
-    return replace(told, network=merged(told.network, *loras))
+    return replace(model, network=merged(model.network, *loras))
 
 
 def with_adapter(student: Network, rank: int, seed: int, start: Lora | None = None) -> Network:

@@ -49,10 +49,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}
         header = (file.metadata() or {}).get(_HEADER)
-    said = json.loads(header) if header else {}
-    if not isinstance(said, dict):
+    metadata = json.loads(header) if header else {}
+    if not isinstance(metadata, dict):
         raise ValueError(f"its header's {_HEADER} is no JSON object; save the LoRA again")
-    return tensors, {name.removeprefix("unet."): value for name, value in said.items()}
+    return tensors, {name.removeprefix("unet."): value for name, value in metadata.items()}
 
 
 def _factors(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -75,16 +75,16 @@ def _factors(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return layers
 
 
-def _strength(layer: str, found: dict[str, Tensor], said: dict[str, Any]) -> float:
+def _strength(layer: str, factors: dict[str, Tensor], metadata: dict[str, Any]) -> float:
     """c of (1)."""
-    rank = len(found["A"])
-    patterns = said.get("alpha_pattern") or {}
-    alpha = patterns.get(get_pattern_key(list(patterns), layer), said.get("lora_alpha", rank))
-    if "alpha" in found:
-        alpha = found["alpha"].item()
+    rank = len(factors["A"])
+    patterns = metadata.get("alpha_pattern") or {}
+    alpha = patterns.get(get_pattern_key(list(patterns), layer), metadata.get("lora_alpha", rank))
+    if "alpha" in factors:
+        alpha = factors["alpha"].item()
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
         raise ValueError(f"{layer} has alpha={alpha!r}; a number is due")
-    return alpha / (math.sqrt(rank) if said.get("use_rslora") else rank)
+    return alpha / (math.sqrt(rank) if metadata.get("use_rslora") else rank)
 
 
 def load_lora(folder: Path) -> dict[str, Tensor]:
@@ -99,17 +99,19 @@ def load_lora(folder: Path) -> dict[str, Tensor]:
     """
     path = folder / LORA_FILE
     try:
-        tensors, said = _read(path)
-        if odd := [name for name, allowed in _OFF.items() if said.get(name) not in (*allowed, [])]:
-            raise ValueError(f"its header says {odd[0]}={said[odd[0]]!r}; only W + c B A can be merged, a plain LoRA")
+        tensors, metadata = _read(path)
+        if odd := [name for name, allowed in _OFF.items() if metadata.get(name) not in (*allowed, [])]:
+            raise ValueError(
+                f"its header says {odd[0]}={metadata[odd[0]]!r}; only W + c B A can be merged, a plain LoRA"
+            )
         lora = {}
-        for layer, found in _factors(tensors).items():
-            if not {"A", "B"} <= set(found):
+        for layer, factors in _factors(tensors).items():
+            if not {"A", "B"} <= set(factors):
                 raise ValueError(f"{layer} has only one of its two factors; save the LoRA again")
-            a, b = found["A"], found["B"]
+            a, b = factors["A"], factors["B"]
             if a.ndim < 2 or b.ndim < 2 or len(a) != b.shape[1] or not len(a):
                 raise ValueError(f"{layer} has factors {tuple(a.shape)} and {tuple(b.shape)}, which share no rank")
-            b = b * _strength(layer, found, said)
+            b = b * _strength(layer, factors, metadata)
             if not (a.isfinite().all() and b.isfinite().all()):
                 raise ValueError(f"{layer} holds numbers that are not finite; fetch or train it again")
             lora |= {f"{layer}.lora_A.weight": a, f"{layer}.lora_B.weight": b}

@@ -19,8 +19,8 @@ from distill_lib.diffusion.pixels import to_bytes, to_unit
 from distill_lib.diffusion.schedules import Schedule
 from distill_lib.engine.precision import autocast, default_device
 from distill_lib.engine.store import weights_hash
-from distill_lib.networks.adapter import Network, showing
-from distill_lib.networks.doors import about, one_line, quiet
+from distill_lib.networks.adapter import Network, append_extra
+from distill_lib.networks.doors import naming_part, one_line, quiet
 from distill_lib.networks.folders import read_pipeline
 from distill_lib.worlds.captions import check_prompt
 
@@ -40,7 +40,7 @@ def tokens_of(pipe: StableDiffusionPipeline, prompts: list[str]) -> Tensor:
     length = pipe.tokenizer.model_max_length
     with quiet():
         ids = pipe.tokenizer(prompts, padding="max_length", max_length=length).input_ids
-    long = [i for i, one in enumerate(ids) if len(one) > length]
+    long = [i for i, tokens in enumerate(ids) if len(tokens) > length]
     if long:
         prompt = prompts[long[0]]
         raise ValueError(
@@ -83,8 +83,8 @@ class TextToImage:
         parts = *self.network.modules, self.pipe.text_encoder, self.pipe.vae
         for part in parts:
             known = part.config.to_dict() if hasattr(part.config, "to_dict") else dict(part.config)
-            told = {name: value for name, value in known.items() if not (name.startswith("_") or "version" in name)}
-            digest.update(json.dumps(told, sort_keys=True, default=str).encode())
+            settings = {name: value for name, value in known.items() if not (name.startswith("_") or "version" in name)}
+            digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
         for part in parts:
             digest.update(weights_hash(part, type(part).__name__).encode())
         return digest.hexdigest()[:12]
@@ -95,7 +95,7 @@ class TextToImage:
         return self.fingerprint
 
     def check(self, prompts: list[str]) -> None:
-        """Refuse prompts that the text encoder cannot be told as they are.
+        """Refuse prompts that the text encoder cannot read as they are.
 
         Raises:
             ValueError: some are too long, or one holds words that this text encoder has never seen.
@@ -106,7 +106,7 @@ class TextToImage:
                 check_prompt(prompt)
 
     def states(self, prompts: list[str]) -> Tensor:
-        """What the U-Net is told of prompts: the text encoder's states, (B, L, D); raises as `check`."""
+        """The U-Net's condition for prompts: the text encoder's states, (B, L, D); raises as `check`."""
         self.check(prompts)
         return text_states(self.pipe, prompts)
 
@@ -125,14 +125,14 @@ class TextToImage:
 
 @dataclass(frozen=True)
 class Latents:
-    """Data for the methods: latents z (N, C, R/f, R/f) with a prompt each, told to the network as text states.
+    """Data for the methods: latents z (N, C, R/f, R/f) with a prompt each, the network's condition.
 
     `seen` (N, ..) is what the network is shown besides, such as a mask or a map.
     """
 
     z: Tensor
     prompts: list[str]
-    told: TextToImage
+    model: TextToImage
     seen: Tensor | None = None
 
     def __len__(self) -> int:
@@ -140,9 +140,9 @@ class Latents:
 
     def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """Data x (B, C, R/f, R/f), and states (B, L, D) of the pictures `index` (B,) with what is shown behind them."""
-        states = self.told.states([self.prompts[i] for i in index.tolist()]).to(device)
+        states = self.model.states([self.prompts[i] for i in index.tolist()]).to(device)
         if self.seen is not None:
-            states = showing(states, self.seen[index].float().to(device))
+            states = append_extra(states, self.seen[index].float().to(device))
         return self.z[index].float().to(device), states
 
 
@@ -151,7 +151,7 @@ def _check_fit(pipe: StableDiffusionPipeline) -> None:
     unet, vae, text, tokens = pipe.unet.config, pipe.vae.config, pipe.text_encoder.config, pipe.tokenizer
     if unet.time_cond_proj_dim is not None:
         raise ValueError(
-            f"unet: time_cond_proj_dim={unet.time_cond_proj_dim} marks a student that is told w; name its teacher"
+            f"unet: time_cond_proj_dim={unet.time_cond_proj_dim} marks a student conditioned on w; name its teacher"
         )
     for name in _MORE:
         if unet.get(name) is not None:
@@ -192,10 +192,10 @@ def _first_pass(pipe: StableDiffusionPipeline, net: Network) -> None:
     side, channels = min(net.shape[1], _TRIED), net.shape[0]
     factor = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
     z = torch.zeros(1, channels, side, side, device=default_device())
-    with torch.no_grad(), about("unet"):
+    with torch.no_grad(), naming_part("unet"):
         answer = net(z, torch.tensor([net.schedule.T], device=default_device()), net.null[None])
         _check_answer(answer, (1, channels, side, side))
-    with torch.no_grad(), about("vae"):
+    with torch.no_grad(), naming_part("vae"):
         _check_answer(net.decode(z), (1, 3, factor * side, factor * side))
 
 
@@ -224,9 +224,9 @@ def open_pipeline(source: str | Path, bf16: bool | None = None) -> TextToImage:
         pipe.tokenizer.model_max_length = min(
             pipe.tokenizer.model_max_length, pipe.text_encoder.config.max_position_embeddings
         )
-        with about("scheduler"):
+        with naming_part("scheduler"):
             schedule, predicts = Schedule.from_scheduler(pipe.scheduler), pipe.scheduler.config.prediction_type
-        with about("text_encoder"):
+        with naming_part("text_encoder"):
             null = text_states(pipe, [""])[0]
         net = Network(
             pipe.unet,

@@ -75,10 +75,10 @@ def pruned_config(config: dict[str, Any], cut: Cut) -> dict[str, Any]:
             raise ValueError(f"layers={cut.layers}: the network has {had} a stage")
         new["layers_per_block"] = cut.layers
     if cut.depths is not None:
-        here = len(new["block_out_channels"])
+        n_stages = len(new["block_out_channels"])
         had = config["transformer_layers_per_block"]
-        had = (had,) * here if isinstance(had, int) else tuple(had)[:here]
-        if len(cut.depths) != here or any(n < 1 or n > most for n, most in zip(cut.depths, had, strict=False)):
+        had = (had,) * n_stages if isinstance(had, int) else tuple(had)[:n_stages]
+        if len(cut.depths) != n_stages or any(n < 1 or n > most for n, most in zip(cut.depths, had, strict=False)):
             raise ValueError(f"depths={cut.depths}: the network has {had}")
         new["transformer_layers_per_block"] = cut.depths
     return new
@@ -110,8 +110,8 @@ def start_from(net: nn.Module, other: nn.Module, source_of: Callable[[str], str 
         if (source := source_of(name)) is None:
             continue
         if source not in have or have[source].shape != value.shape:
-            found = tuple(have[source].shape) if source in have else "nothing"
-            raise ValueError(f"{name} {tuple(value.shape)} would start from {source}: {found}; this cut does not fit")
+            present = tuple(have[source].shape) if source in have else "nothing"
+            raise ValueError(f"{name} {tuple(value.shape)} would start from {source}: {present}; this cut does not fit")
         weights[name] = have[source]
     net.load_state_dict(weights)
 
@@ -124,9 +124,9 @@ def _source(name: str, teacher: UNet2DConditionModel, student: UNet2DConditionMo
     stage = int(parts[1])
     parts[1] = str(stage + gone)
     if parts[2] in ("resnets", "attentions"):
-        mine, theirs = (len(net.up_blocks[k].resnets) for net, k in ((student, stage), (teacher, stage + gone)))
+        n_student, n_teacher = (len(net.up_blocks[k].resnets) for net, k in ((student, stage), (teacher, stage + gone)))
         unit = int(parts[3])
-        parts[3] = str(theirs - 1 if unit == mine - 1 else unit)
+        parts[3] = str(n_teacher - 1 if unit == n_student - 1 else unit)
     return ".".join(parts)
 
 
@@ -149,22 +149,24 @@ def counterparts(
 ) -> tuple[list[nn.Module], list[nn.Module]]:
     """The `stages` of a cut network, and those of the network it was cut from that stand beside them."""
     first = len(teacher.down_blocks) if down else 0
-    theirs, mine = list(stages(teacher, down)), list(stages(student, down))
+    teacher_stages, student_stages = list(stages(teacher, down)), list(stages(student, down))
     kept = len(student.down_blocks) if down else 0
-    return mine, theirs[:kept] + theirs[first + len(teacher.up_blocks) - len(student.up_blocks) :]
+    return student_stages, teacher_stages[:kept] + teacher_stages[
+        first + len(teacher.up_blocks) - len(student.up_blocks) :
+    ]
 
 
 @contextlib.contextmanager
 def tapped(modules: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
     """A list that the outputs of modules go into, in the order in which they are called, while the block lasts."""
-    found: list[Tensor] = []
+    outputs: list[Tensor] = []
 
     def keep(_module: nn.Module, _given: Any, out: Any) -> None:
-        found.append(out if isinstance(out, Tensor) else out[0])
+        outputs.append(out if isinstance(out, Tensor) else out[0])
 
     hooks = [module.register_forward_hook(keep) for module in modules]
     try:
-        yield found
+        yield outputs
     finally:
         for hook in hooks:
             hook.remove()

@@ -35,7 +35,7 @@ COMPARE: dict[str, Callable[[float, float], float]] = {
     "change": lambda value, reference: (value - reference) / abs(reference),
     "departure": lambda value, reference: abs(value - reference) / abs(reference),
 }
-_SHOWN = 3  # failing points that a note names
+_NAMED = 3  # failing points that a note names
 REDUCE: dict[str, Callable[[list[float]], float]] = {"max": max, "median": median, "min": min}
 
 
@@ -74,19 +74,19 @@ def part_points(part: Part, table: list[Row], seed: int) -> dict[str, float]:
     of_seed = [row for row in table if row.get("seed", seed) == seed]
     chosen = [row for row in _fitting(of_seed, part.value) if all(field in row for field in part.each)]
     keys = [tuple(row[field] for field in part.each) for row in chosen]
-    what = f"{part.artefact}: {_words(part.value.pins())}, seed {seed}"
+    subject = f"{part.artefact}: {_words(part.value.pins())}, seed {seed}"
     if len(set(keys)) < len(keys):
-        raise ValueError(f"{what} has several rows; draw {part.artefact} again")
+        raise ValueError(f"{subject} has several rows; draw {part.artefact} again")
     lists = part.value.lists()
     wanted = set(product(*lists.values()))
     if not chosen or wanted - {tuple(row.get(field) for field in lists) for row in chosen}:
-        raise MissingRows(f"{what} has no row" + (f", or not each {' and '.join(lists)}" if lists else ""))
+        raise MissingRows(f"{subject} has no row" + (f", or not each {' and '.join(lists)}" if lists else ""))
     try:
         points = [_point(part, row, of_seed) for row in chosen]
     except ZeroDivisionError as error:
-        raise MissingRows(f"{what} would be divided by 0") from error
+        raise MissingRows(f"{subject} would be divided by 0") from error
     if not all(map(math.isfinite, points)):
-        raise MissingRows(f"{what} is not finite")
+        raise MissingRows(f"{subject} is not finite")
     return dict(zip((_name(part, row) for row in chosen), points, strict=True))
 
 
@@ -102,33 +102,33 @@ def _point(part: Part, row: dict[str, Any], of_seed: list[Row]) -> float:
     at = {field: row[field] for field in part.each}
     number = _read(row, part.value)
     if part.reference and part.compare:
-        number = COMPARE[part.compare](number, _one(of_seed, part.reference, at, part.artefact))
-    return number / (_one(of_seed, part.limit, at, part.artefact) if isinstance(part.limit, Select) else part.limit)
+        number = COMPARE[part.compare](number, _single(of_seed, part.reference, at, part.artefact))
+    return number / (_single(of_seed, part.limit, at, part.artefact) if isinstance(part.limit, Select) else part.limit)
 
 
-def _one(table: list[Row], select: Select, at: dict[str, Any], artefact: str) -> float:
+def _single(table: list[Row], select: Select, at: dict[str, Any], artefact: str) -> float:
     """The number of the only row that fits, at the same point as the value."""
     at = {field: x for field, x in at.items() if field not in select.pins()}
-    found = [row for row in _fitting(table, select) if all(row.get(field, x) == x for field, x in at.items())]
-    if not found:
+    rows = [row for row in _fitting(table, select) if all(row.get(field, x) == x for field, x in at.items())]
+    if not rows:
         raise MissingRows(f"{artefact} has no row for {_words(select.pins() | at)}")
-    if len(found) > 1:
-        raise ValueError(f"{artefact}: {len(found)} rows for {_words(select.pins() | at)}; draw it again")
-    return _read(found[0], select)
+    if len(rows) > 1:
+        raise ValueError(f"{artefact}: {len(rows)} rows for {_words(select.pins() | at)}; draw it again")
+    return _read(rows[0], select)
 
 
 def _fitting(table: list[Row], select: Select) -> list[Row]:
     """The rows that a selection names."""
     pins = {field: wanted for field, wanted in select.pins().items() if wanted != "most"}
-    found = [
+    rows = [
         row
         for row in table
         if all(row.get(field) in (wanted if isinstance(wanted, list) else [wanted]) for field, wanted in pins.items())
     ]
     if select.steps != "most":
-        return found
-    most = max((row.get("steps", 0) for row in found), default=0)
-    return [row for row in found if row.get("steps", 0) == most]
+        return rows
+    most = max((row.get("steps", 0) for row in rows), default=0)
+    return [row for row in rows if row.get("steps", 0) == most]
 
 
 def _read(row: dict[str, Any], select: Select) -> float:
@@ -174,19 +174,19 @@ def judge_claim(
     for seed in _seeds(claim, tables):
         try:
             effects[seed] = effect(claim, tables, seed)
-        except MissingRows as why:
-            left_out.append(f"seed {seed} left out: {why}")
+        except MissingRows as reason:
+            left_out.append(f"seed {seed} left out: {reason}")
     entry = claim.model_dump(include={"id", "sentence", "source", "confidence", "direction", "margin"})
     entry |= dict.fromkeys(("verdict", "effect", "low", "high")) | {"paper": paper, "profile": profile, "note": ""}
     entry |= {"seeds": list(effects), "artefacts": [artefact + suffix for artefact in claim.artefacts]}
     if not effects:
-        why = "; ".join(left_out) or f"no rows yet at profile {profile} in {', '.join(entry['artefacts'])}"
-        return entry | {"not_judged": claim.not_judged or why}
+        reason = "; ".join(left_out) or f"no rows yet at profile {profile} in {', '.join(entry['artefacts'])}"
+        return entry | {"not_judged": claim.not_judged or reason}
     word, note = _verdict(list(effects.values()), claim, profile)
     low, high = (x if math.isfinite(x) else None for x in interval(list(effects.values())))
     notes = [note, *left_out, *_misses(claim, tables, list(effects)), *_also(claim, tables, list(effects))]
-    found = {"verdict": word, "effect": fmean(effects.values()), "low": low, "high": high}
-    return entry | found | {"note": "; ".join(filter(None, notes))}
+    outcome = {"verdict": word, "effect": fmean(effects.values()), "low": low, "high": high}
+    return entry | outcome | {"note": "; ".join(filter(None, notes))}
 
 
 def _seeds(claim: Claim, tables: dict[str, list[Row]]) -> list[int]:
@@ -197,27 +197,27 @@ def _seeds(claim: Claim, tables: dict[str, list[Row]]) -> list[int]:
 
 def _misses(claim: Claim, tables: dict[str, list[Row]], seeds: list[int]) -> list[str]:
     """Where a claim fails: the points whose mean over seeds lies beyond the margin, the worst first."""
-    margin, found = float(claim.margin or 0), {}
+    margin, misses = float(claim.margin or 0), {}
     for part in claim.effect:
         of_seed = [part_points(part, tables[part.artefact], seed) for seed in seeds]
         if part.reduce == "median":  # no single point of it decides
             of_seed = [{f"median {part.value.metric}": median(points.values())} for points in of_seed]
         means = {name: fmean(points[name] for points in of_seed) for name in of_seed[0]}
-        found |= {n: x for n, x in means.items() if (x > margin if claim.direction == "at_most" else x < margin)}
-    worst = sorted(found, key=lambda name: abs(found[name] - margin), reverse=True)
-    shown = [f"{name}: {found[name]:.3g}" for name in worst[:_SHOWN]]
-    rest = [f"and {len(worst) - _SHOWN} more"] if len(worst) > _SHOWN else []
-    return [f"fails at {'; '.join(shown + rest)}"] if worst else []
+        misses |= {n: x for n, x in means.items() if (x > margin if claim.direction == "at_most" else x < margin)}
+    worst = sorted(misses, key=lambda name: abs(misses[name] - margin), reverse=True)
+    points = [f"{name}: {misses[name]:.3g}" for name in worst[:_NAMED]]
+    rest = [f"and {len(worst) - _NAMED} more"] if len(worst) > _NAMED else []
+    return [f"fails at {'; '.join(points + rest)}"] if worst else []
 
 
 def _also(claim: Claim, tables: dict[str, list[Row]], seeds: list[int]) -> list[str]:
-    told = []
+    notes = []
     for label, part in claim.also.items():
         try:
-            told.append(f"{label} {fmean(part_value(part, tables[part.artefact], seed) for seed in seeds):.3g}")
-        except MissingRows as why:
-            told.append(f"{label}: {why}")
-    return told
+            notes.append(f"{label} {fmean(part_value(part, tables[part.artefact], seed) for seed in seeds):.3g}")
+        except MissingRows as reason:
+            notes.append(f"{label}: {reason}")
+    return notes
 
 
 def write_claims(profile: str, figures: Path | None = None) -> Path:
@@ -228,9 +228,9 @@ def write_claims(profile: str, figures: Path | None = None) -> Path:
     folder = _folder(profile, figures)
     kinds = {path.stem.removeprefix("g-tab1") for path in folder.glob("g-tab1-*.json")}
     for suffix in ("", *sorted(kinds)):
-        found = [claim for claim in judge(profile, figures, suffix) if claim["verdict"] or not suffix]
+        judged = [claim for claim in judge(profile, figures, suffix) if claim["verdict"] or not suffix]
         with atomic(folder / f"claims{suffix}.json") as part:
-            part.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+            part.write_text(json.dumps(judged, indent=1, ensure_ascii=False) + "\n")
     return folder / "claims.json"
 
 

@@ -74,7 +74,7 @@ class Claim(Strict):
 
     confidence: V read in the work, S in a secondary source, D derived by arithmetic, M recalled only: our hypothesis.
     one_training: the effect is of shipped weights, trained once, so that its seeds are those of noise alone.
-    also: numbers told beside the verdict, which do not decide it.
+    also: numbers noted beside the verdict, which do not decide it.
     """
 
     id: str

@@ -155,7 +155,7 @@ class Control(_Strict):
     shrinking: TrainSettings = Field(description="of each ControlNet for the small U-Net")
     matching: TrainSettings = Field(description="of each ControlNet of one step, by feature matching")
     scores: TrainSettings = Field(description="of its score distillation; the paper's batches are of 1,024 to 2,048")
-    shares: list[Unit] = Field(description="of the noise drawn anew that are tried; the paper names none")
+    shares: list[Unit] = Field(description="of the noise that is resampled; the paper names none")
     share: Unit = Field(description="the one that is used elsewhere")
 
 
@@ -224,9 +224,9 @@ class Profile(_Strict):
     @model_validator(mode="after")
     def _steps_halve(self) -> "Profile":
         """Halving reaches one step only from a power of two, and only students that it passes can be measured."""
-        for what, start in (("halving_start", self.halving_start), ("hardness.start", self.hardness.start)):
+        for field, start in (("halving_start", self.halving_start), ("hardness.start", self.hardness.start)):
             if start not in _powers(8, OURS.T):  # the student of 4 steps is shown everywhere
-                raise ValueError(f"{what}={start} should be a power of two from 8 to {OURS.T // 2}")
+                raise ValueError(f"{field}={start} should be a power of two from 8 to {OURS.T // 2}")
         if 8 not in self.hardness.steps:
             raise ValueError(f"hardness.steps={self.hardness.steps} should hold 8, by which the worlds are compared")
         if not _powers(1, self.halving_start).issuperset(self.steps):

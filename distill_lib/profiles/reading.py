@@ -1,4 +1,4 @@
-"""YAML that people edit: read strictly, and every mistake told in one sentence that names the file and the place."""
+"""YAML that people edit: read strictly, and every mistake is one sentence that names the file and the place."""
 
 from collections.abc import Hashable
 from pathlib import Path
@@ -34,8 +34,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        why = line(error.problem or error.context or "no YAML", 160)
-        raise ValueError(f"{path.name}: {where}{why}; mend this line") from error
+        reason = line(error.problem or error.context or "no YAML", 160)
+        raise ValueError(f"{path.name}: {where}{reason}; mend this line") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path.name}: byte {error.start} is no UTF-8; save the file as UTF-8") from error
     except OSError as error:
@@ -52,10 +52,10 @@ def sentence(error: ValidationError, file: str) -> str:
     """The first mistake of settings: its file, place and value, and what is allowed."""
     first = error.errors()[0]
     where = ".".join(line(part, 40) for part in first["loc"][:6]) or "settings"
-    said = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    told = {"extra_forbidden": "is unknown; remove it, or mend its name", "missing": "is missing; add it"}
-    if first["type"] in told:
-        return f"{file}: {where} {told[first['type']]}"
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    reasons = {"extra_forbidden": "is unknown; remove it, or mend its name", "missing": "is missing; add it"}
+    if first["type"] in reasons:
+        return f"{file}: {where} {reasons[first['type']]}"
     if first["loc"]:
         where += f"={short(first['input'])}"
-    return f"{file}: {where}: {line(said, 200)}"
+    return f"{file}: {where}: {line(message, 200)}"

@@ -36,11 +36,11 @@ def difference(image: Tensor, other: Tensor, gain: float = 4.0) -> Tensor:
 
 def small_units(rows: list[Row]) -> list[Row]:
     """The same rows with weights in millions and times in milliseconds, as a table shows them."""
-    shown = []
+    scaled = []
     for row in rows:
         metric, factor = _UNITS.get(row["metric"], (row["metric"], 1))
-        shown.append(row | {"metric": metric, "value": row["value"] * factor})
-    return shown
+        scaled.append(row | {"metric": metric, "value": row["value"] * factor})
+    return scaled
 
 
 def over_levels(rows: list[Row]) -> list[Row]:
@@ -48,10 +48,10 @@ def over_levels(rows: list[Row]) -> list[Row]:
     levels: dict[tuple[Any, ...], list[float]] = {}
     for row in rows:
         if "t" in row:
-            about = {key: value for key, value in row.items() if key not in ("t", "value")}
-            levels.setdefault(tuple(about.items()), []).append(row["value"])
+            columns = {key: value for key, value in row.items() if key not in ("t", "value")}
+            levels.setdefault(tuple(columns.items()), []).append(row["value"])
     rest = [row for row in rows if "t" not in row]
-    return rest + [dict(about) | {"value": median(values)} for about, values in levels.items()]
+    return rest + [dict(columns) | {"value": median(values)} for columns, values in levels.items()]
 
 
 def _styles(rows: list[Row]) -> dict[str, dict[str, Any]]:
@@ -69,11 +69,11 @@ def trade(rows: list[Row], pairs: Sequence[tuple[str, str]], title: str, logarit
     figure, axes = new_axes(4.0 * len(pairs), 3.7, 1, len(pairs))
     for ax, metrics in zip(axes[0], pairs, strict=True):
         for method, look in _styles(rows).items():
-            found = [[row["value"] for row in select(rows, method=method, metric=metric)] for metric in metrics]
-            if not all(found):
+            measured = [[row["value"] for row in select(rows, method=method, metric=metric)] for metric in metrics]
+            if not all(measured):
                 continue
-            x, y = (sum(values) / len(values) for values in found)
-            reach = [[[mean - min(v)], [max(v) - mean]] for mean, v in zip((x, y), found, strict=True)]
+            x, y = (sum(values) / len(values) for values in measured)
+            reach = [[[mean - min(v)], [max(v) - mean]] for mean, v in zip((x, y), measured, strict=True)]
             ax.errorbar(x, y, yerr=reach[1], xerr=reach[0], ls="", ms=6, lw=1, label=label(method), **look)
         ax.set(xlabel=label(metrics[0]), ylabel=label(metrics[1]))
         for axis, metric in zip("xy", metrics, strict=True):
@@ -90,9 +90,9 @@ def over_noise(rows: list[Row], metric: str, unit: str, title: str) -> Figure:
     Another metric, `unit`, is drawn as a dashed line.
     """
     figure, axes = new_axes(6.4, 3.8)
-    here = [row for row in select(rows, metric=metric) if row["value"] > 0]
-    for method, look in _styles(here).items():
-        draw_band(axes[0, 0], select(here, method=method), "t", ms=4, label=label(method), **look)
+    positive = [row for row in select(rows, metric=metric) if row["value"] > 0]
+    for method, look in _styles(positive).items():
+        draw_band(axes[0, 0], select(positive, method=method), "t", ms=4, label=label(method), **look)
     t, mean, _, _ = mean_and_range(select(rows, metric=unit), "t")
     axes[0, 0].plot(t, mean, color="black", ls="--", lw=1, label=label(unit))
     axes[0, 0].set(xlabel="time t (1 is pure noise)", ylabel=label(metric), yscale="log", title=title)
@@ -110,9 +110,9 @@ def sweep(rows: list[Row], x: str, metrics: Sequence[str], base: float, title: s
     varied = [row for row in rows if x in row]
     places = sorted({row[x] for row in varied})
     for ax, metric in zip(axes[0], metrics, strict=True):
-        here = select(varied, metric=metric)
-        draw_band(ax, here, x, PALETTE[0], places.index, marker="o", ms=4)
-        at_base = mean_and_range(select(here, **{x: base}), x)[1]
+        selected = select(varied, metric=metric)
+        draw_band(ax, selected, x, PALETTE[0], places.index, marker="o", ms=4)
+        at_base = mean_and_range(select(selected, **{x: base}), x)[1]
         ax.plot(places.index(base), at_base, "o", color=PALETTE[1], ms=8, label="used elsewhere")
         for method in dict.fromkeys(row["method"] for row in rows if x not in row):
             level = [row["value"] for row in select(rows, method=method, metric=metric)]
@@ -133,7 +133,9 @@ def _described(block: nn.Module | None) -> str:
     if block is None:
         return "removed"
     text = f"{len(block.resnets)} ResNet" + "s" * (len(block.resnets) > 1)
-    depths = [len(one.transformer_blocks) for one in getattr(block, "attentions", []) if one is not None]
+    depths = [
+        len(attention.transformer_blocks) for attention in getattr(block, "attentions", []) if attention is not None
+    ]
     if depths:
         text += f", {len(depths)} Transformer" + "s" * (len(depths) > 1) + f" of depth {depths[0]}"
     return f"{text}: {_millions(block):.2f} M"
@@ -159,7 +161,7 @@ def tap_table(teacher: UNet2DConditionModel, student: UNet2DConditionModel) -> t
     """Header and lines (layer of the student, layer of the teacher) whose outputs are compared, eq. 7 of SDXS."""
     both = student, teacher
     names = [{id(module): name for name, module in net.named_modules()} for net in both]
-    found = counterparts(student, teacher)
+    tap_lists = counterparts(student, teacher)
     return ["student", "teacher"], list(
-        zip(*([known[id(one)] for one in taps] for known, taps in zip(names, found, strict=True)), strict=True)
+        zip(*([known[id(tap)] for tap in taps] for known, taps in zip(names, tap_lists, strict=True)), strict=True)
     )

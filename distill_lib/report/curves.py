@@ -27,13 +27,13 @@ def curves(
         for j, w in enumerate(ws):
             ax = axes[i, j]
             for method in drawn:
-                here = select(rows, method=method, metric=metric, w=w)
-                if not here:
+                selected = select(rows, method=method, metric=metric, w=w)
+                if not selected:
                     continue
                 if metric == "fid_teacher":
                     # DDIM with the teacher's own number of steps is the teacher: 0, which no logarithm shows
-                    here = [row for row in here if row["steps"] < most]
-                draw_band(ax, here, "nfe", COLORS[method], marker=MARKERS[method], ms=4, label=label(method))
+                    selected = [row for row in selected if row["steps"] < most]
+                draw_band(ax, selected, "nfe", COLORS[method], marker=MARKERS[method], ms=4, label=label(method))
             teacher = select(rows, method="teacher", metric=metric, w=w)
             if teacher and metric != "fid_teacher":
                 _, (mean,), _, _ = mean_and_range(teacher, "nfe")
@@ -64,9 +64,9 @@ def panels(rows: list[Row], metrics: Sequence[str], title: str, x: str = "nfe") 
     """
     figure, axes = new_axes(3.1 * len(metrics) + 0.3, 3.2, 1, len(metrics))
     for ax, metric in zip(axes[0], metrics, strict=True):
-        here, logarithmic = select(rows, metric=metric), metric.startswith("fid")
-        for method in dict.fromkeys(row["method"] for row in here):
-            of_method = select(here, method=method)
+        selected, logarithmic = select(rows, metric=metric), metric.startswith("fid")
+        for method in dict.fromkeys(row["method"] for row in selected):
+            of_method = select(selected, method=method)
             if x not in of_method[0] or (method == "teacher" and x == "nfe"):
                 level = sum(row["value"] for row in of_method) / len(of_method)
                 if logarithmic and level < 1e-6:  # a set's distance to itself, which no logarithm shows
@@ -95,8 +95,8 @@ def dots(rows: list[Row], panels: Sequence[tuple[str, float]], title: str) -> Fi
             if values:
                 ax.plot([min(values), max(values)], [place, place], color=COLORS["ours-D"], lw=4, alpha=0.3)
                 ax.plot(sum(values) / len(values), place, "o", color=COLORS["ours-D"], ms=5)
-        here = [row["value"] for row in select(rows, metric=metric, w=w)]
-        if min(here, default=0) > 0 and max(here) > 30 * min(here):  # or all but one would lie on the axis
+        points = [row["value"] for row in select(rows, metric=metric, w=w)]
+        if min(points, default=0) > 0 and max(points) > 30 * min(points):  # or all but one would lie on the axis
             ax.set_xscale("log")
         ax.set(xlabel=f"{label(metric)}, w = {w:g}", yticks=range(len(methods)))
         ax.set_yticklabels([label(method) for method in methods])
@@ -153,10 +153,10 @@ def training_panels(rows: list[Row], committed: list[Row], title: str) -> Figure
     figure, axes = new_axes(3.4 * len(panels) + 0.4, 3.3, 1, len(panels))
     for ax, (metric, method) in zip(axes[0], panels, strict=True):
         for n in steps:
-            about = {"metric": metric, "method": method, "steps": n}
-            if behind := select(committed, **about):
+            columns = {"metric": metric, "method": method, "steps": n}
+            if behind := select(committed, **columns):
                 draw_band(ax, behind, "update", shades[n], lw=4, alpha=0.25)
-            if live := select(rows, **about):
+            if live := select(rows, **columns):
                 x, mean, _, _ = mean_and_range(live, "update")
                 marker = "o" if metric == "fid_teacher" else None
                 ax.plot(x, mean, color=shades[n], lw=1.2, marker=marker, ms=3, label=f"{n} step" + "s" * (n > 1))
@@ -173,15 +173,15 @@ def hardness(rows: list[Row], title: str) -> Figure:
     figure, (axes,) = new_axes(7.2, 3.2, 1, 2)
     palette = ("#009E73", "#0072B2", "#D55E00", "#CC79A7")
     for world, color in zip(dict.fromkeys(row["world"] for row in rows), palette, strict=False):
-        here = select(rows, world=world)
-        floor = select(here, metric="floor_fid")[0]["value"]
-        ddim = select(here, method="ddim", w=1.0, metric="fid_teacher")
-        ddim = [row for row in ddim if row["steps"] < max(one["steps"] for one in ddim)]  # the most are the teacher
+        selected = select(rows, world=world)
+        floor = select(selected, metric="floor_fid")[0]["value"]
+        ddim = select(selected, method="ddim", w=1.0, metric="fid_teacher")
+        ddim = [row for row in ddim if row["steps"] < max(row["steps"] for row in ddim)]  # the most are the teacher
         x, mean, _, _ = mean_and_range(ddim, "steps")
         axes[0].plot(x, [value / floor for value in mean], "o-", ms=4, color=color, label=world)
-        plain = select(here, method="ddim", w=0.0, metric="fid_teacher")
+        plain = select(selected, method="ddim", w=0.0, metric="fid_teacher")
         x, plain, _, _ = mean_and_range(plain, "steps")
-        ours = [row for row in select(here, method="ours-D", metric="fid_teacher") if row["steps"] in x]
+        ours = [row for row in select(selected, method="ours-D", metric="fid_teacher") if row["steps"] in x]
         ours = mean_and_range(ours, "steps")[1]
         axes[1].plot(x, [b / a for a, b in zip(ours, plain, strict=True)], "o-", ms=4, color=color, label=world)
     for ax in axes:

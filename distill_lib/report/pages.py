@@ -53,14 +53,14 @@ def _fold(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
 def _link(artefact: str, figures: Path) -> str:
     """The artefact's picture or table, relative to README, where it is there."""
     files = [f"{artefact}.{suffix}" for suffix in ("png", "md")]
-    found = [file for file in files if (figures / COMMITTED / file).exists()]
-    return f"[{artefact}](figures/{COMMITTED}/{found[0]})" if found else artefact
+    present = [file for file in files if (figures / COMMITTED / file).exists()]
+    return f"[{artefact}](figures/{COMMITTED}/{present[0]})" if present else artefact
 
 
-def _shown(item: Item, figures: Path) -> list[str]:
+def _answer(item: Item, figures: Path) -> list[str]:
     links = [_link(artefact, figures) for artefact in item.artefacts]
-    there = [link.startswith("[") for link in links]
-    status = "drawn" if all(there) else "drawn in part" if any(there) else "not measured yet"
+    drawn = [link.startswith("[") for link in links]
+    status = "drawn" if all(drawn) else "drawn in part" if any(drawn) else "not measured yet"
     notebook = f"[{item.notebook}](notebooks/{item.notebook}.ipynb)"
     return [_label(item.id), item.shows, ", ".join(links), notebook, f"{status}; {item.note}" if item.note else status]
 
@@ -71,13 +71,13 @@ def reproduced_table(figures: Path = FIGURES) -> str:
     for name in PAPERS:
         paper = load_paper(name)
         texts.append(f"**{paper.title}** ([arXiv {paper.arxiv}](https://arxiv.org/abs/{paper.arxiv}), {paper.venue})")
-        shown = [_shown(item, figures) for item in paper.items if item.not_reproduced is None]
-        if shown:
-            texts.append(_table(["item", "shows", "artefact", "notebook", "status"], shown))
+        answers = [_answer(item, figures) for item in paper.items if item.not_reproduced is None]
+        if answers:
+            texts.append(_table(["item", "shows", "artefact", "notebook", "status"], answers))
         missing = _fold((_label(item.id), item.not_reproduced) for item in paper.items if item.not_reproduced)
         texts.append(_table(["not shown", "why"], missing))
         if paper.ours:
-            lines = [_shown(item, figures)[1:] for item in paper.ours]
+            lines = [_answer(item, figures)[1:] for item in paper.ours]
             texts.append(_table(["of our own", "artefact", "notebook", "status"], lines))
     return "\n\n".join(texts)
 
@@ -111,30 +111,30 @@ def claims_table(figures: Path = FIGURES) -> str:
     return "\n\n".join([*texts, _table(["not judged", "why"], unjudged)] if unjudged else texts)
 
 
-def _cell(found: list[float]) -> str:
+def _cell(values: list[float]) -> str:
     """Mean over seeds, with half the 95 % t interval from two seeds on."""
-    if not found:
+    if not values:
         return "-"
-    low, high = interval(found)
-    return f"{fmean(found):.3g}" + (f" ± {(high - low) / 2:.2g}" if len(found) > 1 else "")
+    low, high = interval(values)
+    return f"{fmean(values):.3g}" + (f" ± {(high - low) / 2:.2g}" if len(values) > 1 else "")
 
 
-def _against(ours: list[float], theirs: list[float]) -> str:
+def _against(ours: list[float], reported: list[float]) -> str:
     """Two cells, the smaller mean in bold."""
-    better = not theirs or (bool(ours) and fmean(ours) <= fmean(theirs))
-    return f"**{_cell(ours)}** / {_cell(theirs)}" if better else f"{_cell(ours)} / **{_cell(theirs)}**"
+    better = not reported or (bool(ours) and fmean(ours) <= fmean(reported))
+    return f"**{_cell(ours)}** / {_cell(reported)}" if better else f"{_cell(ours)} / **{_cell(reported)}**"
 
 
 def headline_table(figures: Path = FIGURES, suffix: str = "") -> str:
     """Steps by w: fid_teacher of the student beside that of DDIM at as many evaluations."""
     table = rows(COMMITTED, f"g-tab1{suffix}", figures)
-    found = [row for row in table if row["metric"] == "fid_teacher"]
-    ours = [row for row in found if row["method"] == "ours-D"]
+    distances = [row for row in table if row["metric"] == "fid_teacher"]
+    ours = [row for row in distances if row["method"] == "ours-D"]
     if not ours:
         return "Table 1 is not measured yet."
 
     def values(method: str, nfe: int, w: float) -> list[float]:
-        return [row["value"] for row in found if (row["method"], row["nfe"], row["w"]) == (method, nfe, w)]
+        return [row["value"] for row in distances if (row["method"], row["nfe"], row["w"]) == (method, nfe, w)]
 
     ws = sorted({row["w"] for row in ours})
     lines = [
@@ -143,14 +143,14 @@ def headline_table(figures: Path = FIGURES, suffix: str = "") -> str:
     ]
     seeds, counts = (sorted({row[key] for row in ours}) for key in ("seed", "n"))
     floor = [row["value"] for row in table if row["metric"] == "floor_fid"][:1]  # no seed
-    about = (
+    caption = (
         "Fréchet distance to the many-step teacher at the same w: distilled student / the teacher by DDIM with as "
         "many network evaluations, the smaller in bold (-: a guided pair needs at least two). "
         f"{' or '.join(map(str, counts))} pictures a number, {len(seeds)} seed"
         f"{'s, mean ± half the 95 % t interval' if len(seeds) > 1 else ''}; real pictures against other real ones: "
         f"{_cell(floor)}. Our features and data, so not to be compared with the paper's FID."
     )
-    return about + "\n\n" + _table(["evaluations", *(f"w = {w:g}" for w in ws)], lines)
+    return caption + "\n\n" + _table(["evaluations", *(f"w = {w:g}" for w in ws)], lines)
 
 
 def _holds(claim: dict[str, Any]) -> bool:
@@ -162,30 +162,36 @@ def real_table(figures: Path = FIGURES) -> str:
     """For each kind of real data: Table 1's excerpt, and which claims come out otherwise than in the embedded world."""
     path, texts = figures / COMMITTED / "claims.json", []
     judged = json.loads(path.read_text()) if path.exists() else []
-    here = {claim["id"]: claim for claim in judged if claim["verdict"]}
+    verdicts = {claim["id"]: claim for claim in judged if claim["verdict"]}
     head = ["claim", "supported if", "embedded world", "real data", "conclusion", "note"]
     for real in sorted(path.parent.glob("claims-*.json")):
         suffix = real.stem.removeprefix("claims")
-        pairs = [(here[claim["id"]], claim) for claim in json.loads(real.read_text()) if claim["id"] in here]
+        pairs = [(verdicts[claim["id"]], claim) for claim in json.loads(real.read_text()) if claim["id"] in verdicts]
         lines = []
-        for ours, there in pairs:
-            effects = [f"{claim['effect']:.3g}" for claim in (ours, there)]
+        for ours, other_claim in pairs:
+            effects = [f"{claim['effect']:.3g}" for claim in (ours, other_claim)]
             lines.append(
-                [there["id"], _bound(there), *effects, _conclusion(_holds(ours), _holds(there)), there["note"]]
+                [
+                    other_claim["id"],
+                    _bound(other_claim),
+                    *effects,
+                    _conclusion(_holds(ours), _holds(other_claim)),
+                    other_claim["note"],
+                ]
             )
         other = sum(line[4] != _AS_HERE for line in lines)
-        seeds = max((len(there["seeds"]) for _, there in pairs), default=0)
-        about = (
+        seeds = max((len(other_claim["seeds"]) for _, other_claim in pairs), default=0)
+        caption = (
             f"**{suffix[1:]}**: {other} of {len(pairs)} claims come out otherwise than in the embedded world, by the "
             f"mean effect ({seeds} seed{'s' * (seeds > 1)}: no verdict). {headline_table(figures, suffix)}"
         )
-        texts += [about, _table(head, lines)]
+        texts += [caption, _table(head, lines)]
     return "\n\n".join(texts) or "Real data is not measured yet."
 
 
-def _conclusion(ours: bool, theirs: bool) -> str:
+def _conclusion(ours: bool, reported: bool) -> str:
     words = {True: "holds", False: "fails"}
-    return _AS_HERE if ours == theirs else f"**otherwise**: {words[ours]} here, {words[theirs]} there"
+    return _AS_HERE if ours == reported else f"**otherwise**: {words[ours]} here, {words[reported]} there"
 
 
 _REST = {
@@ -219,7 +225,7 @@ def tree(figures: Path) -> str:
                 lines.append((f"    {path.relative_to(library / chapter).as_posix()}", _first_line(path)))
     lines += list(_REST.items())
     width = max(len(name) for name, _ in lines) + 2
-    return "\n".join(["```", *(f"{name:{width}}# {said}" for name, said in lines), "```"])
+    return "\n".join(["```", *(f"{name:{width}}# {summary}" for name, summary in lines), "```"])
 
 
 SECTIONS: dict[str, Callable[[Path], str]] = {

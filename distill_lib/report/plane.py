@@ -9,7 +9,7 @@ from torch import Tensor
 
 from distill_lib.measure.rows import Row, select
 from distill_lib.report.style import COLORS, PALETTE, mean_and_range, new_axes
-from distill_lib.sdxs.crossing import DATA, Crossing, meetings, on_lines, own_ways
+from distill_lib.sdxs.crossing import DATA, Crossing, crossings, straight_lines, teacher_paths
 
 _KINDS = {"independent": "#D55E00", "own": "#0072B2", "reflow": "#009E73", "teacher": "#000000"}
 _CLASSES = np.array(PALETTE[:5])
@@ -18,44 +18,44 @@ _NAMES = {"independent": "drawn apart", "own": "the teacher's own", "reflow": "a
 _NAMES |= {"teacher": "teacher, many steps"}
 
 
-def _draw_ways(ax: Axes, ways: Tensor, name: str) -> None:
+def _draw_paths(ax: Axes, paths: Tensor, name: str) -> None:
     """Ways (S, N, 2) in the colour of the centre that each ends at, and a cross where two meet at the same time."""
-    ends = torch.cdist(ways[-1], DATA.centres.to(ways)).argmin(1)
-    for way, color in zip(ways.transpose(0, 1), _CLASSES[ends], strict=True):
-        ax.plot(way[:, 0], way[:, 1], color=color, lw=0.7, alpha=0.7)
-    ax.scatter(ways[0, :, 0], ways[0, :, 1], s=8, facecolors="white", edgecolors=_CLASSES[ends], lw=0.7, zorder=3)
-    ax.scatter(ways[-1, :, 0], ways[-1, :, 1], s=7, c=_CLASSES[ends], lw=0, zorder=3)
-    crossed, place = meetings(ways)
+    ends = torch.cdist(paths[-1], DATA.centres.to(paths)).argmin(1)
+    for path, color in zip(paths.transpose(0, 1), _CLASSES[ends], strict=True):
+        ax.plot(path[:, 0], path[:, 1], color=color, lw=0.7, alpha=0.7)
+    ax.scatter(paths[0, :, 0], paths[0, :, 1], s=8, facecolors="white", edgecolors=_CLASSES[ends], lw=0.7, zorder=3)
+    ax.scatter(paths[-1, :, 0], paths[-1, :, 1], s=7, c=_CLASSES[ends], lw=0, zorder=3)
+    crossed, place = crossings(paths)
     ax.scatter(place[crossed, 0], place[crossed, 1], s=22, c="black", marker="x", lw=1.1, zorder=4)
     ax.set_title(f"{name}\n{int(crossed.sum())} of {len(crossed)} pairs cross", fontsize=9)
 
 
 def _draw_answers(ax: Axes, x: Tensor, steep: Tensor, name: str) -> None:
     """Answers (N, 2), to the steepest quarter of noise on top, and three standard deviations round each centre."""
-    for those, color in ((~steep, _FLAT), (steep, _STEEP)):
-        ax.scatter(x[those, 0], x[those, 1], s=3, c=color, lw=0)
+    for chosen, color in ((~steep, _FLAT), (steep, _STEEP)):
+        ax.scatter(x[chosen, 0], x[chosen, 1], s=3, c=color, lw=0)
     for centre in DATA.centres.tolist():
         ax.add_patch(mpl.patches.Circle(centre, 3 * DATA.std, fill=False, ec="black", lw=0.8))
     ax.set_title(name, fontsize=9)
 
 
-def crossing(found: Crossing, rows: list[Row], title: str, count: int = 40) -> Figure:
-    """Above: lines of each kind of couples, and the teacher's own ways. Below: answers of one step, and their misses.
+def crossing(experiment: Crossing, rows: list[Row], title: str, count: int = 40) -> Figure:
+    """Above: lines of each kind of couples, and the teacher's own paths. Below: answers of one step, and their misses.
 
-    Hollow points are noise, full ones data; a cross marks where two ways are at the same place at the same time. Other
+    Hollow points are noise, full ones data; a cross marks where two paths are at the same place at the same time. Other
     lines meet in the picture only, one being there before the other.
 
     Args:
         rows: of s-crossing, of one seed or several, for the last panel.
-        count: ways that are drawn.
+        count: paths that are drawn.
     """
     figure, axes = new_axes(10.4, 5.6, 2, 4)
-    lines = {_NAMES[kind]: couples.lines()[:, :count] for kind, couples in found.couples.items()}
-    lines |= {"the teacher's ways, scaled": on_lines(own_ways(found.couples["own"].z[:count]))}
-    for ax, (name, ways) in zip(axes[0], lines.items(), strict=True):
-        _draw_ways(ax, ways, name)
-    for ax, (kind, x) in zip(axes[1], found.answers.items(), strict=False):
-        _draw_answers(ax, x, found.steep, f"one step, trained on couples\n{_NAMES[kind]}")
+    lines = {_NAMES[kind]: couples.lines()[:, :count] for kind, couples in experiment.couples.items()}
+    lines |= {"the teacher's ways, scaled": straight_lines(teacher_paths(experiment.couples["own"].z[:count]))}
+    for ax, (name, paths) in zip(axes[0], lines.items(), strict=True):
+        _draw_paths(ax, paths, name)
+    for ax, (kind, x) in zip(axes[1], experiment.answers.items(), strict=False):
+        _draw_answers(ax, x, experiment.steep, f"one step, trained on couples\n{_NAMES[kind]}")
     for row, limit in ((axes[0], 2.6), (axes[1, :3], 1.5)):
         for ax in row:
             ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")

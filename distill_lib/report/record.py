@@ -56,9 +56,9 @@ def load_rows(profile: str, artefact: str) -> list[Row]:
 
 def curve_rows(method: str, curves: dict[int, list[tuple[float, float]]], seed: int) -> list[Row]:
     """Training curves (step, loss) by number of sampling steps as tidy rows, some fifty points each."""
-    about = {"method": method, "metric": "loss", "seed": seed}
+    columns = {"method": method, "metric": "loss", "seed": seed}
     return [
-        about | {"steps": n, "update": update, "value": loss}
+        columns | {"steps": n, "update": update, "value": loss}
         for n, points in curves.items()
         for update, loss in points[:: max(1, len(points) // 50)]
     ]
@@ -113,8 +113,8 @@ class Recorder:
             return load_rows(self.profile, artefact)
         seeds = {row.get("seed") for row in rows}
         old = load_record(self.profile, artefact)
-        there = old["rows"] if old.get("dataset") == self.dataset else []
-        kept = [row for row in there if row.get("seed") not in seeds]
+        old_rows = old["rows"] if old.get("dataset") == self.dataset else []
+        kept = [row for row in old_rows if row.get("seed") not in seeds]
         rows = sorted(kept + rows, key=lambda row: row.get("seed", 0))
         _check(artefact, rows)
         paper = {"g": "guided", "s": "sdxs"}[artefact[0]]
@@ -122,7 +122,9 @@ class Recorder:
         made = origin() | {"seconds": round(time.perf_counter() - self.start, 1), "parents": self.parents}
         before = old.get("made", {})
         known = {str(row.get("seed")) for row in kept}
-        by_seed = {seed: one for seed, one in before.items() if seed in known} | {str(seed): made for seed in seeds}
+        by_seed = {seed: made_by for seed, made_by in before.items() if seed in known} | {
+            str(seed): made for seed in seeds
+        }
         record |= made | {"made": dict(sorted(by_seed.items()))}
         self._write(artefact, "json", json.dumps(record, indent=1, allow_nan=False))
         table = io.StringIO()

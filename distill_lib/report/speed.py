@@ -45,16 +45,16 @@ def cost_table(rows: list[Row], paper: Paper | None = None) -> tuple[list[str], 
     header += ["paper: weights (M)", "ms", "total ms", "share"] if paper else []
     lines = []
     for method in dict.fromkeys(row["method"] for row in rows if row.get("kind") in MODULES):
-        whole = sum(one["latency_ms"] * one["nfe"] for (name, _), one in (paper or {}).items() if name == method)
+        whole = sum(entry["latency_ms"] * entry["nfe"] for (name, _), entry in (paper or {}).items() if name == method)
         for kind in MODULES:
-            here = {metric: select(rows, method=method, kind=kind, metric=metric) for metric in _UNITS}
-            cells = {metric: _scaled(here[metric], unit) for metric, unit in _UNITS.items()}
-            line = [cells["params"], cells["seconds"], here["seconds"][0]["nfe"], cells["total"], cells["share"]]
+            measured = {metric: select(rows, method=method, kind=kind, metric=metric) for metric in _UNITS}
+            cells = {metric: _scaled(measured[metric], unit) for metric, unit in _UNITS.items()}
+            line = [cells["params"], cells["seconds"], measured["seconds"][0]["nfe"], cells["total"], cells["share"]]
             line += [cells["total_flops"]]
             if paper:
-                one = paper[method, kind]
-                total = one["latency_ms"] * one["nfe"]
-                line += [one["params"] / 1e6, one["latency_ms"], total, total / whole]
+                reported = paper[method, kind]
+                total = reported["latency_ms"] * reported["nfe"]
+                line += [reported["params"] / 1e6, reported["latency_ms"], total, total / whole]
             lines.append([label(method), kind, *line])
         weights, total, flops = (
             _scaled(select(rows, method=method, metric=metric), unit)
@@ -75,9 +75,9 @@ def ratio_table(rows: list[Row], before: str, after: str, paper: Paper | None = 
         line = [over_seeds(select(rows, method=after, kind=kind, metric=m)) for m in ("ratio", "seconds_ratio")]
         line.append(flops[0] / flops[1])
         if paper:
-            one = [paper[method, kind] for method in (before, after)]
-            each = one[0]["latency_ms"] / one[1]["latency_ms"]
-            line += [each * one[0]["nfe"] / one[1]["nfe"], each]
+            reported = [paper[method, kind] for method in (before, after)]
+            each = reported[0]["latency_ms"] / reported[1]["latency_ms"]
+            line += [each * reported[0]["nfe"] / reported[1]["nfe"], each]
         lines.append([kind, *line])
     line = [_scaled(select(rows, method=after, metric=m), 1) for m in ("sum_ratio", "", "sum_ratio_flops")]
     if paper:
@@ -86,22 +86,23 @@ def ratio_table(rows: list[Row], before: str, after: str, paper: Paper | None = 
     return header, [*lines, ["sum", *line]]
 
 
-def way_table(rows: list[Row]) -> tuple[list[str], list[list[Any]]]:
+def kind_table(rows: list[Row]) -> tuple[list[str], list[list[Any]]]:
     """Header and lines of whole pictures: a line a system, step count and way of running it."""
-    found = [row for row in select(rows, metric="seconds") if row["kind"] not in MODULES]
+    whole_pictures = [row for row in select(rows, metric="seconds") if row["kind"] not in MODULES]
     lines = []
-    for method, kind, steps in dict.fromkeys((row["method"], row["kind"], row["steps"]) for row in found):
-        here = select(found, method=method, kind=kind, steps=steps)
+    for method, kind, steps in dict.fromkeys((row["method"], row["kind"], row["steps"]) for row in whole_pictures):
+        selected = select(whole_pictures, method=method, kind=kind, steps=steps)
         times = [select(rows, metric=metric, kind=kind, steps=steps) for metric in ("speedup", "speedup_best")]
         student = method == times[0][0]["method"] if times[0] else True
-        cells = ["", ""] if student else [over_seeds(one) for one in times]
-        lines.append([label(method), kind, steps, here[0]["nfe"], _scaled(here, 1e3), *cells])
+        cells = ["", ""] if student else [over_seeds(seconds) for seconds in times]
+        lines.append([label(method), kind, steps, selected[0]["nfe"], _scaled(selected, 1e3), *cells])
     header = ["system", "run by", "steps", "evaluations", "ms a picture"]
     return [*header, "times slower than the student", "than its fastest way"], lines
 
 
 def where_time_goes(rows: list[Row], before: str, after: str, title: str) -> Figure:
-    """Left: shares of modules, before, asked once each, and after. Right: what a picture takes, on a logarithmic axis.
+    """Left: shares of modules, before, evaluated once each, and after. Right: what a picture takes, on a logarithmic
+    axis.
 
     The bar in the middle is the system before with one evaluation of each module: what only fewer steps would leave.
     """
@@ -153,8 +154,10 @@ def budget(
     for ax, metric in zip(above.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
         logarithmic = metric.startswith("fid")  # which shows no distance of a set to itself
         for method, look in looks.items():
-            here = [row for row in select(rows, method=method, metric=metric) if row["value"] > 1e-6 or not logarithmic]
-            steps, mean, low, high = mean_and_range(here, "steps")
+            points = [
+                row for row in select(rows, method=method, metric=metric) if row["value"] > 1e-6 or not logarithmic
+            ]
+            steps, mean, low, high = mean_and_range(points, "steps")
             seconds = [_mean(rows, method=method, metric="seconds", steps=n) for n in steps]
             ax.plot(seconds, mean, lw=1.2, label=label(method), **look)
             ax.vlines(seconds, low, high, color=look["color"], lw=3, alpha=0.3)
@@ -187,9 +190,9 @@ def _mosaic(ax: Any, image: Tensor, columns: int, names: Sequence[str] = ()) -> 
     """Pictures (N, 3, R, R) in lines of so many, with a name on some, white where there is none."""
     side, lines = image.shape[-1], -(-len(image) // columns)
     sheet = np.full((lines * side, columns * side, 3), 255, dtype=np.uint8)
-    for k, one in enumerate(np.asarray(image).transpose(0, 2, 3, 1)):
+    for k, picture in enumerate(np.asarray(image).transpose(0, 2, 3, 1)):
         y, x = (side * place for place in divmod(k, columns))
-        sheet[y : y + side, x : x + side] = one
+        sheet[y : y + side, x : x + side] = picture
         if k < len(names):
             ax.text(x + 2, y + 2, names[k], va="top", fontsize=7, bbox={"fc": "white", "lw": 0, "pad": 1, "alpha": 0.8})
     ax.imshow(sheet, interpolation="nearest")

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from distill_lib.measure.rows import Row
 from distill_lib.profiles.reading import read_yaml
 
-_SHOWN = read_yaml(Path(__file__).parent / "labels.yaml")
-_METHODS: dict[str, dict[str, str]] = _SHOWN["methods"]
-LABELS: dict[str, str] = _SHOWN["labels"] | {name: one["label"] for name, one in _METHODS.items() if "label" in one}
+_LOOKS = read_yaml(Path(__file__).parent / "labels.yaml")
+_METHODS: dict[str, dict[str, str]] = _LOOKS["methods"]
+LABELS: dict[str, str] = _LOOKS["labels"] | {name: look["label"] for name, look in _METHODS.items() if "label" in look}
 COLORS, MARKERS, LEVELS = (
-    {name: one[what] for name, one in _METHODS.items() if what in one} for what in ("color", "marker", "level")
+    {name: look[field] for name, look in _METHODS.items() if field in look} for field in ("color", "marker", "level")
 )
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#777777")
 """Colours of what has none of its own."""
@@ -39,7 +39,7 @@ mpl.rcdefaults()  # whatever the matplotlibrc of the user says
 mpl.rcParams.update(_STYLE)
 
 
-class _Shown(Figure):
+class _Displayed(Figure):
     """A Figure that a notebook shows without pyplot and its global state."""
 
     def _repr_png_(self) -> bytes:
@@ -55,7 +55,7 @@ def label(name: Any) -> Any:
 
 def new_axes(width: float, height: float, rows: int = 1, columns: int = 1, **kwargs: Any) -> tuple[Figure, np.ndarray]:
     """A figure of so many inches and its axes, (rows, columns)."""
-    figure = _Shown(figsize=(width, height), layout="constrained")
+    figure = _Displayed(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
 
 
@@ -78,8 +78,8 @@ def draw_band(
 
 def legend_below(figure: Figure, columns: int, **more: Any) -> None:
     """One legend of all axes, each label once."""
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for ax in figure.axes:
         handles, labels = ax.get_legend_handles_labels()
-        found |= dict(zip(labels, handles, strict=True))
-    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns, **more)
+        entries |= dict(zip(labels, handles, strict=True))
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, **more)

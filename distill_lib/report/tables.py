@@ -11,29 +11,32 @@ from distill_lib.measure.rows import SEEDS, Row, select
 from distill_lib.report.style import label
 
 
-def metric_table(rows: list[Row], about: Sequence[str], metrics: Sequence[str]) -> tuple[list[str], list[list[object]]]:
-    """Header and lines of a table: one line for each combination of the columns `about`, one column a metric.
+def metric_table(
+    rows: list[Row], columns: Sequence[str], metrics: Sequence[str]
+) -> tuple[list[str], list[list[object]]]:
+    """Header and lines of a table: one line for each combination of the columns `columns`, one column a metric.
 
     A column that a row lacks stays empty; more than one seed gives mean and standard deviation as in `over_seeds`.
     """
     lines = []
-    for values in dict.fromkeys(tuple(row.get(column) for column in about) for row in rows):
-        here = [row for row in rows if tuple(row.get(column) for column in about) == values]
-        cells = [over_seeds(select(here, metric=metric)) for metric in metrics]
+    for values in dict.fromkeys(tuple(row.get(column) for column in columns) for row in rows):
+        selected = [row for row in rows if tuple(row.get(column) for column in columns) == values]
+        cells = [over_seeds(select(selected, metric=metric)) for metric in metrics]
         lines.append([*("" if value is None else label(value) for value in values), *cells])
-    return [label(column) for column in (*about, *metrics)], lines
+    return [label(column) for column in (*columns, *metrics)], lines
 
 
-def in_words(rows: list[Row], base: str, metric: str) -> list[str]:
-    """A sentence a choice: how many times the metric of the choice `base` it has at each w, and whether that is told.
+def ratio_sentences(rows: list[Row], base: str, metric: str) -> list[str]:
+    """A sentence a choice: how many times the metric of the choice `base` it has at each w, and whether that is
+    distinguishable.
 
-    The ratio is the geometric mean over seeds, each paired with itself; it is told apart from 1 where Student's t
+    The ratio is the geometric mean over seeds, each paired with itself; it is distinguishable from 1 where Student's t
     interval of its logarithm (95 %) leaves 0 out, and by no fewer than SEEDS. Values that are not above 0 have no
     ratio, and their seed is left out.
     """
     names = list(dict.fromkeys(row["method"] for row in rows))
     values = {(row["method"], row["w"], row["seed"]): row["value"] for row in select(rows, metric=metric)}
-    said = []
+    sentences = []
     for name in (name for name in names if name != base):
         parts = []
         for w in sorted({w for method, w, _ in values if method == name}):
@@ -41,14 +44,14 @@ def in_words(rows: list[Row], base: str, metric: str) -> list[str]:
             logs = [math.log(value / other) for value, other in pairs if value > 0 and other > 0]
             if not logs:
                 continue
-            told = f"{len(logs)} of {SEEDS} seeds"
+            verdict = f"{len(logs)} of {SEEDS} seeds"
             if len(logs) >= SEEDS:
                 low, high = interval(logs)
-                told = "more" if low > 0 else "less" if high < 0 else "not told apart"
-                told = f"[{_digits(math.exp(low))}, {_digits(math.exp(high))}], {told}"
-            parts.append(f"{_digits(math.exp(sum(logs) / len(logs)))} times at w = {w:g} ({told})")
-        said.append(f"{label(metric)} of {name}, beside {base}: {'; '.join(parts)}")
-    return said
+                verdict = "more" if low > 0 else "less" if high < 0 else "not distinguishable"
+                verdict = f"[{_digits(math.exp(low))}, {_digits(math.exp(high))}], {verdict}"
+            parts.append(f"{_digits(math.exp(sum(logs) / len(logs)))} times at w = {w:g} ({verdict})")
+        sentences.append(f"{label(metric)} of {name}, beside {base}: {'; '.join(parts)}")
+    return sentences
 
 
 def _digits(value: float) -> str:
@@ -86,10 +89,12 @@ def table_1(rows: list[Row], ws: Sequence[float]) -> tuple[list[str], list[list[
     header = ["method", "steps", "evaluations"] + [f"w={w:g}: FID / IS / to teacher" for w in ws]
     lines = []
     for method, n_steps in _lines_of(rows):
-        here = select(rows, method=method, steps=n_steps)
-        cells = [" / ".join(over_seeds(select(here, w=w, metric=m)) for m in ("fid", "is", "fid_teacher")) for w in ws]
+        selected = select(rows, method=method, steps=n_steps)
+        cells = [
+            " / ".join(over_seeds(select(selected, w=w, metric=m)) for m in ("fid", "is", "fid_teacher")) for w in ws
+        ]
         if any(cell.strip(" /") for cell in cells):
-            lines.append([label(method), n_steps, max(row["nfe"] for row in here), *cells])
+            lines.append([label(method), n_steps, max(row["nfe"] for row in selected), *cells])
     return header, lines
 
 
@@ -99,9 +104,9 @@ def table_of_strength(rows: list[Row], w: float) -> tuple[list[str], list[list[A
     metrics |= {name: name for name in ("margin", "precision", "recall", "sharpness", "seconds")}
     lines = []
     for method, n_steps in _lines_of(select(rows, w=w)):
-        here = select(rows, method=method, steps=n_steps, w=w)
-        cells = [over_seeds(select(here, metric=metric)) for metric in metrics]
-        lines.append([label(method), n_steps, here[0]["nfe"], *cells])
+        selected = select(rows, method=method, steps=n_steps, w=w)
+        cells = [over_seeds(select(selected, metric=metric)) for metric in metrics]
+        lines.append([label(method), n_steps, selected[0]["nfe"], *cells])
     return ["method", "steps", "evaluations", *metrics.values()], lines
 
 
@@ -115,11 +120,11 @@ def spread_table(rows: list[Row]) -> tuple[list[str], list[list[Any]]]:
 
     lines = []
     for method, n_steps, metric in dict.fromkeys((row["method"], row["steps"], row["metric"]) for row in rows):
-        here = select(rows, method=method, steps=n_steps, metric=metric)
-        seeds, draws = ({row[key] for row in here} for key in ("seed", "draw"))
-        noise = [[row["value"] for row in select(here, seed=seed)] for seed in seeds]
-        trained = [[row["value"] for row in select(here, draw=draw)] for draw in draws]
-        mean = float(np.mean([row["value"] for row in here]))
+        selected = select(rows, method=method, steps=n_steps, metric=metric)
+        seeds, draws = ({row[key] for row in selected} for key in ("seed", "draw"))
+        noise = [[row["value"] for row in select(selected, seed=seed)] for seed in seeds]
+        trained = [[row["value"] for row in select(selected, draw=draw)] for draw in draws]
+        mean = float(np.mean([row["value"] for row in selected]))
         again = "" if method == "teacher" else spread(trained)  # the teacher is trained once
         lines.append([label(method), n_steps, label(metric), mean, spread(noise), again])
     return ["method", "steps", "metric", "mean", "spread over noise", "spread over trainings"], lines

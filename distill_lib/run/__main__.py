@@ -34,11 +34,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     drawing = commands.add_parser("figures")
     drawing.add_argument("--id", default=None)
-    one = commands.add_parser("notebook")
-    one.add_argument("name")
-    one.add_argument("out", type=Path)
-    one.add_argument("--settings", type=Path, default=None, help="a file of parameters, instead of --set")
-    for sub in (drawing, one):
+    notebook = commands.add_parser("notebook")
+    notebook.add_argument("name")
+    notebook.add_argument("out", type=Path)
+    notebook.add_argument("--settings", type=Path, default=None, help="a file of parameters, instead of --set")
+    for sub in (drawing, notebook):
         sub.add_argument("--profile", default="quick")
         sub.add_argument("--seed", type=int, default=None)
         sub.add_argument("--dataset", default="", help="real data, read from the folder DISTILL_FOLDER")

@@ -35,8 +35,8 @@ def verify() -> None:
         command = [sys.executable, "-m", "distill_lib.run", "figures", "--profile", COMMITTED, "--seed", str(seed)]
         if code := subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
             raise SystemExit(code)
-    found = {name: rows_of(folder / "figures" / COMMITTED / f"{name}.json") for name in committed}
-    moved = [line for name, rows in committed.items() for line in differences(name, rows, found[name])]
+    redrawn = {name: rows_of(folder / "figures" / COMMITTED / f"{name}.json") for name in committed}
+    moved = [line for name, rows in committed.items() for line in differences(name, rows, redrawn[name])]
     print("\n".join(moved))
     print(f"{len(moved)} values moved by more than the tolerance of their metric; remove {folder} to draw anew")
     raise SystemExit(bool(moved))

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from distill_lib.paths import ROOT, asked_precision, figures_folder, runs_folder, suffix_of
+from distill_lib.paths import ROOT, figures_folder, runs_folder, suffix_of, wanted_precision
 from distill_lib.run import notebooks
 from distill_lib.run.executing import failure_path
 from distill_lib.run.guard import Failure, kept_log
-from distill_lib.run.processes import alone, ending_well
+from distill_lib.run.processes import ending_well, exclusive
 from distill_lib.run.settings import Settings
 from distill_lib.run.stale import digest, is_stale, stamp_path
 
@@ -47,8 +47,8 @@ def _chosen(artefact: str | None, settings: Settings) -> list[str]:
         return taking
     written = {name: notebooks.artefacts_of(name) for name in taking}
     wanted = artefact.removesuffix(suffix_of(settings.dataset))
-    if found := [name for name in taking if wanted in written[name]]:
-        return found
+    if fitting := [name for name in taking if wanted in written[name]]:
+        return fitting
     known = ", ".join(sorted(a + suffix_of(settings.dataset) for names in written.values() for a in names))
     raise ValueError(f"ID={artefact[:60]} is unknown; choose one of {known}")
 
@@ -70,7 +70,7 @@ def figures(artefact: str | None, settings: Settings) -> None:
         Failure: a notebook ended in a sentence.
     """
     check_profile(settings.profile)
-    asked_precision()
+    wanted_precision()
     if not 0 <= settings.seed < 2**31:
         raise ValueError(f"SEED={settings.seed} should be a whole number from 0 to {2**31 - 1}")
     if settings.dataset:
@@ -81,7 +81,7 @@ def figures(artefact: str | None, settings: Settings) -> None:
     folder = figures_folder(settings.profile)
     _check_writable(folder, "DISTILL_FIGURES")
     _check_writable(runs_folder(), "DISTILL_RUNS")
-    with alone(), ending_well():
+    with exclusive(), ending_well():
         made_of = {name: digest(name, settings.profile) for name in names}
         outs = {name: executed_path(settings, name, settings.seed) for name in names}
         stale = [name for name in names if is_stale(outs[name], made_of[name], settings.seed)]
@@ -105,8 +105,8 @@ def _snakemake(settings: Settings, stale: list[str]) -> None:
     """Run the stale notebooks; what Snakemake itself says goes to a log, what cells print to the user."""
     place = runs_folder() / "notebooks" / settings.place
     place.mkdir(parents=True, exist_ok=True)
-    asked = {"parameters": settings.parameters, "depends on": settings.inputs()}
-    (place / "settings.json").write_text(json.dumps(asked, indent=1, default=str))
+    request = {"parameters": settings.parameters, "depends on": settings.inputs()}
+    (place / "settings.json").write_text(json.dumps(request, indent=1, default=str))
     outs = {name: executed_path(settings, name, settings.seed) for name in stale}
     for out in outs.values():
         failure_path(out).unlink(missing_ok=True)
@@ -150,7 +150,7 @@ def _explain(outs: dict[str, Path], log: Path) -> None:
 
 
 def _judge(profile: str, folder: Path) -> None:
-    """Compute the verdicts anew where rows, claims or verdicts have changed, told by content."""
+    """Compute the verdicts anew where rows, claims or verdicts have changed, by content."""
     stamp = runs_folder() / "notebooks" / profile / ".claims"
     if stamp.exists() and stamp.read_text() == _state_of_claims(folder):
         return

@@ -38,8 +38,8 @@ def read(name: str) -> NotebookNode:
         notebook = nbformat.reads(text, as_version=4)
         cells = [(cell.cell_type, cell.source, cell.metadata) for cell in notebook.cells]
     except (OSError, UnicodeDecodeError, nbformat.reader.NotJSONError, AttributeError, KeyError, TypeError) as error:
-        why = " ".join(str(error).split())[:120]
-        raise ValueError(f"notebooks/{name}.ipynb is no readable notebook: {why}; {again}") from error
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(f"notebooks/{name}.ipynb is no readable notebook: {reason}; {again}") from error
     tagged = [kind == "code" and "parameters" in metadata.get("tags", []) for kind, _, metadata in cells]
     if sum(tagged) != 1:
         raise ValueError(

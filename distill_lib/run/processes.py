@@ -18,7 +18,7 @@ _GRACE = 4.0  # seconds for a training to save its state
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
+def exclusive() -> Iterator[None]:
     """Hold the locks of the folders of runs and figures, and end what a killed run has left.
 
     The locks fall with the process.
@@ -41,13 +41,13 @@ def alone() -> Iterator[None]:
 
 def owned() -> list[psutil.Process]:
     """The running processes that belong to this folder of runs, without this process and its ancestors."""
-    found, above = [], {os.getpid(), *(process.pid for process in psutil.Process().parents())}
+    pids, above = [], {os.getpid(), *(process.pid for process in psutil.Process().parents())}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.pid not in above and process.status() != psutil.STATUS_ZOMBIE:
                 if process.environ().get("DISTILL_OWNER") == str(runs_folder()):
-                    found.append(process)
-    return found
+                    pids.append(process)
+    return pids
 
 
 def end_tree() -> None:

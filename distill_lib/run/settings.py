@@ -46,15 +46,15 @@ class Settings:
 
     def inputs(self) -> dict[str, Any]:
         """All that tells this run from a plain one: parameters but the seed, and the content that they point to."""
-        found: dict[str, Any] = dict(self.extra)
-        found |= {name: _named(Path(found[name])) or found[name] for name in _PATHS if found.get(name)}
+        inputs: dict[str, Any] = dict(self.extra)
+        inputs |= {name: _named(Path(inputs[name])) or inputs[name] for name in _PATHS if inputs.get(name)}
         if self.dataset:
-            found["dataset"] = self.dataset
+            inputs["dataset"] = self.dataset
         if self.dataset or "teacher" in self.extra or "prompts" in self.extra:
-            found |= {name: _content(Path(os.environ[name])) for name in _FOLDERS if os.environ.get(name)}
+            inputs |= {name: _content(Path(os.environ[name])) for name in _FOLDERS if os.environ.get(name)}
         if os.environ.get("PRECISION"):
-            found["PRECISION"] = os.environ["PRECISION"]
-        return found
+            inputs["PRECISION"] = os.environ["PRECISION"]
+        return inputs
 
 
 def _named(path: Path) -> str | None:
@@ -91,16 +91,16 @@ def read_settings(items: Iterable[str], notebooks: Iterable[str]) -> dict[str, A
         ValueError: no NAME=VALUE, a name given twice with two values, or a value that cannot be read.
     """
     defaults = {key: value for name in notebooks for key, value in parameters_of(name).items()}
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for item in items:
         key, equals, text = item.partition("=")
         if not equals or not _NAME.fullmatch(key):
             raise ValueError(f"--set {item[:60]!r} should be NAME=VALUE, as in --set seed=1")
         value = _value(key, text, defaults.get(key))
-        if found.get(key, value) != value:
-            raise ValueError(f"--set {key} is given twice, as {str(found[key])[:60]} and {text[:60]}; keep one")
-        found[key] = value
-    return found
+        if values.get(key, value) != value:
+            raise ValueError(f"--set {key} is given twice, as {str(values[key])[:60]} and {text[:60]}; keep one")
+        values[key] = value
+    return values
 
 
 def _value(key: str, text: str, default: object) -> Any:
@@ -115,8 +115,10 @@ def _value(key: str, text: str, default: object) -> Any:
     try:
         value = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        why = " ".join(str(error).split())[:80]
-        raise ValueError(f"--set {key}={text[:60]!r} cannot be read as a value, like [0.5, 2.0] or 3: {why}") from error
+        reason = " ".join(str(error).split())[:80]
+        raise ValueError(
+            f"--set {key}={text[:60]!r} cannot be read as a value, like [0.5, 2.0] or 3: {reason}"
+        ) from error
     if isinstance(value, list) and not all(type(part) in (int, float) for part in value):
         raise ValueError(f"--set {key}={text[:60]!r} should be a list of numbers, like [0.5, 2.0]")
     return value

@@ -1,4 +1,4 @@
-"""What is stale, told by content alone: no clock, no time of a file, counts.
+"""What is stale, by content alone: no clock, no time of a file, counts.
 
 Beside an executed notebook lies its stamp, `.<name>.json`: a digest of all that it was made of, the folder of figures,
 and a hash of each file that it wrote. A notebook is stale where the digest or the folder differs, or a file is missing

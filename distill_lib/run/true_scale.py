@@ -4,7 +4,8 @@ Latency does not depend on weights. Each network is built, timed at batch 1 and 
 enough; operations are counted on tensors without memory. Tables 1 and 2 of SDXS (Song et al. 2024, arXiv 2403.16627);
 sums, shares and ratios are those of `costs`.
 
-A guided pair asks U-Net and text encoder twice a step; the paper counts 32 evaluations of the U-Net, 16 guided steps.
+A guided pair evaluates U-Net and text encoder twice a step; the paper counts 32 evaluations of the U-Net, 16 guided
+steps.
 
 `make true-scale` measures all four systems, each seed once, into figures/laptop. It wants the machine
 for itself, for ten minutes or so on two cores.
@@ -44,7 +45,8 @@ SDXL: dict[str, Any] = _SIZES["unet"]["SDXL"]
 
 @dataclass(frozen=True)
 class Part:
-    """One module of a system: its network, what it is given on a device and in a precision, how often it is asked."""
+    """One module of a system: its network, what it is given on a device and in a precision, how often it is
+    evaluated."""
 
     build: Callable[[], nn.Module]
     given: Callable[[torch.device, torch.dtype], tuple[tuple[Tensor, ...], dict[str, Any]]]
@@ -142,12 +144,12 @@ def measure(
 
 def reported(item: str) -> Paper:
     """The paper's numbers of a table by system, as it is called here, and module."""
-    found = {}
-    for one in load_paper("sdxs").reported:
-        if one.item == item:
-            system, _, kind = one.row.partition(", ")
-            found[_PRINTED.get(system, system), kind] = one.values
-    return found
+    modules = {}
+    for entry in load_paper("sdxs").reported:
+        if entry.item == item:
+            system, _, kind = entry.row.partition(", ")
+            modules[_PRINTED.get(system, system), kind] = entry.values
+    return modules
 
 
 def tabulated(rows: list[Row], item: str, before: str, after: str) -> str:

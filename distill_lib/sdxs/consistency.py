@@ -1,4 +1,4 @@
-"""Consistency distillation, the rival: from every point of one way of the teacher, the student gives one answer.
+"""Consistency distillation, the rival: from every point of one path of the teacher, the student gives one answer.
 
     z_s    = one deterministic step of the teacher from z_t, s a little below t
     target = x_hat_student(z_s, s), held fixed;  z_s itself at s = 0                                           (1)
@@ -35,15 +35,15 @@ def consistency_target(
 ) -> Tensor:
     """(1), (B, *D); grid indices t > s >= 0, (B,)."""
     z_s = ddim_step(teacher, z_t, t, s, schedule)
-    asked = s.clamp(min=1)  # no network knows t = 0
-    x_hat = x_from_v(z_s, student(z_s, asked), asked, schedule)
+    s_known = s.clamp(min=1)  # no network knows t = 0
+    x_hat = x_from_v(z_s, student(z_s, s_known), s_known, schedule)
     return torch.where((s > 0).reshape(-1, *[1] * (z_t.ndim - 1)), x_hat, z_s)
 
 
 def consistency_loss(
     student: Denoise, target: Tensor, z_t: Tensor, t: Tensor, schedule: Schedule = OURS, c: float = 0.03
 ) -> Tensor:
-    """(2), one value a sample, (B,); |.|^2 is a mean over entries."""
+    """(2), one value per sample, (B,); |.|^2 is a mean over entries."""
     x_hat = x_from_v(z_t, student(z_t, t), t, schedule)
     return (mean_square(target - x_hat) + c**2).sqrt() - c
 

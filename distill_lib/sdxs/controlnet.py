@@ -9,8 +9,8 @@ not what the ControlNet itself puts out; the small U-Net is frozen.
 
 The other way, residuals of one ControlNet against those of the other, is there to be compared with.
 
-    teacher     a ControlNet for the large U-Net, on pictures of the world and their exact maps    `taught`
-    shrunk      one for the small U-Net, through features of its up stages       Fig. 2c           `shrunk`
+    teacher     a ControlNet for the large U-Net, on pictures of the world and their exact maps    `train_controlnet`
+    shrunk      one for the small U-Net, through features of its up stages       Fig. 2c           `distill_controlnet`
     one step    for the student of one step: feature matching, then segmented
                 score distillation with the teacher's ControlNet on both the
                 online and the offline model                                     Fig. 5, Alg. 1    `one_step_control`
@@ -35,8 +35,8 @@ from distill_lib.networks.adapter import Network, Trained
 from distill_lib.networks.controlnet import Controlled, cut_control, shared_places
 from distill_lib.networks.pipeline import Latents
 from distill_lib.networks.pruning import counterparts, tapped
-from distill_lib.sdxs.one_step import Matching, regressed
-from distill_lib.sdxs.score_distillation import Scoring, scored
+from distill_lib.sdxs.one_step import Matching, fit_on_pairs
+from distill_lib.sdxs.score_distillation import Scoring, fit_by_scores
 from distill_lib.sdxs.tiny_unet import feature_loss, knowledge_loss
 from distill_lib.sdxs.triplets import Triplets
 from distill_lib.teachers.denoising import train_teacher
@@ -46,17 +46,17 @@ _DROP = 0.2  # share of samples whose prompt is left out
 
 def observed(net: Controlled, taps: Sequence[Module], z_t: Tensor, t: Tensor, label: Tensor) -> tuple[Tensor, list]:
     """The answer of a controlled U-Net, and the outputs of its layers `taps` in float32."""
-    with tapped(taps) as found:
+    with tapped(taps) as outputs:
         v_hat = net(z_t, t, label)
-    return v_hat, [feature.float() for feature in found]
+    return v_hat, [feature.float() for feature in outputs]
 
 
 def through_decoder(student: Controlled, teacher: Controlled, z_t: Tensor, t: Tensor, label: Tensor) -> Tensor:
     """Eqs. 7 and 8 behind the ControlNets, (B,): outputs of the U-Nets, and features of their up stages."""
-    mine, theirs = counterparts(student.network.module, teacher.network.module, down=False)
+    student_taps, teacher_taps = counterparts(student.network.module, teacher.network.module, down=False)
     with torch.no_grad():
-        v_teacher, wanted = observed(teacher, theirs, z_t, t, label)
-    v_student, features = observed(student, mine, z_t, t, label)
+        v_teacher, wanted = observed(teacher, teacher_taps, z_t, t, label)
+    v_student, features = observed(student, student_taps, z_t, t, label)
     return knowledge_loss(v_student, v_teacher, features, wanted)
 
 
@@ -64,14 +64,18 @@ def through_residuals(student: Controlled, teacher: Controlled, z_t: Tensor, t: 
     """What the ControlNets themselves put out for the skip connections that both have, by squares, (B,)."""
     with torch.no_grad():
         wanted, _ = teacher.residuals(z_t, t, label)
-    found, _ = student.residuals(z_t, t, label)
+    residuals, _ = student.residuals(z_t, t, label)
     shared = shared_places(student.control, teacher.control)
-    return feature_loss([r.float() for r in found], [wanted[k].float() for k in shared])
+    return feature_loss([r.float() for r in residuals], [wanted[k].float() for k in shared])
 
 
 Compare = Callable[[Controlled, Controlled, Tensor, Tensor, Tensor], Tensor]
 """(student, teacher, z_t, t, label) -> loss (B,)."""
-WAYS: dict[str, Compare | None] = {"decoder": through_decoder, "residuals": through_residuals, "denoising": None}
+CONTROL_TARGETS: dict[str, Compare | None] = {
+    "decoder": through_decoder,
+    "residuals": through_residuals,
+    "denoising": None,
+}
 """What a ControlNet for the small U-Net is held to; the last are the pictures alone."""
 
 
@@ -102,48 +106,52 @@ def distill_control(
         yield loop.update(compare(student, teacher, z_t, t, label))
 
 
-def taught(net: Controlled, data: Latents, settings: TrainSettings, drop: float) -> Trained:
+def train_controlnet(net: Controlled, data: Latents, settings: TrainSettings, drop: float) -> Trained:
     """A ControlNet by the denoising loss on data with maps, its U-Net frozen.
 
     Args:
         net: the same object is trained.
         drop: share of samples whose prompt is left out, so that the map has to be read.
     """
-    run = Run("controlnet", {"settings": settings, "data": data, "net": net, "drop": drop}, taught)
+    run = Run("controlnet", {"settings": settings, "data": data, "net": net, "drop": drop}, train_controlnet)
     return Trained(net, finish(net, train_teacher(net, data, settings, run, drop), run, "ControlNet"), run)
 
 
-def shrunk(
+def distill_controlnet(
     small: Network,
     triplets: Triplets,
     control: ControlNetModel,
     settings: TrainSettings,
-    way: str = "decoder",
+    target: str = "decoder",
     inherit: bool = True,
 ) -> Trained:
-    """A ControlNet for the small U-Net, trained in one of `WAYS`.
+    """A ControlNet for the small U-Net, held to one of `CONTROL_TARGETS`.
 
     Args:
         small: the small U-Net behind its adapter, frozen.
         triplets: whose pictures and maps it is trained on.
         control: the teacher's ControlNet.
-        way: of WAYS.
+        target: of WAYS.
         inherit: start from `control`, cut; else as a new ControlNet.
 
     Raises:
-        ValueError: the way is unknown.
+        ValueError: the target is unknown.
     """
-    if way not in WAYS:
-        raise ValueError(f"way={way!r} is unknown; choose one of {', '.join(WAYS)}")
+    if target not in CONTROL_TARGETS:
+        raise ValueError(f"target={target!r} is unknown; choose one of {', '.join(CONTROL_TARGETS)}")
     torch.manual_seed(settings.seed)
     student = Controlled(small, cut_control(control, small.module, inherit).requires_grad_(True))
     data = triplets.as_data()
-    run = Run("small-control", {"settings": settings, "pairs": triplets, "student": student, "way": way}, shrunk)
-    if compare := WAYS[way]:
-        training = distill_control(student, triplets.told.network, data, settings, run, compare)
+    run = Run(
+        "small-control",
+        {"settings": settings, "pairs": triplets, "student": student, "way": target},
+        distill_controlnet,
+    )
+    if compare := CONTROL_TARGETS[target]:
+        training = distill_control(student, triplets.model.network, data, settings, run, compare)
     else:
         training = train_teacher(student, data, settings, run, _DROP)
-    return Trained(student, finish(student, training, run, f"small ControlNet, {way}"), run)
+    return Trained(student, finish(student, training, run, f"small ControlNet, {target}"), run)
 
 
 def one_step_control(
@@ -151,15 +159,15 @@ def one_step_control(
 ) -> list[Trained]:
     """A ControlNet for the student of one step, whose U-Net is frozen: after feature matching, and after Algorithm 1.
 
-    Both are the very functions that trained the U-Net, `one_step.regressed` and `score_distillation.scored`.
+    Both are the very functions that trained the U-Net, `one_step.fit_on_pairs` and `score_distillation.fit_by_scores`.
 
     Args:
         student: the same object is trained.
-        triplets: noise, target, control; `told` is the controlled teacher, of which the online model is a copy.
+        triplets: noise, target, control; `model` is the controlled teacher, of which the online model is a copy.
         cost: feature matching.
         matching, scoring: settings of both trainings; None leaves the second out.
     """
-    done = [regressed(student, triplets, cost, matching)]
+    done = [fit_on_pairs(student, triplets, cost, matching)]
     if scoring is not None:
-        done.append(scored(student.like(copy.deepcopy(student.control)), triplets, cost, scoring))
+        done.append(fit_by_scores(student.like(copy.deepcopy(student.control)), triplets, cost, scoring))
     return done

@@ -7,15 +7,16 @@ Between the noise z and the data x of a couple runs a line, and over all couples
     x_best(z) = E[x | z]           what mean squares ask of one step: eq. 9, whose weights are p(x | z)          (3)
 
 (1) and (2): Liu et al. 2022, "Flow Straight and Fast" (arXiv 2209.03003); (3): Song et al. 2024 (arXiv 2403.16627).
-Where z and x are drawn apart, (3) is the mean of all data, and one Euler step of (2) from noise is (3). Where x is the
-end T(z) of a way that starts in z, (3) is T(z) itself. Reflow is (2) fitted anew, to the ends of a flow's own ways.
+Where z and x are drawn independently, (3) is the mean of all data, and one Euler step of (2) from noise is (3). Where x
+is the end T(z) of a path that starts in z, (3) is T(z) itself. Reflow is (2) fitted anew, to the ends of a flow's own
+paths.
 
-The teacher walks on the same ways at another scale. With s_t = alpha_t / (alpha_t + sigma_t),
+The teacher walks on the same paths at another scale. With s_t = alpha_t / (alpha_t + sigma_t),
 
     z_t / (alpha_t + sigma_t) = x_s at s = s_t,    u(x_s, s) = x_hat - eps_hat                                   (4)
 
-and a step of the deterministic sampler is Euler's step of (2). So the exact flow of couples drawn apart leads each
-noise where the teacher leads it: the teacher's own couples are already those of one reflow.
+and a step of the deterministic sampler is Euler's step of (2). So the exact flow of couples drawn independently leads
+each noise where the teacher leads it: the teacher's own couples are already those of one reflow.
 
 Two lines meet where (1 - s) dz + s dx = 0, which two points of the plane almost never reach exactly: `crossing_share`
 counts those that come near. For a map T there is an exact word: near z, lines meet if and only if the Jacobian of T has
@@ -60,7 +61,7 @@ class Couples:
         return len(self.z)
 
     def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
-        """z, x (B, 2) and labels (B,), all of them null: nobody is told a class."""
+        """z, x (B, 2) and labels (B,), all of them null: no network is conditioned on a class."""
         return self.z[index].to(device), self.x[index].to(device), torch.zeros(len(index), dtype=torch.long).to(device)
 
     def lines(self) -> Tensor:
@@ -69,23 +70,23 @@ class Couples:
 
 
 @torch.no_grad()
-def own_ways(z: Tensor, mixture: Mixture = DATA, n_steps: int = _STEPS) -> Tensor:
+def teacher_paths(z: Tensor, mixture: Mixture = DATA, n_steps: int = _STEPS) -> Tensor:
     """States (n_steps + 1, N, 2) of the exact teacher, without a class, from noise z (N, 2) to data."""
     label = torch.full((len(z),), mixture.null, device=z.device)
     return torch.stack(trajectory(lambda z_t, t: mixture(z_t, t, label), z, step_grid(n_steps)))
 
 
-def on_lines(ways: Tensor) -> Tensor:
+def straight_lines(paths: Tensor) -> Tensor:
     """(4): states z_t (S, N, 2) at the grid of S - 1 steps, at the scale of lines, x_s (S, N, 2)."""
-    alpha_t, sigma_t = OURS(torch.tensor(step_grid(len(ways) - 1), device=ways.device), ways)
-    return ways / (alpha_t + sigma_t)
+    alpha_t, sigma_t = OURS(torch.tensor(step_grid(len(paths) - 1), device=paths.device), paths)
+    return paths / (alpha_t + sigma_t)
 
 
 @torch.no_grad()
-def flow_ways(net: Predict, z: Tensor, n_steps: int = _STEPS) -> Tensor:
+def flow_paths(net: Predict, z: Tensor, n_steps: int = _STEPS) -> Tensor:
     """States (n_steps + 1, N, 2) of a flow by Euler's steps, x_{s + 1/n} = x_s + u(x_s, s) / n, from noise z (N, 2).
 
-    The network is asked for s at the grid index t = (1 - s) T, as everywhere the noisier the higher.
+    The network is evaluated for s at the grid index t = (1 - s) T, as everywhere the noisier the higher.
     """
     label, states = torch.zeros(len(z), dtype=torch.long, device=z.device), [z]
     for t in step_grid(n_steps)[:-1]:
@@ -93,22 +94,22 @@ def flow_ways(net: Predict, z: Tensor, n_steps: int = _STEPS) -> Tensor:
     return torch.stack(states)
 
 
-def meetings(ways: Tensor, near: float = NEAR) -> tuple[Tensor, Tensor]:
-    """Which pairs of ways cross at the same time,  min_s |d_s| < near min(|d_0|, |d_1|),  and where.
+def crossings(paths: Tensor, near: float = NEAR) -> tuple[Tensor, Tensor]:
+    """Which pairs of paths cross at the same time,  min_s |d_s| < near min(|d_0|, |d_1|),  and where.
 
-    d_s is the difference of two ways, straight between the given states.
+    d_s is the difference of two paths, straight between the given states.
 
     Args:
-        ways: states at the same times, (S, N, 2); two suffice for lines.
+        paths: states at the same times, (S, N, 2); two suffice for lines.
         near: how near counts as crossing.
 
     Returns:
-        Bool (N (N - 1) / 2,), and the places half-way between both ways where they are nearest, (N (N - 1) / 2, 2).
+        Bool (N (N - 1) / 2,), and the places half-way between both paths where they are nearest, (N (N - 1) / 2, 2).
     """
-    i, j = torch.triu_indices(ways.shape[1], ways.shape[1], 1, device=ways.device)
-    ends = torch.minimum(*((state[i] - state[j]).norm(dim=1) for state in (ways[0], ways[-1])))
-    least, place = torch.full_like(ends, torch.inf), torch.zeros_like(ways[0, i])
-    for start, end in pairwise(ways):
+    i, j = torch.triu_indices(paths.shape[1], paths.shape[1], 1, device=paths.device)
+    ends = torch.minimum(*((state[i] - state[j]).norm(dim=1) for state in (paths[0], paths[-1])))
+    least, place = torch.full_like(ends, torch.inf), torch.zeros_like(paths[0, i])
+    for start, end in pairwise(paths):
         d, move = start[i] - start[j], (end - start)[i] - (end - start)[j]
         part = (-(d * move).sum(1) / move.square().sum(1).clamp(min=1e-30)).clamp(0, 1)[:, None]
         now = (d + part * move).norm(dim=1)
@@ -118,13 +119,14 @@ def meetings(ways: Tensor, near: float = NEAR) -> tuple[Tensor, Tensor]:
     return least < near * ends, place
 
 
-def crossing_share(ways: Tensor, near: float = NEAR) -> float:
-    """Share of all pairs of ways (S, N, 2) that `meetings` finds.
+def crossing_share(paths: Tensor, near: float = NEAR) -> float:
+    """Share of all pairs of paths (S, N, 2) that `crossings` finds.
 
-    Of lines drawn apart, where all directions of dz and dx are equally likely and rho is the shorter of their lengths
+    Of lines drawn independently, where all directions of dz and dx are equally likely and rho is the shorter of their
+    lengths
     by the longer, it is  arccos(sqrt((1 - near^2) (1 - near^2 rho^2)) - near^2 rho) / pi.
     """
-    return meetings(ways, near)[0].double().mean().item()
+    return crossings(paths, near)[0].double().mean().item()
 
 
 def jacobian(ends: Callable[[Tensor], Tensor], z: Tensor, h: float = 1e-6) -> Tensor:
@@ -134,7 +136,7 @@ def jacobian(ends: Callable[[Tensor], Tensor], z: Tensor, h: float = 1e-6) -> Te
     return torch.stack([(ends(z + h * e) - ends(z - h * e)) / (2 * h) for e in unit], 2)
 
 
-def folded(jacobian: Tensor) -> Tensor:
+def lines_cross_nearby(jacobian: Tensor) -> Tensor:
     """Whether lines meet their neighbours: a negative eigenvalue, bool (N,) of Jacobians (N, 2, 2)."""
     values = torch.linalg.eigvals(jacobian)
     return ((values.imag == 0) & (values.real < 0)).any(1)
@@ -146,7 +148,7 @@ def off_modes(x: Tensor, mixture: Mixture = DATA, far: float = 3.0) -> Tensor:
 
 
 def flow_loss(net: Predict, z: Tensor, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
-    """(2), one value a sample (B,), for noise z and data x (B, 2) at s = 1 - t/T, grid indices t (B,)."""
+    """(2), one value per sample (B,), for noise z and data x (B, 2) at s = 1 - t/T, grid indices t (B,)."""
     s = (1 - t / OURS.T)[:, None].to(x)
     return mean_square(net((1 - s) * z + s * x, t, label) - (x - z))
 
@@ -163,8 +165,8 @@ def train_flow(net: ToyNetwork, couples: Couples, settings: TrainSettings, run: 
 class Crossing:
     """Three kinds of couples of `DATA`, and what regression and a flow make of each.
 
-    "independent": noise and data drawn apart. "own": noise and the end of the exact teacher's way from it.
-    "reflow": noise and the end of the way of a flow that was fitted to the independent ones.
+    "independent": noise and data drawn independently. "own": noise and the end of the exact teacher's path from it.
+    "reflow": noise and the end of the path of a flow that was fitted to the independent ones.
 
     Args:
         settings: of each of the five trainings.
@@ -176,24 +178,24 @@ class Crossing:
         self.z = normal(seed, "crossing test", 0, torch.arange(_TEST), (2,))
         z = normal(seed, "crossing", 0, torch.arange(_COUNT), (2,))
         self.couples = {"independent": Couples(z, MixtureData(DATA.centres, DATA.std, _COUNT, seed).x)}
-        self.couples["own"] = Couples(z, own_ways(z)[-1])
+        self.couples["own"] = Couples(z, teacher_paths(z)[-1])
         flow = self._trained("flow", "independent")
-        self.couples["reflow"] = Couples(z, flow_ways(flow, z)[-1])
+        self.couples["reflow"] = Couples(z, flow_paths(flow, z)[-1])
         self.flows = {"independent": flow, "reflow": self._trained("flow", "reflow")}
         self.students = {kind: self._trained("one-step", kind) for kind in self.couples}
 
-    def _trained(self, what: str, kind: str) -> ToyNetwork:
+    def _trained(self, task: str, kind: str) -> ToyNetwork:
         torch.manual_seed(self.seed)
-        net, train = ToyNetwork(0), train_flow if what == "flow" else train_on_pairs
-        run = Run(f"toy-{what}", {"settings": self.settings, "couples": self.couples[kind]}, train)
-        finish(net, train(net, self.couples[kind], self.settings, run), run, f"{what}, {kind}")
+        net, train = ToyNetwork(0), train_flow if task == "flow" else train_on_pairs
+        run = Run(f"toy-{task}", {"settings": self.settings, "couples": self.couples[kind]}, train)
+        finish(net, train(net, self.couples[kind], self.settings, run), run, f"{task}, {kind}")
         return net
 
     @cached_property
     def best(self) -> dict[str, Tensor]:
-        """(3) at the test noise, (N, 2), for each kind: the mean of all data, or the end of the way."""
+        """(3) at the test noise, (N, 2), for each kind: the mean of all data, or the end of the path."""
         mean = DATA.centres.mean(0).expand_as(self.z)
-        own, flow = own_ways(self.z)[-1], flow_ways(self.flows["independent"], self.z)[-1]
+        own, flow = teacher_paths(self.z)[-1], flow_paths(self.flows["independent"], self.z)[-1]
         return {"independent": mean, "own": own, "reflow": flow}
 
     @cached_property
@@ -206,7 +208,7 @@ class Crossing:
     @cached_property
     def steepness(self) -> Tensor:
         """Frobenius norm of the Jacobian of the exact teacher's map at the test noise, (N,)."""
-        return jacobian(lambda z: own_ways(z)[-1], self.z).flatten(1).norm(dim=1)
+        return jacobian(lambda z: teacher_paths(z)[-1], self.z).flatten(1).norm(dim=1)
 
     @property
     def steep(self) -> Tensor:
@@ -216,11 +218,11 @@ class Crossing:
     def rows(self) -> list[Row]:
         """All that is measured, as tidy rows; "teacher" is the exact one, "flow" the first flow, both with many steps.
 
-        crossing_share: of lines; of "teacher", of its own ways at the scale of lines (4).
+        crossing_share: of lines; of "teacher", of its own paths at the scale of lines (4).
         off_modes, off_modes_steep: of the answers to the test noise, and to the steepest quarter of it.
         off_modes_decile, steepness: in each tenth of the test noise, from flat to steep.
         to_best: root of the mean square distance of the answers to (3).
-        straightness: the same of one Euler step of a flow to the end of its own way; of "teacher", of the exact flow.
+        straightness: the same of one Euler step of a flow to the end of its own path; of "teacher", of the exact flow.
         """
         rows: list[Row] = []
 
@@ -228,22 +230,22 @@ class Crossing:
             rows.append({"method": kind, **more, "seed": self.seed, "metric": metric, "value": value, "n": n})
 
         tenths, steep, best = self.steepness.argsort().tensor_split(10), self.steep, self.best
-        ways = {kind: couples.lines()[:, :_LINES] for kind, couples in self.couples.items()}
-        ways["teacher"] = on_lines(own_ways(self.couples["own"].z[:_LINES]))
-        for kind, found in ways.items():
-            add(kind, "crossing_share", crossing_share(found), _LINES * (_LINES - 1) // 2)
+        paths = {kind: couples.lines()[:, :_LINES] for kind, couples in self.couples.items()}
+        paths["teacher"] = straight_lines(teacher_paths(self.couples["own"].z[:_LINES]))
+        for kind, states in paths.items():
+            add(kind, "crossing_share", crossing_share(states), _LINES * (_LINES - 1) // 2)
         for kind, x in (self.answers | {"flow": best["reflow"], "teacher": best["own"]}).items():
             off, nfe = off_modes(x).double(), 1 if kind in self.students else _STEPS
             add(kind, "off_modes", off.mean().item(), len(x), nfe=nfe)
             add(kind, "off_modes_steep", off[steep].mean().item(), int(steep.sum()), nfe=nfe)
-            for i, those in enumerate(tenths, 1):
-                add(kind, "off_modes_decile", off[those].mean().item(), len(those), nfe=nfe, decile=i)
-        for i, those in enumerate(tenths, 1):
-            add("teacher", "steepness", self.steepness[those].median().item(), len(those), decile=i)
+            for i, members in enumerate(tenths, 1):
+                add(kind, "off_modes_decile", off[members].mean().item(), len(members), nfe=nfe, decile=i)
+        for i, members in enumerate(tenths, 1):
+            add("teacher", "steepness", self.steepness[members].median().item(), len(members), decile=i)
         for kind, x in self.answers.items():
             add(kind, "to_best", _apart(x, best[kind]), len(x), nfe=1)
         for kind, net in self.flows.items():
-            add(kind, "straightness", _apart(*(flow_ways(net, self.z, n)[-1] for n in (1, _STEPS))), len(self.z))
+            add(kind, "straightness", _apart(*(flow_paths(net, self.z, n)[-1] for n in (1, _STEPS))), len(self.z))
         add("teacher", "straightness", _apart(best["independent"], best["own"]), len(self.z))
         return rows
 

@@ -31,7 +31,7 @@ from distill_lib.teachers.autoencoder import l1_loss, perceptual_loss
 
 
 def ssim(a: Tensor, b: Tensor, window: int = 0, c: float = 1e-3) -> Tensor:
-    """(1) of maps (B, C, H, W), one value a sample, (B,): 1 for equal maps, and never more.
+    """(1) of maps (B, C, H, W), one value per sample, (B,): 1 for equal maps, and never more.
 
     Args:
         a, b: the maps.
@@ -92,16 +92,16 @@ class ByMatcher:
 
 @dataclass(frozen=True)
 class ByUnet:
-    """Latents (B, C, H, W) -> features (B, C_l, H_l, W_l) of the down stages of a U-Net that is told of no prompt."""
+    """Latents (B, C, H, W) -> features (B, C_l, H_l, W_l) of the down stages of a U-Net under the empty prompt."""
 
     teacher: Network
 
     def __call__(self, x: Tensor) -> Sequence[Tensor]:
         down = list(stages(self.teacher.module))[: len(self.teacher.module.down_blocks)]
         null = self.teacher.null.to(x.device).expand(len(x), -1, -1)
-        with tapped(down) as found:
+        with tapped(down) as features:
             self.teacher(x, torch.ones(len(x), dtype=torch.long, device=x.device), null)
-        return [layer.float() for layer in found]
+        return [layer.float() for layer in features]
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _square_of_layers(features: Sequence[Tensor], wanted: Sequence[Tensor]) -> T
 def views(encoder: str, matcher: nn.Module | None, teacher: Network, decode: Callable[[Tensor], Tensor]) -> View:
     """How an encoder sees latents: a matcher by the picture that `decode` makes of them, "unet" as they are.
 
-    "unet" is the encoder half of the teacher's own U-Net, asked at the lowest noise level and for no prompt.
+    "unet" is the encoder half of the teacher's own U-Net, evaluated at the lowest noise level under the empty prompt.
 
     Raises:
         ValueError: an encoder other than "unet" needs its matcher.

@@ -16,7 +16,7 @@ from distill_lib.networks.lora import lora_of, merged
 
 
 @dataclass(frozen=True)
-class Learned:
+class TrainedLora:
     """A student with its own LoRA merged, that LoRA, the curve of the training as (step, loss), and its run's key."""
 
     net: Network
@@ -25,10 +25,10 @@ class Learned:
     key: str
 
     @classmethod
-    def of(cls, student: Network, adapted: Trained) -> "Learned":
+    def of(cls, student: Network, adapted: Trained) -> "TrainedLora":
         """What a student has learned whose adapter (`networks.lora.with_adapter`) was trained.
 
-        The trainings are those of the student itself, `one_step.regressed` and `score_distillation.scored`.
+        The trainings are those of the student itself, `one_step.fit_on_pairs` and `score_distillation.fit_by_scores`.
         """
         lora = lora_of(adapted.net.module)
         return cls(merged(student, (lora, 1.0)), lora, adapted.curve, adapted.key)

@@ -29,11 +29,11 @@ class ConvMatcher(nn.Module):
 
     def layers(self, image: Tensor) -> list[Tensor]:
         """Features (B, C_l, R / 2^l, R / 2^l) of each level."""
-        found = []
+        features = []
         for level in self.levels:
-            image = level(self.shrink(image) if found else image)
-            found.append(image)
-        return found
+            image = level(self.shrink(image) if features else image)
+            features.append(image)
+        return features
 
     def forward(self, image: Tensor) -> Tensor:
         return self.read(self.shrink(self.layers(image)[-1]).flatten(1)).unflatten(1, (2, LOGITS))
@@ -54,11 +54,11 @@ class TokenMatcher(nn.Module):
         self.read = nn.Sequential(nn.LayerNorm(width), nn.Flatten(), nn.Linear(self.side**2 * width, 2 * LOGITS))
 
     def _tokens(self, image: Tensor) -> list[Tensor]:
-        token, found = self.embed(image).flatten(2).mT + self.place, []
+        token, features = self.embed(image).flatten(2).mT + self.place, []
         for block in self.blocks:
             token = block(token)
-            found.append(token)
-        return found
+            features.append(token)
+        return features
 
     def layers(self, image: Tensor) -> list[Tensor]:
         """Features (B, C, R / patch, R / patch)."""

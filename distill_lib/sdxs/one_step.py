@@ -1,9 +1,9 @@
 """One step by regression on pairs of noise and the teacher's answer to it.
 
     x_hat = x_from_v(z_T, v_hat(z_T, T))         the whole way in one step of the deterministic sampler         (1)
-    pair  = |x_hat - x|^2                        against the end x of the teacher's own way from z_T            (2)
+    pair  = |x_hat - x|^2                        against the end x of the teacher's own path from z_T            (2)
 
-(2) is knowledge distillation of Luhman and Luhman 2021 (arXiv 2101.02388). Where the teacher's ways cross, one z_T has
+(2) is knowledge distillation of Luhman and Luhman 2021 (arXiv 2101.02388). Where the teacher's paths cross, one z_T has
 to answer for several x, and the mean that (2) asks for is blurred: the premise of SDXS (Song et al. 2024, arXiv
 2403.16627, section 3.2), whose blur is measured in `06_latent_teacher`.
 """
@@ -31,7 +31,7 @@ def one_step(net: Predict, z_T: Tensor, label: Tensor, schedule: Schedule = OURS
 
 
 def square_loss(x_hat: Tensor, x: Tensor) -> Tensor:
-    """(2), one value a sample, (B,), of what was drawn in one step and the end of the teacher's way, (B, *D)."""
+    """(2), one value per sample, (B,), of what was drawn in one step and the end of the teacher's path, (B, *D)."""
     return mean_square(x_hat - x)
 
 
@@ -45,8 +45,8 @@ def train_on_pairs(
         yield loop.update(loss(one_step(net, z_T, label, net.schedule), x))
 
 
-def regressed(student: Network, pairs: Pairs, cost: Matching, settings: TrainSettings) -> Trained:
+def fit_on_pairs(student: Network, pairs: Pairs, cost: Matching, settings: TrainSettings) -> Trained:
     """A student trained on pairs to one step by a loss; the same object is trained."""
-    run = Run("one-step", {"settings": settings, "pairs": pairs, "student": student, "cost": cost}, regressed)
+    run = Run("one-step", {"settings": settings, "pairs": pairs, "student": student, "cost": cost}, fit_on_pairs)
     training = train_on_pairs(student, pairs, settings, run, cost)
     return Trained(student, finish(student, training, run, "one step"), run)

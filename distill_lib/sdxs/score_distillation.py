@@ -75,7 +75,7 @@ def score_direction(x: Tensor, x_online: Tensor, x_offline: Tensor, normalised: 
 
 
 def score_loss(x: Tensor, direction: Tensor) -> Tensor:
-    """(3), one value a sample, (B,): a mean over entries, so that its gradient is (2) over their number."""
+    """(3), one value per sample, (B,): a mean over entries, so that its gradient is (2) over their number."""
     return (direction.detach() * x).flatten(1).mean(1)
 
 
@@ -150,7 +150,7 @@ def distill_scores(
         yield loop.update(loss)
 
 
-def scored(
+def fit_by_scores(
     student: Network,
     pairs: Pairs,
     cost: Matching,
@@ -164,11 +164,11 @@ def scored(
         cost: feature matching, whose weight is lambda_FM.
         networks: the offline network, and what the online one starts as a copy of; the teacher unless given.
     """
-    offline, first = networks or (pairs.told.network, pairs.told.network)
+    offline, first = networks or (pairs.model.network, pairs.model.network)
     if not any(weight.requires_grad for weight in student.module.parameters()):
         student.module.requires_grad_(True)
     team = Team(student=student, online=first.like(copy.deepcopy(first.module).requires_grad_(True)))
     config = {"scoring": scoring, "pairs": pairs, "student": student, "cost": cost, "networks": networks}
-    run = Run("scored", config, scored)
+    run = Run("scored", config, fit_by_scores)
     training = distill_scores(team, offline, pairs, cost, scoring, run)
     return Trained(student, finish(team, training, run, "score distillation"), run)

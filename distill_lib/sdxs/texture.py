@@ -9,7 +9,8 @@ what it was:
     adapter: fool it                                                                          -D(features(x_hat))
 
 Data-free: what is held real is the teacher's own picture from the same noise. Differs from the paper: one critic head a
-layer, of two convolutions, is not told the prompt; no crops and no augmentation, since features are of small pictures.
+layer, of two convolutions, is not conditioned on the prompt; no crops and no augmentation, since features are of small
+pictures.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -60,23 +61,23 @@ def tune_adversarially(
         seen = [f.float() for f in features(student.decode(one_step(student, z_T, label, student.schedule)))]
         with torch.no_grad():
             wanted = [f.float() for f in features(student.decode(x))]
-        told = critic_loss(critic.forward(wanted), critic.forward([f.detach() for f in seen]))
-        yield loop.update(fooling_loss(fixed(critic.module, seen)) + told)
+        critic_term = critic_loss(critic.forward(wanted), critic.forward([f.detach() for f in seen]))
+        yield loop.update(fooling_loss(fixed(critic.module, seen)) + critic_term)
 
 
-def textured(student: Network, pairs: Pairs, see: View, settings: TrainSettings, rank: int = 1) -> Trained:
+def tune_texture(student: Network, pairs: Pairs, see: View, settings: TrainSettings, rank: int = 1) -> Trained:
     """A student after adversarial tuning of an adapter of a rank, which is merged into its weights.
 
     Args:
         student: the same object is trained.
-        pairs, settings: as in `one_step.regressed`.
+        pairs, settings: as in `one_step.fit_on_pairs`.
         see: features of pictures (B, 3, R, R), which the critic reads.
         rank: of the adapter.
     """
     with torch.no_grad():
         channels = [layer.shape[1] for layer in see(student.decode(pairs.x[:1].float()))]
     run = Run(
-        "textured", {"settings": settings, "pairs": pairs, "student": student, "see": see, "rank": rank}, textured
+        "textured", {"settings": settings, "pairs": pairs, "student": student, "see": see, "rank": rank}, tune_texture
     )
     torch.manual_seed(settings.seed)
     add_low_rank(student, rank)

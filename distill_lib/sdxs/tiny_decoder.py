@@ -46,14 +46,14 @@ def train_tiny_decoder(
     run: Run,
     distance: Callable[[Tensor, Tensor], Tensor] = coarse_loss,
     fooling: float = 0.1,
-    alone: int = 0,
+    critic_start: int = 0,
 ) -> Iterator[Progress]:
     """Train net.module, `TinyPlayers`, on latents z (N, C, H, W) and the large decoder's pictures uint8 (N, 3, R, R).
 
     Args:
         distance: distance(x, x_hat) -> (B,): (6) of `teachers.autoencoder` as in the paper, or what it stands beside.
         fooling: weight of fooling the critic, lambda_GAN; the paper gives none. 0 leaves the critic out.
-        alone: steps before the critic has a say.
+        critic_start: steps before the critic has a say.
     """
     loop = Loop(net, settings, run)
     for step, draws in loop:
@@ -62,7 +62,7 @@ def train_tiny_decoder(
         with autocast(loop.device, settings.bf16):
             x_hat, real, fake, fooled = (part.float() for part in net.forward(z[index].to(loop.device).float(), x))
         loss = distance(x, x_hat)
-        if fooling and step >= alone:
+        if fooling and step >= critic_start:
             loss = loss + adversarial_loss(real, fake, fooled, fooling)
         yield loop.update(loss)
 
@@ -112,7 +112,7 @@ def tiny_decoder(
     loss: str = "coarse",
     factor: int = 4,
     fooling: float = 0.05,
-    alone: int = 0,
+    critic_start: int = 0,
     width: int = 32,
     blocks: int = 2,
     matcher: nn.Module | None = None,
@@ -127,7 +127,7 @@ def tiny_decoder(
         loss: one of DECODER_LOSSES.
         factor: side of the squares of "coarse".
         fooling: weight of fooling the critic; 0 leaves it out.
-        alone: steps before the critic has a say.
+        critic_start: steps before the critic has a say.
         width, blocks: of the decoder, as in `networks.autoencoders.build_tiny`.
         matcher: for "features".
 
@@ -136,13 +136,13 @@ def tiny_decoder(
     """
     distance = decoder_loss(loss, factor, matcher)
     torch.manual_seed(settings.seed)
-    levels = len(pairs.told.pipe.vae.config.block_out_channels)
+    levels = len(pairs.model.pipe.vae.config.block_out_channels)
     tiny = build_tiny(levels, width, blocks, pairs.x.shape[1])
     players = TinyPlayers(tiny, Critic())
-    how = {"distance": distance, "fooling": fooling, "alone": alone, "players": players}
-    config = {"settings": settings, "pairs": pairs} | how | parents
+    options = {"distance": distance, "fooling": fooling, "critic_start": critic_start, "players": players}
+    config = {"settings": settings, "pairs": pairs} | options | parents
     run = Run("tiny-decoder", config, tiny_decoder, ConvMatcher)
     net = Bare(players)
-    training = train_tiny_decoder(net, pairs.x, decoded(pairs), settings, run, distance, fooling, alone)
+    training = train_tiny_decoder(net, pairs.x, decoded(pairs), settings, run, distance, fooling, critic_start)
     curve = finish(net, training, run, f"tiny decoder, {loss}")
     return tiny, curve, run

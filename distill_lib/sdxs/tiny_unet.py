@@ -31,7 +31,7 @@ from distill_lib.worlds.pictures import Pictures
 
 
 def output_loss(v_student: Tensor, v_teacher: Tensor) -> Tensor:
-    """(1), one value a sample, (B,), of predictions (B, *D)."""
+    """(1), one value per sample, (B,), of predictions (B, *D)."""
     return mean_square(v_student - v_teacher)
 
 
@@ -78,7 +78,7 @@ def distill_unet(
     """
     loop = Loop(student, settings, run)
     place(teacher, loop.device)
-    mine, theirs = counterparts(student.module, teacher.module)
+    student_taps, teacher_taps = counterparts(student.module, teacher.module)
     schedule = teacher.schedule
     for _, draws in loop:
         x, label = pictures.batch(draws.integer("picture", len(pictures)).cpu(), loop.device)
@@ -86,12 +86,12 @@ def distill_unet(
         t = 1 + draws.integer("t", schedule.T)
         eps = draws.normal("eps", x.shape[1:])
         z_t = add_noise(x, eps, t, schedule)
-        with torch.no_grad(), tapped(theirs) as wanted:
+        with torch.no_grad(), tapped(teacher_taps) as wanted:
             v_teacher = teacher(z_t, t, label)
-        with tapped(mine) as features:
+        with tapped(student_taps) as features:
             v_student = student(z_t, t, label)
-        seen, shown = ([f.float() for f in found] for found in (features, wanted))
-        loss = knowledge_loss(v_student, v_teacher, seen, shown, lambda_f)
+        seen, target = ([f.float() for f in layers] for layers in (features, wanted))
+        loss = knowledge_loss(v_student, v_teacher, seen, target, lambda_f)
         if denoising:
             loss = loss + denoising * mean_square(v_student - v_from(x, eps, t, schedule))
         yield loop.update(loss)
@@ -101,11 +101,11 @@ CUT = Cut(middle="removed", innermost=True, finest=True)
 """What SDXS removes of Stable Diffusion, but for units: ours has one a stage already."""
 
 
-def cut_network(told: TextToImage, inherit: bool = True, seed: int = 0) -> Network:
+def cut_network(model: TextToImage, inherit: bool = True, seed: int = 0) -> Network:
     """The U-Net of a pipeline after `CUT`, ready to be trained, with the teacher's weights or with random ones."""
     torch.manual_seed(seed)
-    small = prune(told.network.module, CUT, inherit).requires_grad_(True)
-    return told.network.like(small)
+    small = prune(model.network.module, CUT, inherit).requires_grad_(True)
+    return model.network.like(small)
 
 
 def small_unet(
@@ -118,11 +118,11 @@ def small_unet(
     denoising: float = 0.0,
 ) -> Trained:
     """A cut U-Net taught by the whole one on the teacher's own latents, eqs. 6 to 8; arguments as in `distill_unet`."""
-    told = pairs.told
-    student = cut_network(told, inherit, settings.seed)
-    how = {"inherit": inherit, "lambda_f": lambda_f, "denoising": denoising, "cut": CUT}
-    config = {"settings": settings, "pairs": pairs, "student": student} | how | parents
+    model = pairs.model
+    student = cut_network(model, inherit, settings.seed)
+    options = {"inherit": inherit, "lambda_f": lambda_f, "denoising": denoising, "cut": CUT}
+    config = {"settings": settings, "pairs": pairs, "student": student} | options | parents
     run = Run("small-unet", config, small_unet)
-    data = Latents(pairs.x, pairs.prompts, told)
-    training = distill_unet(student, told.network, data, settings, run, lambda_f, denoising)
+    data = Latents(pairs.x, pairs.prompts, model)
+    training = distill_unet(student, model.network, data, settings, run, lambda_f, denoising)
     return Trained(student, finish(student, training, run, "small U-Net"), run)

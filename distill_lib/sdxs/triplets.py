@@ -9,7 +9,7 @@ from torch import Tensor
 
 from distill_lib.diffusion.noise import normal, uniform
 from distill_lib.engine.store import cached
-from distill_lib.networks.adapter import showing
+from distill_lib.networks.adapter import append_extra
 from distill_lib.networks.controlnet import Controlled
 from distill_lib.networks.pipeline import Latents, TextToImage
 from distill_lib.teachers.latents import Pairs, captioned, decoded, latent_pictures
@@ -22,7 +22,7 @@ Depth = Callable[[Tensor], Tensor]
 """Pictures uint8 (N, 3, R, R) -> distances, as a reader of geometry gives them; a function or a partial of one."""
 
 
-def renewed(z_T: Tensor, fresh: Tensor, u: Tensor, share: float) -> Tensor:
+def resample_noise(z_T: Tensor, fresh: Tensor, u: Tensor, share: float) -> Tensor:
     """Noise z_T (B, C, H, W) with that of `fresh` at a share of its places, those where u (B, H W) < share.
 
     Still white noise. SDXS, section 3.3, initialises part of the noise again, so that it tells less of the layout and
@@ -33,8 +33,8 @@ def renewed(z_T: Tensor, fresh: Tensor, u: Tensor, share: float) -> Tensor:
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share={share} of the noise should lie in [0, 1]")
-    anew = (u < share).unflatten(1, z_T.shape[-2:])[:, None]
-    return torch.where(anew, fresh, z_T)
+    resampled = (u < share).unflatten(1, z_T.shape[-2:])[:, None]
+    return torch.where(resampled, fresh, z_T)
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Triplets:
     """Noise, the teacher's picture from it, and a control map taken from that picture.
 
     Args:
-        pairs: noise and picture; `told.network` is the controlled teacher, whose U-Net is what learns of its copies.
+        pairs: noise and picture; `model.network` is the controlled teacher, whose U-Net is what learns of its copies.
         seen: the maps, (N, C, R, R) in [0, 1].
-        share: of the noise that is drawn anew, once a triplet.
+        share: of the noise that is resampled, once a triplet.
     """
 
     pairs: Pairs
@@ -52,9 +52,9 @@ class Triplets:
     share: float = 0.0
 
     @property
-    def told(self) -> TextToImage:
+    def model(self) -> TextToImage:
         """The controlled teacher."""
-        return self.pairs.told
+        return self.pairs.model
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -65,11 +65,11 @@ class Triplets:
         number = self.pairs.first + index.to(device)
         fresh = normal(self.pairs.seed, "anew", 0, number, z_T.shape[1:])
         u = uniform(self.pairs.seed, "places", 0, number, z_T[0, 0].numel())
-        return renewed(z_T, fresh, u, self.share), x, showing(states, self.seen[index].float().to(device))
+        return resample_noise(z_T, fresh, u, self.share), x, append_extra(states, self.seen[index].float().to(device))
 
     def as_data(self) -> Latents:
         """The same pictures and maps without their noise, for trainings at every noise level."""
-        return Latents(self.pairs.x, self.pairs.prompts, self.told, self.seen)
+        return Latents(self.pairs.x, self.pairs.prompts, self.model, self.seen)
 
     @classmethod
     def of(cls, pairs: Pairs, kind: str, depth_of: Depth, control: ControlNetModel, share: float = 0.0) -> "Triplets":
@@ -80,10 +80,10 @@ class Triplets:
             kind: of `worlds.maps.KINDS`.
             depth_of: reads distances off pictures, for "depth".
             control: the teacher's ControlNet.
-            share: of the noise that is drawn anew.
+            share: of the noise that is resampled.
         """
-        teacher = Controlled(pairs.told.network, control, "unet")
-        return cls(replace(pairs, told=replace(pairs.told, network=teacher)), maps_of(pairs, kind, depth_of), share)
+        teacher = Controlled(pairs.model.network, control, "unet")
+        return cls(replace(pairs, model=replace(pairs.model, network=teacher)), maps_of(pairs, kind, depth_of), share)
 
 
 def maps_of(pairs: Pairs, kind: str, depth_of: Depth) -> Tensor:
@@ -98,12 +98,12 @@ def maps_of(pairs: Pairs, kind: str, depth_of: Depth) -> Tensor:
     return cached("maps", spec, make, control_map)["seen"]
 
 
-def mapped_pictures(kind: str, told: TextToImage, name: str, world: str, count: int, seed: int) -> Latents:
+def mapped_pictures(kind: str, model: TextToImage, name: str, world: str, count: int, seed: int) -> Latents:
     """`latents.latent_pictures`, each with its exact map of a kind of `worlds.maps.KINDS`."""
     spec = WORLDS[world]
     make = lambda: {"depth": rendered(spec, draw_scenes(spec, seed, torch.arange(count)))[1]}  # noqa: E731
     depth = cached("depths", {"world": spec, "count": count, "seed": seed}, make, rendered)["depth"]
-    image, asked = captioned(world, count, seed)
-    known = ~names_held_out(asked)
+    image, wanted_attributes = captioned(world, count, seed)
+    known = ~names_held_out(wanted_attributes)
     seen = control_map(kind, image[known], depth[known]).half()
-    return replace(latent_pictures(told, name, world, count, seed), seen=seen)
+    return replace(latent_pictures(model, name, world, count, seed), seen=seen)

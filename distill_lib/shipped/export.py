@@ -29,7 +29,7 @@ def export_pipeline(
     pipe: StableDiffusionPipeline,
     unet: UNet2DConditionModel,
     n_steps: int,
-    about: str,
+    description: str,
     w_max: float,
     prompt: str,
 ) -> Path:
@@ -39,9 +39,9 @@ def export_pipeline(
         folder: an older one there stays whole until the new one is.
         pipe: the teacher's pipeline.
         unet: the student's, which takes w and predicts v.
-        n_steps, about, w_max, prompt: told in the folder's README.
+        n_steps, description, w_max, prompt: written into the folder's README.
     """
-    values = {"n_steps": n_steps, "about": about, "w_max": w_max, "prompt": prompt, "folder": folder.name}
+    values = {"n_steps": n_steps, "about": description, "w_max": w_max, "prompt": prompt, "folder": folder.name}
     return _write(folder, assembled(pipe, unet, pipe.vae), card("text_student").format(**values))
 
 
@@ -72,17 +72,17 @@ def export_one_step(
     pipe: StableDiffusionPipeline,
     unet: UNet2DConditionModel,
     tiny: AutoencoderTiny,
-    about: str,
+    description: str,
     prompt: str,
 ) -> Path:
     """Write a student of one step to `folder` as diffusers' own pipeline, with its tiny decoder, in files of 7 MB.
 
     Args:
-        folder, pipe, about, prompt: as in `export_pipeline`.
+        folder, pipe, description, prompt: as in `export_pipeline`.
         unet: the student's, which takes no w and predicts v.
         tiny: the decoder.
     """
-    readme = card("one_step").format(about=about, prompt=prompt, folder=folder.name)
+    readme = card("one_step").format(description=description, prompt=prompt, folder=folder.name)
     return _write(folder, assembled(pipe, unet, tiny), readme, "7MB")
 
 
@@ -101,13 +101,13 @@ def _replaced(folder: Path) -> Iterator[Path]:
 
 
 def export_student(
-    folder: Path, unet: UNet2DConditionModel, n_steps: int, title: str, about: str, w_max: float
+    folder: Path, unet: UNet2DConditionModel, n_steps: int, title: str, description: str, w_max: float
 ) -> Path:
     """Write a student to `folder`; an older one there stays whole until the new one is."""
     half = unet.config.sample_size
     text = card("student").format(
         title=title,
-        about=about,
+        description=description,
         w_max=w_max,
         n_steps=n_steps,
         half=half,
@@ -126,8 +126,8 @@ def export_student(
 
 def _code(readme: str) -> str:
     """The first block of Python in a README, empty where there is none."""
-    found = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
-    return found[1] if found else ""
+    match = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
+    return match[1] if match else ""
 
 
 def run_readme_loop(folder: Path, label: Tensor, w: float, z_T: Tensor) -> Tensor:

@@ -81,15 +81,15 @@ def make_student(name: str) -> None:
 def make_text_student(name: str) -> None:
     """Stage one in latents: the guided pair of a pipeline folded into one network that takes w."""
     recipe = RECIPES["textstudent"][name]
-    told, pictures = data_of(recipe)
-    _fold(f"textstudent-{name}", told.network.student(), told.network, pictures, recipe)
+    model, pictures = data_of(recipe)
+    _fold(f"textstudent-{name}", model.network.student(), model.network, pictures, recipe)
 
 
 def make_inpaint_student(name: str) -> None:
     """Stage one of inpainting."""
     recipe = RECIPES["inpaintstudent"][name]
-    told, pictures = data_of(recipe, masked_pictures)
-    pair = inpaint_network("inpainter", recipe["inpainter"], told)
+    model, pictures = data_of(recipe, masked_pictures)
+    pair = inpaint_network("inpainter", recipe["inpainter"], model)
     _fold(f"inpaintstudent-{name}", pair.student(), pair, pictures, recipe)
 
 
@@ -104,8 +104,8 @@ def _fold(name: str, student: Network, pair: Network, pictures: Pictures | Laten
 def make_inpainter(name: str) -> None:
     """Train the U-Net of a pipeline on, with a mask and the rest of the picture shown to it."""
     recipe = RECIPES["inpainter"][name]
-    told, pictures = data_of(recipe, masked_pictures)
-    net = inpainter(told, inpainting_of(told.network.module).requires_grad_(True))
+    model, pictures = data_of(recipe, masked_pictures)
+    net = inpainter(model, inpainting_of(model.network.module).requires_grad_(True))
     config = with_parents(recipe)
     run = store.Run(f"inpainter-{name}", config | {"pictures": identity(pictures)}, train_teacher)
     finish(net, train_teacher(net, pictures, settings_of(recipe), run, recipe["drop"]), run, f"inpainter {name}")
@@ -162,8 +162,8 @@ def main() -> None:
     names = parser.parse_args().names
     if unknown := set(names) - set(everything):
         parser.error(f"{', '.join(sorted(unknown))} is unknown; choose of {', '.join(everything)}")
-    there = {path.parent.name for path in pretrained.PRETRAINED.glob("*/made.json")}
-    missing = [name for name in everything if name not in there and not _needs_files(name)]
+    present = {path.parent.name for path in pretrained.PRETRAINED.glob("*/made.json")}
+    missing = [name for name in everything if name not in present and not _needs_files(name)]
     for dataset in {name.partition("-")[2] for name in names if _needs_files(name)}:
         check_real(dataset, "")
     for name in names or missing:

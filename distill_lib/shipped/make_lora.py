@@ -18,8 +18,8 @@ def make_lora(name: str) -> None:
     light. So convolutions of the residual units change too.
     """
     recipe = RECIPES["lora"][name]
-    told, pictures = data_of(recipe)
-    net, config = with_adapter(told.network, recipe["rank"], recipe["seed"]), with_parents(recipe)
+    model, pictures = data_of(recipe)
+    net, config = with_adapter(model.network, recipe["rank"], recipe["seed"]), with_parents(recipe)
     run = Run(f"lora-{name}", config | {"pictures": pictures}, train_teacher, with_adapter)
     finish(net, train_teacher(net, pictures, settings_of(recipe), run, recipe["drop"]), run, f"LoRA {name}")
     folder = pretrained.PRETRAINED / f"lora-{name}"

@@ -11,7 +11,7 @@ from distill_lib.engine import store
 from distill_lib.engine.loop import Progress, finish
 from distill_lib.engine.trainable import Bare
 from distill_lib.measure.readers.attributes import AttributeReader, train_reader
-from distill_lib.measure.readers.extractor import Extractor, picture_lessons, scene_lessons, train_extractor
+from distill_lib.measure.readers.extractor import Extractor, picture_examples, scene_examples, train_extractor
 from distill_lib.measure.readers.geometry import Geometry, train_geometry
 from distill_lib.measure.readers.layout import Layout, train_layout
 from distill_lib.sdxs.matchers import MATCHERS
@@ -28,15 +28,15 @@ def make_extractor(name: str) -> None:
     """Train the network behind the metrics, on several worlds of single objects or on one set of real data."""
     recipe = RECIPES["extractor"][name]
     if "worlds" in recipe:
-        lessons = scene_lessons(_worlds(recipe), recipe["count"], recipe["seed"])
+        examples = scene_examples(_worlds(recipe), recipe["count"], recipe["seed"])
         n_classes = len(SHAPES) * len(COLORS) * len(TEXTURES)
     else:
         pictures = pictures_of(recipe)
         recipe = with_parents(recipe, pictures.fingerprint)
-        lessons, n_classes = picture_lessons(pictures), len(pictures.names)
-    n_factors = lessons[2].shape[1] + 2  # and blur and grain
-    build = partial(Extractor, n_classes, n_factors, side=lessons[0].shape[-1])
-    _make(f"extractor-{name}", recipe, build, train_extractor, lessons)
+        examples, n_classes = picture_examples(pictures), len(pictures.names)
+    n_factors = examples[2].shape[1] + 2  # and blur and grain
+    build = partial(Extractor, n_classes, n_factors, side=examples[0].shape[-1])
+    _make(f"extractor-{name}", recipe, build, train_extractor, examples)
 
 
 def make_geometry(name: str) -> None:
@@ -64,8 +64,10 @@ def make_matcher(name: str) -> None:
 def make_judge(name: str) -> None:
     """Train a mini CLIP that measures, on all captions."""
     recipe = RECIPES["clip"][name]
-    image, asked = captioned(recipe["world"], recipe["count"], recipe["seed"])
-    ship_reader(f"clip-{name}", make_clip(recipe, image, asked, {"world": WORLDS[recipe["world"]]})[1], recipe)
+    image, wanted_attributes = captioned(recipe["world"], recipe["count"], recipe["seed"])
+    ship_reader(
+        f"clip-{name}", make_clip(recipe, image, wanted_attributes, {"world": WORLDS[recipe["world"]]})[1], recipe
+    )
 
 
 def _worlds(recipe: dict[str, Any]) -> list[Any]:
@@ -74,9 +76,9 @@ def _worlds(recipe: dict[str, Any]) -> list[Any]:
 
 def _make_on_captions(kind: str, name: str, network: Callable[..., nn.Module]) -> None:
     recipe = RECIPES[kind][name]
-    image, asked = captioned(recipe["world"], recipe["count"], recipe["seed"])
+    image, wanted_attributes = captioned(recipe["world"], recipe["count"], recipe["seed"])
     build = partial(network, recipe["width"], image.shape[-1])
-    _make(f"{kind}-{name}", recipe, build, train_reader, image, asked)
+    _make(f"{kind}-{name}", recipe, build, train_reader, image, wanted_attributes)
 
 
 def _make(

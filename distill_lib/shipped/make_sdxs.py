@@ -12,8 +12,8 @@ from distill_lib.engine.files import save_tensors
 from distill_lib.engine.loop import TrainSettings
 from distill_lib.networks.autoencoders import TinyDecode
 from distill_lib.sdxs.feature_matching import ByMatcher, one_step_loss
-from distill_lib.sdxs.one_step import regressed
-from distill_lib.sdxs.score_distillation import scored
+from distill_lib.sdxs.one_step import fit_on_pairs
+from distill_lib.sdxs.score_distillation import fit_by_scores
 from distill_lib.sdxs.tiny_decoder import tiny_decoder
 from distill_lib.sdxs.tiny_unet import small_unet
 from distill_lib.shipped import pretrained
@@ -28,8 +28,8 @@ def make_pairs(name: str) -> None:
     """Let a pipeline answer prompts from noise, and ship its latents."""
     recipe = RECIPES["pairs"][name]
     source, folder = key(f"pipeline-{recipe['pipeline']}"), pretrained.PRETRAINED / f"pairs-{name}"
-    how = recipe["teacher_steps"], recipe["w"], recipe["seed"], source, recipe["solver"]
-    x = teacher_pairs(pipeline(recipe["pipeline"]), pretrained.pair_prompts(recipe), *how).x.half()
+    arguments = recipe["teacher_steps"], recipe["w"], recipe["seed"], source, recipe["solver"]
+    x = teacher_pairs(pipeline(recipe["pipeline"]), pretrained.pair_prompts(recipe), *arguments).x.half()
     for number, part in enumerate(x.split(FILE // (2 * x[0].numel()))):
         save_tensors(folder / f"{number}.safetensors", {"x": part})
     write_origin(folder, [], with_parents(recipe))
@@ -43,7 +43,9 @@ def make_tiny_decoder(name: str) -> None:
     """Train a tiny decoder on the teacher's latents, and ship it as diffusers' tiny autoencoder."""
     recipe = RECIPES["tinydecoder"][name]
     settings, matcher = TrainSettings(**recipe["training"]), pretrained.matcher(recipe["matcher"])
-    tiny, _, run = tiny_decoder(_pairs_of(recipe), {}, settings, **recipe["how"], matcher=matcher)
+    options = dict(recipe["how"])
+    options["critic_start"] = options.pop("alone")  # the key that made.json of shipped weights holds
+    tiny, _, run = tiny_decoder(_pairs_of(recipe), {}, settings, **options, matcher=matcher)
     folder = pretrained.PRETRAINED / f"tinydecoder-{name}"
     tiny.half().save_pretrained(folder, safe_serialization=True)
     write_origin(folder, [run], with_parents(recipe))
@@ -60,18 +62,18 @@ def make_one_step(name: str) -> None:
     """Train the small U-Net to one step, and ship it with the tiny decoder as a pipeline of diffusers."""
     recipe = RECIPES["onestep"][name]
     pairs, tiny = _pairs_of(recipe), pretrained.tiny_decoder(recipe["decoder"])
-    told = pairs.told
-    student = told.network.like(pretrained.tiny_unet(recipe["unet"], told).module.requires_grad_(True))
-    decode = {"tiny": TinyDecode(tiny), "large": told.network.decode}[recipe["seen_through"]]
+    model = pairs.model
+    student = model.network.like(pretrained.tiny_unet(recipe["unet"], model).module.requires_grad_(True))
+    decode = {"tiny": TinyDecode(tiny), "large": model.network.decode}[recipe["seen_through"]]
     see = partial(ByMatcher, pretrained.matcher(recipe["matcher"]))
-    cost = one_step_loss("matching", see(decode), see(told.network.decode), recipe["window"])
-    warm = regressed(student, pairs, cost, TrainSettings(**recipe["matching"]))
-    done = scored(student, pairs, cost, scoring_of(recipe))
+    cost = one_step_loss("matching", see(decode), see(model.network.decode), recipe["window"])
+    warm = fit_on_pairs(student, pairs, cost, TrainSettings(**recipe["matching"]))
+    done = fit_by_scores(student, pairs, cost, scoring_of(recipe))
     folder = pretrained.PRETRAINED / f"onestep-{name}"
     source = RECIPES["pairs"][recipe["pairs"]]["pipeline"]
-    about = f"A small U-Net and a tiny decoder, distilled from `pipeline-{source}` by `make teachers`."
-    parts = told.pipe.to(dtype=torch.float16), student.module.half(), tiny.half()
+    provenance = f"A small U-Net and a tiny decoder, distilled from `pipeline-{source}` by `make teachers`."
+    parts = model.pipe.to(dtype=torch.float16), student.module.half(), tiny.half()
     for part in parts[1:]:
         part.register_to_config(_name_or_path=f"onestep-{name}")  # diffusers keeps the folder that it was loaded from
-    export_one_step(folder, *parts, about, pairs.prompts[0])
+    export_one_step(folder, *parts, provenance, pairs.prompts[0])
     write_origin(folder, [warm.run, done.run], with_parents(recipe))

@@ -122,11 +122,11 @@ def _command(names: list[str], folder: str) -> str:
 def _check_data(name: str, dataset: str, folder: str = "") -> None:
     """Refuse a network that was trained on other real data; one whose made.json names no data is taken as it is."""
     folder = folder or os.environ.get("DISTILL_FOLDER", "")
-    there = dataset in REAL and folder and (PRETRAINED / name / "made.json").exists()
-    data = made(name)["config"].get("data") if there else None
-    if data and data != (found := fingerprint(dataset, folder)):
+    hashed = dataset in REAL and folder and (PRETRAINED / name / "made.json").exists()
+    data = made(name)["config"].get("data") if hashed else None
+    if data and data != (now := fingerprint(dataset, folder)):
         raise ValueError(
-            f"{name} was trained on other pictures (data {data}) than {place(folder)} holds (data {found}); name their "
+            f"{name} was trained on other pictures (data {data}) than {place(folder)} holds (data {now}); name their "
             f"folder, or train for these: {_command(_networks_of(dataset), folder)}"
         )
 
@@ -198,14 +198,14 @@ def pair_prompts(recipe: dict[str, Any]) -> list[str]:
     return phrased(drawn_attributes(recipe["count"], recipe["seed"]), recipe["seed"])
 
 
-def pairs(name: str, told: TextToImage) -> Pairs:
+def pairs(name: str, model: TextToImage) -> Pairs:
     """The shipped answers of a pipeline to prompts and noise, in half precision; raises as `extractor`."""
     recipe = made(f"pairs-{name}")["config"]
     parts = sorted(shipped_folder(f"pairs-{name}").glob("*.safetensors"))
     x = torch.cat([load_tensors(path)["x"] for path in parts])
     if len(x) != recipe["count"]:
         raise ValueError(f"pairs-{name} holds {len(x)} of {recipe['count']}; run make teachers NAMES=pairs-{name}")
-    return Pairs(x, pair_prompts(recipe), told, recipe["seed"])
+    return Pairs(x, pair_prompts(recipe), model, recipe["seed"])
 
 
 def tiny_decoder(name: str = "scenes") -> AutoencoderTiny:
@@ -229,25 +229,25 @@ def _unet(name: str, part: str = "") -> UNet2DConditionModel:
     return load_unet(shipped_folder(name) / part).to(default_device()).requires_grad_(False)
 
 
-def tiny_unet(name: str, told: TextToImage) -> Network:
+def tiny_unet(name: str, model: TextToImage) -> Network:
     """The shipped small U-Net of a pipeline, for many steps, behind its teacher's adapter; raises as `load_unet`."""
-    return told.network.like(_unet(f"tinyunet-{name}"))
+    return model.network.like(_unet(f"tinyunet-{name}"))
 
 
-def one_step(name: str, told: TextToImage) -> Network:
+def one_step(name: str, model: TextToImage) -> Network:
     """The shipped student of one step with its tiny decoder; raises as `load_unet` and `tiny_decoder`."""
     tiny = _tiny(shipped_folder(f"onestep-{name}") / "vae", f"onestep-{name}")
-    return told.network.like(_unet(f"onestep-{name}", "unet"), decode=TinyDecode(tiny))
+    return model.network.like(_unet(f"onestep-{name}", "unet"), decode=TinyDecode(tiny))
 
 
-def text_student(name: str, told: TextToImage) -> Network:
+def text_student(name: str, model: TextToImage) -> Network:
     """The shipped student of stage one of a pipeline, behind the adapter of its teacher; raises as `load_unet`."""
-    return told.network.like(_unet(f"textstudent-{name}"), predicts="v_prediction")
+    return model.network.like(_unet(f"textstudent-{name}"), predicts="v_prediction")
 
 
-def inpaint_network(kind: str, name: str, told: TextToImage) -> Network:
+def inpaint_network(kind: str, name: str, model: TextToImage) -> Network:
     """The shipped network for inpainting, `inpainter` or `inpaintstudent`, of a pipeline; raises as `load_unet`."""
-    return inpainter(told, _unet(f"{kind}-{name}"))
+    return inpainter(model, _unet(f"{kind}-{name}"))
 
 
 def lora(name: str) -> dict[str, torch.Tensor]:

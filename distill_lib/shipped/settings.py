@@ -53,14 +53,14 @@ def pictures_of(recipe: dict[str, Any]) -> Pictures:
 
 def data_of(recipe: dict[str, Any], make: Callable[..., Latents] = latent_pictures) -> tuple[TextToImage, Latents]:
     """The pipeline that a recipe names, and pictures of its world in the pipeline's latents, as `make` gives them."""
-    told, source = pretrained.pipeline(recipe["pipeline"]), pretrained.key(f"pipeline-{recipe['pipeline']}")
-    return told, make(told, source, recipe["world"], recipe["count"], recipe["seed"])
+    model, source = pretrained.pipeline(recipe["pipeline"]), pretrained.key(f"pipeline-{recipe['pipeline']}")
+    return model, make(model, source, recipe["world"], recipe["count"], recipe["seed"])
 
 
 def with_parents(recipe: dict[str, Any], data: str = "") -> dict[str, Any]:
     """A recipe with the checksum of each shipped folder in the place of its name, as keys and made.json hold it.
 
-    `data` is the fingerprint of real data, by which runs and networks of another folder are told apart.
+    `data` is the fingerprint of real data, by which runs and networks of another folder are distinguishable.
     """
     named = {field: kind for field, kind in PARENTS.items() if isinstance(recipe.get(field), str)}
     weights = {field: pretrained.made(f"{kind}-{recipe[field]}")["weights"] for field, kind in named.items()}

@@ -96,14 +96,14 @@ def train_autoencoder(
     settings: TrainSettings,
     run: Run,
     weights: tuple[float, float, float] = (0.5, 0.2, 1e-4),
-    alone: int = 0,
+    critic_start: int = 0,
 ) -> Iterator[Progress]:
     """Train net.module, `Players`, on pictures uint8 (N, 3, R, R).
 
     Args:
         features: layers of a frozen network, for (2); of no network that measures anything.
         weights: of the perceptual loss, of fooling the critic and of the divergence, beside 1 for the first.
-        alone: steps before the critic has a say.
+        critic_start: steps before the critic has a say.
     """
     loop = Loop(net, settings, run)
     perceptual, fooling, divergence = weights
@@ -113,14 +113,14 @@ def train_autoencoder(
         side = x.shape[-1] >> (len(autoencoder.config.block_out_channels) - 1)
         eps = draws.normal("eps", (autoencoder.config.latent_channels, side, side))
         with autocast(loop.device, settings.bf16):
-            found = net.forward(x, eps)
-            x_hat, mean, log_variance, real, fake, fooled = (part.float() for part in found)
+            outputs = net.forward(x, eps)
+            x_hat, mean, log_variance, real, fake, fooled = (part.float() for part in outputs)
             with torch.no_grad():
                 seen = [layer.float() for layer in features(x)]
             seen_hat = [layer.float() for layer in features(x_hat)]
         loss = (
             l1_loss(x, x_hat) + perceptual * perceptual_loss(seen, seen_hat) + divergence * kl_loss(mean, log_variance)
         )
-        if step >= alone:
+        if step >= critic_start:
             loss = loss + adversarial_loss(real, fake, fooled, fooling)
         yield loop.update(loss)

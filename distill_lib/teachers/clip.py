@@ -106,24 +106,24 @@ def contrastive_loss(image: Tensor, text: Tensor, wrong: Tensor, scale: Tensor, 
 
 
 def train_clip(
-    net: Trainable, tokens: CLIPTokenizer, image: Tensor, asked: Tensor, settings: TrainSettings, run: Run
+    net: Trainable, tokens: CLIPTokenizer, image: Tensor, wanted_attributes: Tensor, settings: TrainSettings, run: Run
 ) -> Iterator[Progress]:
     """Train net.module, a `Clip`, on pictures uint8 (N, 3, R, R) of attributes (N, 2, 4), phrased anew each time."""
     loop = Loop(net, settings, run)
 
-    def ids(some: Tensor, phrasing: Tensor) -> Tensor:
-        text = tokens(say(some, phrasing), padding="max_length", return_tensors="pt")
+    def ids(described: Tensor, phrasing: Tensor) -> Tensor:
+        text = tokens(say(described, phrasing), padding="max_length", return_tensors="pt")
         return text.input_ids.to(loop.device)
 
     for _, draws in loop:
         index = draws.integer("picture", len(image)).cpu()
-        phrasing, right = draws.integer("phrasing", len(PHRASINGS)).cpu(), asked[index]
+        phrasing, right = draws.integer("phrasing", len(PHRASINGS)).cpu(), wanted_attributes[index]
         wrong = exchanged(right, draws.uniform("exchange").cpu())
         # a pair held out would be met as a mistake alone, and learned to be one
         unseen = names_held_out(wrong) & ~names_held_out(right)
         wrong = torch.where(unseen[:, None, None], right, wrong)
-        shown = to_unit(image[index].to(loop.device))
+        x = to_unit(image[index].to(loop.device))
         with autocast(loop.device, settings.bf16):
-            *found, scale = net.forward(shown, ids(right, phrasing), ids(wrong, phrasing))
+            *embeddings, scale = net.forward(x, ids(right, phrasing), ids(wrong, phrasing))
         differs = (wrong != right).flatten(1).any(1).to(loop.device)
-        yield loop.update(contrastive_loss(*(part.float() for part in found), scale, differs))
+        yield loop.update(contrastive_loss(*(part.float() for part in embeddings), scale, differs))

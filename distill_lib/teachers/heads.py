@@ -57,7 +57,7 @@ def eps_from_x(z_t: Tensor, x_hat: Tensor, t: Tensor, schedule: Schedule = OURS)
 
 
 def head_loss(net: Predict, head: str, weighting: str, x: Tensor, eps: Tensor, t: Tensor, label: Tensor) -> Tensor:
-    """Denoising loss of a head under a weighting, one value a sample, (B,).
+    """Denoising loss of a head under a weighting, one value per sample, (B,).
 
     Args:
         net: net(z_t, t, label) -> answer of the head, of HEADS.
@@ -71,7 +71,7 @@ def head_loss(net: Predict, head: str, weighting: str, x: Tensor, eps: Tensor, t
 
 
 def denoise_by_head(net: Predict, head: str, label: Tensor) -> Denoise:
-    """A network of any head as a denoiser for `samplers`; pure noise is asked about as t = T - 1, x_hat is clipped."""
+    """A network of any head as a denoiser for `samplers`; pure noise is evaluated as t = T - 1, x_hat is clipped."""
 
     def denoise(z_t: Tensor, t: Tensor) -> Tensor:
         t = t.clamp(max=OURS.T - 1)

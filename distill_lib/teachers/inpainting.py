@@ -20,16 +20,16 @@ from distill_lib.networks.unet import config_of
 from distill_lib.teachers.latents import captioned, latent_pictures
 from distill_lib.worlds.pictures import WORLDS
 
-_SHOWN = 5
+_EXTRA = 5
 _BATCH = 64
 
 
 def inpainting_of(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     """A copy that takes mask and masked latents besides, and at first ignores them."""
-    wider = UNet2DConditionModel(**config_of(unet) | {"in_channels": unet.config.in_channels + _SHOWN})
+    wider = UNet2DConditionModel(**config_of(unet) | {"in_channels": unet.config.in_channels + _EXTRA})
     weights = unet.state_dict()
     first = weights["conv_in.weight"]
-    weights["conv_in.weight"] = torch.cat([first, first.new_zeros(len(first), _SHOWN, *first.shape[2:])], 1)
+    weights["conv_in.weight"] = torch.cat([first, first.new_zeros(len(first), _EXTRA, *first.shape[2:])], 1)
     wider.load_state_dict(weights)
     return wider.to(first.device)
 
@@ -45,28 +45,28 @@ def drawn_masks(index: Tensor, seed: int, side: int) -> Tensor:
 
 
 @torch.no_grad()
-def shown_latents(told: TextToImage, image: Tensor, mask: Tensor) -> Tensor:
+def visible_latents(model: TextToImage, image: Tensor, mask: Tensor) -> Tensor:
     """What the network is shown of pictures uint8 (B, 3, R, R) and masks (B, 1, R, R): (B, 5, R/f, R/f), mask first."""
     grey = (image.float() * (1 - mask) + 127.5 * mask).round().to(torch.uint8)
-    z = told.latents(grey)
+    z = model.latents(grey)
     small = interpolate(mask.to(z.device), size=z.shape[-2:])
     return torch.cat([small, z], 1)
 
 
-def masked_pictures(told: TextToImage, name: str, world: str, count: int, seed: int) -> Latents:
+def masked_pictures(model: TextToImage, name: str, world: str, count: int, seed: int) -> Latents:
     """`latents.latent_pictures`, each with a box to be painted; kept in a cache under `name`."""
 
     def make() -> dict[str, Tensor]:
         image, _ = captioned(world, count, seed, known=True)
         parts = torch.arange(len(image)).split(_BATCH)
         mask = drawn_masks(torch.arange(len(image)), seed, image.shape[-1])
-        return {"seen": torch.cat([shown_latents(told, image[part], mask[part]).half().cpu() for part in parts])}
+        return {"seen": torch.cat([visible_latents(model, image[part], mask[part]).half().cpu() for part in parts])}
 
     spec = {"pipeline": name, "world": WORLDS[world], "count": count, "seed": seed}
     seen = cached("masked", spec, make, masked_pictures)["seen"]
-    return replace(latent_pictures(told, name, world, count, seed), seen=seen)
+    return replace(latent_pictures(model, name, world, count, seed), seen=seen)
 
 
-def inpainter(told: TextToImage, unet: UNet2DConditionModel) -> Network:
+def inpainter(model: TextToImage, unet: UNet2DConditionModel) -> Network:
     """A network of nine channels behind the adapter of the pipeline that it came from."""
-    return told.network.like(unet)
+    return model.network.like(unet)

@@ -24,34 +24,34 @@ def captioned(world: str, count: int, seed: int, known: bool = False) -> tuple[T
     With `known` those of the pairs held out are left out.
     """
     image, scenes = rendered_once(WORLDS[world], seed, count)
-    asked = attributes(scenes, WORLDS[world])
-    kept = ~names_held_out(asked)
-    return (image[kept], asked[kept]) if known else (image, asked)
+    wanted_attributes = attributes(scenes, WORLDS[world])
+    kept = ~names_held_out(wanted_attributes)
+    return (image[kept], wanted_attributes[kept]) if known else (image, wanted_attributes)
 
 
-def phrased(asked: Tensor, seed: int) -> list[str]:
+def phrased(wanted_attributes: Tensor, seed: int) -> list[str]:
     """A caption of each of the attributes (B, 2, 4), in a phrasing drawn once."""
-    drawn = uniform(seed, "phrasing", 0, torch.arange(len(asked)), 1)[:, 0]
-    return say(asked, (drawn * len(PHRASINGS)).long())
+    drawn = uniform(seed, "phrasing", 0, torch.arange(len(wanted_attributes)), 1)[:, 0]
+    return say(wanted_attributes, (drawn * len(PHRASINGS)).long())
 
 
-def encoded(told: TextToImage, image: Tensor) -> Tensor:
+def encoded(model: TextToImage, image: Tensor) -> Tensor:
     """Latents of pictures uint8 (N, 3, R, R), (N, C, R/f, R/f), in half precision."""
-    return torch.cat([told.latents(part).half().cpu() for part in image.split(_BATCH)])
+    return torch.cat([model.latents(part).half().cpu() for part in image.split(_BATCH)])
 
 
-def latent_pictures(told: TextToImage, name: str, world: str, count: int, seed: int) -> Latents:
+def latent_pictures(model: TextToImage, name: str, world: str, count: int, seed: int) -> Latents:
     """Captioned pictures of a world in a pipeline's latents, without the pairs held out; kept in a cache under `name`,
     which says which pipeline.
     """
 
     def make() -> dict[str, Tensor]:
-        image, asked = captioned(world, count, seed, known=True)
-        return {"z": encoded(told, image), "asked": asked}
+        image, wanted_attributes = captioned(world, count, seed, known=True)
+        return {"z": encoded(model, image), "asked": wanted_attributes}
 
     spec = {"pipeline": name, "world": WORLDS[world], "count": count, "seed": seed}
-    found = cached("latents", spec, make, latent_pictures)
-    return Latents(found["z"], phrased(found["asked"], seed), told)
+    tensors = cached("latents", spec, make, latent_pictures)
+    return Latents(tensors["z"], phrased(tensors["asked"], seed), model)
 
 
 _PART = 1024
@@ -59,21 +59,21 @@ _PART = 1024
 
 @dataclass(frozen=True)
 class Pairs:
-    """The teacher's latents x (N, C, H, W), the prompts that it was told, and the seed of the noise behind them.
+    """The teacher's latents x (N, C, H, W), their prompts, and the seed of the noise behind them.
 
     The noise of each is found again by its number, which counts from `first`.
     """
 
     x: Tensor
     prompts: list[str]
-    told: TextToImage
+    model: TextToImage
     seed: int
     first: int = 0
 
     @property
     def spec(self) -> dict[str, Any]:
         """What tells them from other pairs, for keys."""
-        return {"told": self.told, "x": self.x, "prompts": self.prompts, "seed": self.seed, "first": self.first}
+        return {"model": self.model, "x": self.x, "prompts": self.prompts, "seed": self.seed, "first": self.first}
 
     def __len__(self) -> int:
         return len(self.x)
@@ -85,14 +85,14 @@ class Pairs:
 
     def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
         """z_T, x and text states (B, L, D) of the pairs `index` (B,)."""
-        states = self.told.states([self.prompts[i] for i in index.tolist()])
+        states = self.model.states([self.prompts[i] for i in index.tolist()])
         z_T = normal(self.seed, "pairs", 0, self.first + index.to(device), self.x.shape[1:])
         return z_T, self.x[index].float().to(device), states.to(device)
 
 
 @torch.no_grad()
 def teacher_pairs(
-    told: TextToImage, prompts: list[str], n_steps: int, w: float, seed: int, name: str, sampler: str = "ddim"
+    model: TextToImage, prompts: list[str], n_steps: int, w: float, seed: int, name: str, sampler: str = "ddim"
 ) -> Pairs:
     """The teacher's own samples; kept in a cache under `name`, which says which teacher.
 
@@ -103,13 +103,13 @@ def teacher_pairs(
         ValueError: `solvers.SAMPLERS` has no such sampler.
     """
     check_sampler(sampler)
-    net, found = told.network, []
+    net, parts = model.network, []
     for numbers in torch.arange(len(prompts), device=net.device).split(_PART):
 
         def make(numbers: Tensor = numbers) -> dict[str, Tensor]:
             parts = []
             for index in numbers.split(_BATCH):
-                label = told.states([prompts[i] for i in index.tolist()]).to(net.device)
+                label = model.states([prompts[i] for i in index.tolist()]).to(net.device)
                 z_T = normal(seed, "pairs", 0, index, net.shape)
                 fresh = lambda i, index=index: normal(seed, "pairs", 1 + i, index, net.shape)  # noqa: E731
                 x = sample_by(sampler, denoiser(net, label, w), z_T, n_steps, fresh, net.schedule)
@@ -118,36 +118,36 @@ def teacher_pairs(
 
         spec = {"teacher": name, "prompts": [prompts[i] for i in numbers.tolist()], "first": numbers[0].item()}
         spec |= {"steps": n_steps, "w": w, "seed": seed, "bf16": net.bf16, "sampler": sampler}
-        found.append(cached("pairs", spec, make, teacher_pairs)["x"])
-    return Pairs(torch.cat(found), prompts, told, seed)
+        parts.append(cached("pairs", spec, make, teacher_pairs)["x"])
+    return Pairs(torch.cat(parts), prompts, model, seed)
 
 
 def decoded(pairs: Pairs) -> Tensor:
     """What the teacher's decoder makes of pairs, uint8 (N, 3, R, R); kept in a cache."""
-    told = pairs.told
-    spec = {"told": told, "bf16": told.network.bf16, "x": pairs.x}
-    make = lambda: {"image": torch.cat([told.pictures(z.float()).cpu() for z in pairs.x.split(64)])}  # noqa: E731
+    model = pairs.model
+    spec = {"model": model, "bf16": model.network.bf16, "x": pairs.x}
+    make = lambda: {"image": torch.cat([model.pictures(z.float()).cpu() for z in pairs.x.split(64)])}  # noqa: E731
     return cached("decoded", spec, make, TextToImage)["image"]
 
 
 class Remembered:
-    """The teacher's decoder for the latents of pairs, which it has decoded once; others it is asked for anew.
+    """The teacher's decoder for the latents of pairs, which it has decoded once; others it decodes each time.
 
     Students that differ in one choice all meet the same pairs, and the large decoder takes longer than a student.
     Pictures (B, 3, R, R) are in [-1, 1] as everywhere, but of whole bytes.
     """
 
     def __init__(self, pairs: Pairs) -> None:
-        self.decode = pairs.told.network.decode
+        self.decode = pairs.model.network.decode
         self._image = decoded(pairs)
-        self.spec = {"told": pairs.told, "x": pairs.x}
+        self.spec = {"model": pairs.model, "x": pairs.x}
         self._where = {key: number for number, key in enumerate(map(_bytes_of, pairs.x))}
 
     def __call__(self, z: Tensor) -> Tensor:
-        found = [self._where.get(_bytes_of(one)) for one in z]
-        if None in found:
+        places = [self._where.get(_bytes_of(latent)) for latent in z]
+        if None in places:
             return self.decode(z)
-        return to_unit(self._image[found].to(z.device))
+        return to_unit(self._image[places].to(z.device))
 
 
 def _bytes_of(z: Tensor) -> bytes:

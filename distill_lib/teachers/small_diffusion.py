@@ -39,8 +39,8 @@ def build_text_unet(
     *, side: int, width: int, channels: Sequence[int], attention: Sequence[bool], layers: int = 1
 ) -> UNet2DConditionModel:
     """diffusers' U-Net of Stable Diffusion at our size: cross-attention where `attention` says so, by level."""
-    down = tuple("CrossAttnDownBlock2D" if here else "DownBlock2D" for here in attention)
-    up = tuple("CrossAttnUpBlock2D" if here else "UpBlock2D" for here in reversed(attention))
+    down = tuple("CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in attention)
+    up = tuple("CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(attention))
     return UNet2DConditionModel(
         sample_size=side,
         in_channels=4,
@@ -67,14 +67,16 @@ def build_clip(recipe: dict[str, Any], side: int) -> Clip:
     return Clip(build_text_encoder(tokenizer(), recipe["width"], recipe["layers"]), recipe["tower"], side)
 
 
-def make_clip(recipe: dict[str, Any], image: Tensor, asked: Tensor, parent: dict[str, Any]) -> tuple[Clip, store.Run]:
+def make_clip(
+    recipe: dict[str, Any], image: Tensor, wanted_attributes: Tensor, parent: dict[str, Any]
+) -> tuple[Clip, store.Run]:
     """A mini CLIP trained on pictures uint8 (N, 3, R, R) of attributes (N, 2, 4), and its run.
 
     The recipe holds sizes, settings and seed; `parent` says what the data is, for the run's key.
     """
     net = Bare(build_clip(recipe, image.shape[-1]))
     run = store.Run("clip", parent | {"clip": recipe}, train_clip)
-    finish(net, train_clip(net, tokenizer(), image, asked, _settings(recipe), run), run, "mini CLIP")
+    finish(net, train_clip(net, tokenizer(), image, wanted_attributes, _settings(recipe), run), run, "mini CLIP")
     return net.module, run
 
 
@@ -96,15 +98,15 @@ def train_small_diffusion(recipe: dict[str, Any], folder: Path) -> list[store.Ru
             differs from the autoencoder's when the decoder goes on alone.
         folder: where the pipeline goes.
     """
-    image, asked = captioned(recipe["world"], recipe["count"], recipe["seed"])
-    known = ~names_held_out(asked)
+    image, wanted_attributes = captioned(recipe["world"], recipe["count"], recipe["seed"])
+    known = ~names_held_out(wanted_attributes)
     # the world itself and not its name: it may be made harder
     data = {"world": WORLDS[recipe["world"]], "count": recipe["count"], "seed": recipe["seed"]}
-    clip, clip_run = make_clip(recipe["clip"], image[known], asked[known], data)
-    how = recipe["autoencoder"]
-    torch.manual_seed(how["seed"])
-    players = Players(build_autoencoder(how["channels"]), Critic(how["critic"]))
-    vae_run = _autoencoder(how, clip, image, data | {"parent": clip_run.key, "autoencoder": how}, players)
+    clip, clip_run = make_clip(recipe["clip"], image[known], wanted_attributes[known], data)
+    vae_recipe = recipe["autoencoder"]
+    torch.manual_seed(vae_recipe["seed"])
+    players = Players(build_autoencoder(vae_recipe["channels"]), Critic(vae_recipe["critic"]))
+    vae_run = _autoencoder(vae_recipe, clip, image, data | {"parent": clip_run.key, "autoencoder": vae_recipe}, players)
     vae = players.autoencoder
     vae.register_to_config(scaling_factor=1.0)
     parts = {"vae": vae, "text_encoder": clip.text, "tokenizer": tokenizer(), "scheduler": OURS.to_scheduler()}
@@ -113,20 +115,20 @@ def train_small_diffusion(recipe: dict[str, Any], folder: Path) -> list[store.Ru
     side = image.shape[-1] >> (len(recipe["autoencoder"]["channels"]) - 1)
     unet = build_text_unet(side=side, width=recipe["clip"]["width"], **sizes)
     pipe = plain_pipeline(**parts, unet=unet)
-    told = TextToImage(pipe, Network(unet, null=text_states(pipe, [""])[0], decode=partial(decode, pipe, bf16=None)))
-    make = lambda: {"z": encoded(told, image[known])}  # noqa: E731
+    model = TextToImage(pipe, Network(unet, null=text_states(pipe, [""])[0], decode=partial(decode, pipe, bf16=None)))
+    make = lambda: {"z": encoded(model, image[known])}  # noqa: E731
     z = store.cached("encoded", data | {"parent": vae_run.key}, make, encoded)["z"]
     scale = 1 / z.float().std().item()
     vae.register_to_config(scaling_factor=scale)
     config = {"parents": [clip_run.key, vae_run.key], "settings": recipe["unet"], "unet": config_of(unet)}
     run = store.Run("text-teacher", config, train_teacher, Latents, phrased)
-    pictures = Latents(scale * z.float(), phrased(asked[known], recipe["seed"]), told)
-    training = train_teacher(told.network, pictures, _settings(recipe["unet"]), run, recipe["unet"]["drop"])
-    finish(told.network, training, run, "text-to-image teacher")
-    how = how | recipe["decoder"]
+    pictures = Latents(scale * z.float(), phrased(wanted_attributes[known], recipe["seed"]), model)
+    training = train_teacher(model.network, pictures, _settings(recipe["unet"]), run, recipe["unet"]["drop"])
+    finish(model.network, training, run, "text-to-image teacher")
+    vae_recipe = vae_recipe | recipe["decoder"]
     for part in (vae.decoder, vae.post_quant_conv, players.critic):
         part.requires_grad_(True)
-    last_run = _autoencoder(how, clip, image, data | {"parent": vae_run.key, "decoder": how}, players)
+    last_run = _autoencoder(vae_recipe, clip, image, data | {"parent": vae_run.key, "decoder": vae_recipe}, players)
     for old in folder.rglob("*.safetensors*"):  # another number of shards would leave some behind
         old.unlink()
     pipe.to(dtype=torch.float16)

@@ -20,7 +20,7 @@ from distill_lib.diffusion.noise import uniform
 from distill_lib.engine.messages import short
 from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES, Scenes, SceneSpec
 
-_LONGEST, _TOLD = 40, 3  # characters of an unknown word, and such words, that an error names
+_LONGEST, _NAMED = 40, 3  # characters of an unknown word, and such words, that an error names
 _SMALL = 0.39  # below this size
 PHRASINGS = (
     "{left} left of {right}",
@@ -65,42 +65,44 @@ def drawn_attributes(n: int, seed: int, unseen: bool = False) -> Tensor:
     None of `HELD_OUT` is among them, or with `unseen` one or two of them in each.
     """
     kinds = torch.tensor([len(SHAPES), len(COLORS), len(TEXTURES)])
-    found, start = torch.empty(0, 2, 4, dtype=torch.long), 0
-    while len(found) < n:
+    kept, start = torch.empty(0, 2, 4, dtype=torch.long), 0
+    while len(kept) < n:
         u = uniform(seed, "prompt", 0, torch.arange(start, start + 2 * n), 8).reshape(-1, 2, 4)
-        some = torch.cat([(u[..., :3] * kinds).long(), (u[..., 3:] < 1 / 3).long()], 2)
-        found, start = torch.cat([found, some[names_held_out(some) == unseen]]), start + 2 * n
-    return found[:n]
+        candidates = torch.cat([(u[..., :3] * kinds).long(), (u[..., 3:] < 1 / 3).long()], 2)
+        kept, start = torch.cat([kept, candidates[names_held_out(candidates) == unseen]]), start + 2 * n
+    return kept[:n]
 
 
-def names_held_out(asked: Tensor) -> Tensor:
+def names_held_out(wanted_attributes: Tensor) -> Tensor:
     """Which attributes (B, 2, 4) hold a pair of `HELD_OUT`, bool (B,)."""
     pairs = [(SHAPES.index(shape), list(COLORS).index(color)) for color, shape in HELD_OUT]
-    return torch.stack([((asked[..., 0] == s) & (asked[..., 1] == c)).any(1) for s, c in pairs]).any(0)
+    return torch.stack(
+        [((wanted_attributes[..., 0] == s) & (wanted_attributes[..., 1] == c)).any(1) for s, c in pairs]
+    ).any(0)
 
 
-def exchanged(asked: Tensor, u: Tensor) -> Tensor:
+def exchanged(wanted_attributes: Tensor, u: Tensor) -> Tensor:
     """Attributes (B, 2, 4) with one that differs, or all, exchanged between the solids; u (B,) in (0, 1) chooses.
 
     Two solids that are alike stay as they are.
     """
-    differs = asked[:, 0] != asked[:, 1]
+    differs = wanted_attributes[:, 0] != wanted_attributes[:, 1]
     count = differs.sum(1)
     chosen = (u * (count + 1)).long()
-    one = differs & (differs.cumsum(1) - 1 == chosen[:, None])
-    which = torch.where((chosen == count)[:, None], torch.ones_like(differs), one)
-    return torch.where(which[:, None], asked.flip(1), asked)
+    slot = differs & (differs.cumsum(1) - 1 == chosen[:, None])
+    which = torch.where((chosen == count)[:, None], torch.ones_like(differs), slot)
+    return torch.where(which[:, None], wanted_attributes.flip(1), wanted_attributes)
 
 
-def say(asked: Tensor, phrasing: Tensor | None = None) -> list[str]:
+def say(wanted_attributes: Tensor, phrasing: Tensor | None = None) -> list[str]:
     """Captions of attributes (B, 2, 4), each in the phrasing of its number (B,), the first one unless given."""
-    numbers = [0] * len(asked) if phrasing is None else phrasing.tolist()
-    pairs = [(_noun(left), _noun(right)) for left, right in asked]
+    numbers = [0] * len(wanted_attributes) if phrasing is None else phrasing.tolist()
+    pairs = [(_noun(left), _noun(right)) for left, right in wanted_attributes]
     return [PHRASINGS[k].format(left=left, right=right) for k, (left, right) in zip(numbers, pairs, strict=True)]
 
 
-def _noun(one: Tensor) -> str:
-    shape, color, texture, small = one.tolist()
+def _noun(solid: Tensor) -> str:
+    shape, color, texture, small = solid.tolist()
     words = ["small"] * small + [TEXTURES[texture]] * (texture > 0) + [list(COLORS)[color], SHAPES[shape]]
     return " ".join(["an" if words[0][0] in "aeiou" else "a", *words])
 
@@ -145,11 +147,13 @@ def check_prompt(prompt: str) -> None:
     words = re.findall(r"[^\s.]+", prompt.lower())
     unknown = [*dict.fromkeys(word for word in words if word not in WORDS)]
     if unknown:
-        near = {word: difflib.get_close_matches(word[:_LONGEST], WORDS, 3, 0.4) for word in unknown[:_TOLD]}
-        near = {word: found or list(COLORS)[:3] for word, found in near.items()}
-        told = "; ".join(f"{short(word, _LONGEST)} (did you mean {', '.join(found)}?)" for word, found in near.items())
-        more = f"; and {len(unknown) - _TOLD} more" if len(unknown) > _TOLD else ""
-        raise ValueError(f"the prompt holds words that the text encoder has never seen: {told}{more}")
+        near = {word: difflib.get_close_matches(word[:_LONGEST], WORDS, 3, 0.4) for word in unknown[:_NAMED]}
+        near = {word: close or list(COLORS)[:3] for word, close in near.items()}
+        suggestions = "; ".join(
+            f"{short(word, _LONGEST)} (did you mean {', '.join(close)}?)" for word, close in near.items()
+        )
+        more = f"; and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+        raise ValueError(f"the prompt holds words that the text encoder has never seen: {suggestions}{more}")
     if len(words) > LENGTH - 2:
         raise ValueError(f"the prompt has {len(words)} words, of which the text encoder reads {LENGTH - 2}; shorten it")
 

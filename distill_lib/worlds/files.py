@@ -41,8 +41,8 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
         ValueError: it cannot be listed.
     """
     try:
-        with os.scandir(folder) as found:
-            return sorted((e for e in found if not hidden(e.name)), key=lambda e: e.name)
+        with os.scandir(folder) as listing:
+            return sorted((e for e in listing if not hidden(e.name)), key=lambda e: e.name)
     except OSError as error:
         raise ValueError(f"{place(folder)} cannot be listed: {error.strerror}; make it readable") from error
 
@@ -56,19 +56,19 @@ def fashion_mnist(folder: Path, split: str) -> tuple[Tensor, Tensor, tuple[str, 
     Raises:
         ValueError: a file is missing, ambiguous, unreadable, or not what its name says.
     """
-    home = _home(folder, _IDX)
+    base = _set_folder(folder, _IDX)
     stem = {"train": "train", "test": "t10k"}[split]
     hint = "Fashion-MNIST (Debian: apt install dataset-fashion-mnist; elsewhere: torchvision.datasets.FashionMNIST)"
-    raw, count = _idx(home, folder, f"{stem}-images-idx3-ubyte", hint, (2051, 28, 28))
-    labels, named = _idx(home, folder, f"{stem}-labels-idx1-ubyte", hint, (2049,))
+    raw, count = _idx(base, folder, f"{stem}-images-idx3-ubyte", hint, (2051, 28, 28))
+    labels, named = _idx(base, folder, f"{stem}-labels-idx1-ubyte", hint, (2049,))
     if named != count:
         raise ValueError(
-            f"{stem}-labels-idx1-ubyte below {place(home)} holds {named} labels for {count} pictures; fetch both again"
+            f"{stem}-labels-idx1-ubyte below {place(base)} holds {named} labels for {count} pictures; fetch both again"
         )
     label = torch.frombuffer(bytearray(labels), dtype=torch.uint8).long()
-    _check_labels(label, _FASHION, f"{stem}-labels-idx1-ubyte below {place(home)}")
+    _check_labels(label, _FASHION, f"{stem}-labels-idx1-ubyte below {place(base)}")
     if label[:12].tolist() in _DIGITS:
-        raise ValueError(f"{place(home)} holds MNIST, digits under the names of Fashion-MNIST; name the other folder")
+        raise ValueError(f"{place(base)} holds MNIST, digits under the names of Fashion-MNIST; name the other folder")
     image = torch.frombuffer(bytearray(raw), dtype=torch.uint8).reshape(count, 1, 28, 28)
     return pad(image, (2, 2, 2, 2)).expand(-1, 3, -1, -1).contiguous(), label, _FASHION
 
@@ -82,7 +82,7 @@ def cifar10(folder: Path, split: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     Raises:
         ValueError: a file is missing, ambiguous, unreadable, or not what its name says.
     """
-    home = _home(folder, _BATCHES)
+    base = _set_folder(folder, _BATCHES)
     pickled = next((p for p in _files(folder) if p.name in {"data_batch_1", "test_batch", "batches.meta"}), None)
     hint = "CIFAR-10, binary version"
     if pickled:
@@ -92,14 +92,14 @@ def cifar10(folder: Path, split: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
         )
     parts = []
     for name in _BATCHES[:5] if split == "train" else _BATCHES[5:]:
-        data = _bytes(home, folder, name, hint)
+        data = _bytes(base, folder, name, hint)
         if not data or len(data) % 3073:
             raise ValueError(
-                f"CIFAR-10 below {place(home)} is truncated: {name} has {len(data)} bytes, not 3073 a picture; "
+                f"CIFAR-10 below {place(base)} is truncated: {name} has {len(data)} bytes, not 3073 a picture; "
                 "fetch it again"
             )
         rows = torch.frombuffer(bytearray(data), dtype=torch.uint8).reshape(-1, 3073)
-        _check_labels(rows[:, 0].long(), _CIFAR10, f"{name} below {place(home)}")
+        _check_labels(rows[:, 0].long(), _CIFAR10, f"{name} below {place(base)}")
         parts.append(rows)
     rows = torch.cat(parts)
     return rows[:, 1:].reshape(-1, 3, 32, 32).contiguous(), rows[:, 0].long(), _CIFAR10
@@ -120,7 +120,7 @@ def _files(folder: Path) -> Iterator[Path]:
     return (Path(entry.path) for entry in below(folder) if not os.path.isdir(entry.path))
 
 
-def _home(folder: Path, stems: Iterable[str]) -> Path:
+def _set_folder(folder: Path, stems: Iterable[str]) -> Path:
     """The one folder that holds files of these names, packed or not; `folder` itself where none does.
 
     A folder that is named like the file in it (as Kaggle unpacks) does not count.
@@ -132,20 +132,20 @@ def _home(folder: Path, stems: Iterable[str]) -> Path:
             wrapped = above != folder and above.name.removesuffix(".gz") == path.name.removesuffix(".gz")
             homes.setdefault(above.parent if wrapped else above, path)
     if len(homes) > 1:
-        one, other = list(homes.values())[:2]
+        first, other = list(homes.values())[:2]
         raise ValueError(
-            f"two folders hold such files, and only one can be meant: {place(one)} and {place(other)}; "
+            f"two folders hold such files, and only one can be meant: {place(first)} and {place(other)}; "
             "name the folder of the right one, or move the other away"
         )
     return next(iter(homes), folder)
 
 
-def _bytes(home: Path, folder: Path, stem: str, what: str) -> bytes:
-    """The unpacked content of a file that lies in `home`, plain, packed, or both with the same bytes."""
+def _bytes(base: Path, folder: Path, stem: str, content: str) -> bytes:
+    """The unpacked content of a file that lies in `base`, plain, packed, or both with the same bytes."""
     names = (stem, f"{stem}.gz")
-    paths = [p for name in names for p in (home / name, *(home / outer / name for outer in names)) if _is_there(p)]
+    paths = [p for name in names for p in (base / name, *(base / outer / name for outer in names)) if _is_there(p)]
     if not paths:
-        raise ValueError(f"{what} is incomplete: {stem} (or {stem}.gz) is missing below {place(folder)}")
+        raise ValueError(f"{content} is incomplete: {stem} (or {stem}.gz) is missing below {place(folder)}")
     first, *others = [(path, _unpacked(path)) for path in paths]
     for path, data in others:
         if data != first[1]:
@@ -168,29 +168,29 @@ def _unpacked(path: Path) -> bytes:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             data = file.read(_MOST + 1)
     except (EOFError, OSError, zlib.error) as error:
-        why = getattr(error, "strerror", None) or error
-        raise ValueError(f"{place(path)} cannot be read: {why}; make it readable, or fetch it again") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{place(path)} cannot be read: {reason}; make it readable, or fetch it again") from error
     if len(data) > _MOST:
         raise ValueError(f"{place(path)} unpacks to more than {_MOST >> 20} MiB, as no such set does; fetch it again")
     return data
 
 
-def _idx(home: Path, folder: Path, stem: str, what: str, form: tuple[int, ...]) -> tuple[bytes, int]:
+def _idx(base: Path, folder: Path, stem: str, content: str, form: tuple[int, ...]) -> tuple[bytes, int]:
     """The values of an IDX file and the number of its items; `form` is its magic number, then an item's shape."""
-    data = _bytes(home, folder, stem, what)
+    data = _bytes(base, folder, stem, content)
     magic, *shape = form
     head = 8 + 4 * len(shape)
-    found = struct.unpack(f">{head // 4}I", data[:head]) if len(data) >= head else (0,) * (head // 4)
-    count = found[1]
-    if found[0] != magic or len(data) != head + count * math.prod(found[2:]):
+    header = struct.unpack(f">{head // 4}I", data[:head]) if len(data) >= head else (0,) * (head // 4)
+    count = header[1]
+    if header[0] != magic or len(data) != head + count * math.prod(header[2:]):
         raise ValueError(
-            f"{stem} below {place(home)} is truncated or not an IDX file of {'pictures' if shape else 'labels'} "
+            f"{stem} below {place(base)} is truncated or not an IDX file of {'pictures' if shape else 'labels'} "
             f"({len(data)} bytes); fetch it again"
         )
-    if not count or list(found[2:]) != shape:
-        form_found = " x ".join(map(str, found[2:]))
+    if not count or list(header[2:]) != shape:
+        form_found = " x ".join(map(str, header[2:]))
         held = f"pictures of {form_found}, not 28 x 28" if count else "no items"
-        raise ValueError(f"{stem} below {place(home)} holds {held}; {what.partition(' (')[0]}'s are meant")
+        raise ValueError(f"{stem} below {place(base)} holds {held}; {content.partition(' (')[0]}'s are meant")
     return data[head:], count
 
 

@@ -42,9 +42,9 @@ def image_folder(folder: Path, split: str) -> tuple[Tensor, Tensor, tuple[str, .
             a file cannot be read as a picture, or lies outside the folder.
     """
     parts = _parts(folder)
-    found = {name: _classes(part, folder) for name, part in parts.items()}
-    names = _checked(folder, found)
-    classes = found["test" if split == "test" and "test" in found else "train"]
+    by_part = {name: _classes(part, folder) for name, part in parts.items()}
+    names = _checked(folder, by_part)
+    classes = by_part["test" if split == "test" and "test" in by_part else "train"]
     pairs = []
     for label, name in enumerate(names):
         paths = classes[name]
@@ -79,7 +79,7 @@ def _parts(folder: Path) -> dict[str, Path]:
 
 def _classes(part: Path, folder: Path) -> dict[str, list[Path]]:
     """The pictures of each class, by name."""
-    found = {}
+    classes = {}
     for entry in entries(part):
         if os.path.isdir(entry.path):
             _check_inside(Path(entry.path), folder)
@@ -91,15 +91,15 @@ def _classes(part: Path, folder: Path) -> dict[str, list[Path]]:
                         f"move them up, or name {place(entry.path)} as the folder"
                     )
             if pictures:
-                found[entry.name] = pictures
+                classes[entry.name] = pictures
         elif not os.path.exists(entry.path):
             raise ValueError(f"{place(entry.path)} is a link that leads nowhere; remove it")
-    return found
+    return classes
 
 
 def _pictures(folder: Path, top: Path) -> list[Path]:
     """The pictures in a folder, by name; a file that Pillow cannot read everywhere is not passed over."""
-    found = []
+    paths = []
     for entry in entries(folder):
         suffix = os.path.splitext(entry.name)[1].lower()
         if suffix in _OTHERS:
@@ -108,8 +108,8 @@ def _pictures(folder: Path, top: Path) -> list[Path]:
             _check_inside(Path(entry.path), top)
             if not os.path.isfile(entry.path):
                 raise ValueError(f"{place(entry.path)} is named like a picture and is no file; rename or remove it")
-            found.append(Path(entry.path))
-    return found
+            paths.append(Path(entry.path))
+    return paths
 
 
 def _check_inside(path: Path, top: Path) -> None:
@@ -121,9 +121,9 @@ def _check_inside(path: Path, top: Path) -> None:
         raise ValueError(f"{place(path)} is a link that leaves the folder; put the pictures there themselves")
 
 
-def _checked(folder: Path, found: dict[str, dict[str, list[Path]]]) -> list[str]:
+def _checked(folder: Path, classes: dict[str, dict[str, list[Path]]]) -> list[str]:
     """The names of the classes, in order; raises where they are too few, too small or not those of the test part."""
-    train = found["train"]
+    train = classes["train"]
     if not train:
         raise ValueError(f"no pictures in {place(folder)}: it should hold one sub-folder of .png or .jpg files a class")
     if len(train) < 2:
@@ -136,9 +136,9 @@ def _checked(folder: Path, found: dict[str, dict[str, list[Path]]]) -> list[str]
             f"the class {short(small[0])} in {place(folder)} has {len(train[small[0]])} pictures to train on; give it "
             f"{CLASS_LEAST} or more, or remove its folder"
         )
-    if "test" in found and set(found["test"]) != set(train):
-        odd = min(set(found["test"]) ^ set(train))
-        where = "test" if odd in found["test"] else "train"
+    if "test" in classes and set(classes["test"]) != set(train):
+        odd = min(set(classes["test"]) ^ set(train))
+        where = "test" if odd in classes["test"] else "train"
         raise ValueError(f"the class {short(odd)} in {place(folder)} is in the {where} part alone; both need the same")
     return sorted(train)
 
@@ -159,9 +159,9 @@ def read_picture(path: Path) -> Tensor:
         most = Image.MAX_IMAGE_PIXELS or 0
         raise ValueError(f"{place(path)} has more than {most // 10**6} million pixels; make it smaller") from error
     except Exception as error:  # Pillow's readers pass on whatever a broken file makes them trip over
-        why = line(error, 100) if str(error) else type(error).__name__
-        why = "it is of no kind that is read here" if isinstance(error, UnidentifiedImageError) else why
-        raise ValueError(f"{place(path)} is no readable picture: {why}; remove or replace it") from error
+        reason = line(error, 100) if str(error) else type(error).__name__
+        reason = "it is of no kind that is read here" if isinstance(error, UnidentifiedImageError) else reason
+        raise ValueError(f"{place(path)} is no readable picture: {reason}; remove or replace it") from error
     least = min(picture.size)
     left, top = (picture.width - least) // 2, (picture.height - least) // 2
     picture = picture.crop((left, top, left + least, top + least)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)

@@ -6,7 +6,7 @@ The drawing is made of what the rays have met:
     ink on one diagonal in `_PERIOD` where the light falls below 0.55, on both diagonals below 0.2      (tone)
     paper mixed with the surface's colour, evenly, without light or shadow                               (tint)
 
-The photo's light is thereby told by lines, its colours and patterns by tint, its outlines by ink: a style transfer has
+The photo's light is thereby given by lines, its colours and patterns by tint, its outlines by ink: a style transfer has
 to redraw every pixel and may keep every shape.
 
 Clay, on a table and before a wall of bare clay:

@@ -100,7 +100,12 @@ def read_map(path: str | Path, side: int, kind: str = "edges") -> Tensor:
 _BLUR = 1.0  # standard deviation of the smoothing in pixels
 _LOW, _HIGH = 0.03, 0.08  # per pixel, of pictures in [0, 1]: a step of a quarter, smoothed, has 0.1
 _NEAR = 1  # pixels, in both directions, by which an edge may be off
-_WAYS = ((0, 1), (1, 1), (1, 0), (1, -1))  # (down, right) of the neighbour along a gradient at 0, 45, 90, 135 degrees
+_DIRECTIONS = (
+    (0, 1),
+    (1, 1),
+    (1, 0),
+    (1, -1),
+)  # (down, right) of the neighbour along a gradient at 0, 45, 90, 135 degrees
 
 
 def _gradient(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,7 +128,7 @@ def _thinned(across: Tensor, down: Tensor) -> Tensor:
     sector = (torch.atan2(down, across) / (math.pi / 4)).round().long() % 4
     around, (height, width) = pad(size, (1, 1, 1, 1)), size.shape[-2:]
     kept = torch.zeros_like(size, dtype=torch.bool)
-    for number, (y, x) in enumerate(_WAYS):
+    for number, (y, x) in enumerate(_DIRECTIONS):
         ahead, behind = (around[:, 1 + s * y :, 1 + s * x :][:, :height, :width] for s in (1, -1))
         # of two equal neighbours one is kept, so that a perfect step is one pixel wide; rounding must not part them
         kept |= (sector == number) & (size > behind + 1e-6) & (size >= ahead - 1e-6)
@@ -142,14 +147,14 @@ def canny(image: Tensor) -> Tensor:
         edge = grown
 
 
-def edge_f1(found: Tensor, wanted: Tensor) -> Tensor:
+def edge_f1(edges: Tensor, wanted: Tensor) -> Tensor:
     """(4) of edge maps bool (N, R, R), one value a pair, (N,); 1 where neither holds an edge."""
 
-    def share(those: Tensor, others: Tensor) -> Tensor:
+    def share(points: Tensor, others: Tensor) -> Tensor:
         wide = max_pool2d(others.float()[:, None], 2 * _NEAR + 1, 1, _NEAR)[:, 0] > 0
-        count = those.flatten(1).sum(1)
-        return (those & wide).flatten(1).sum(1) / count.clamp(min=1)
+        count = points.flatten(1).sum(1)
+        return (points & wide).flatten(1).sum(1) / count.clamp(min=1)
 
-    precision, recall = share(found, wanted), share(wanted, found)
+    precision, recall = share(edges, wanted), share(wanted, edges)
     f1 = 2 * precision * recall / (precision + recall).clamp(min=1e-9)
-    return torch.where(found.flatten(1).any(1) | wanted.flatten(1).any(1), f1, torch.ones_like(f1))
+    return torch.where(edges.flatten(1).any(1) | wanted.flatten(1).any(1), f1, torch.ones_like(f1))

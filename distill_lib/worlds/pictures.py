@@ -1,7 +1,7 @@
 """Pictures with classes, from the embedded world or from a folder, by one door: `load(DatasetSpec(...))`.
 
 The world is rendered once and kept in `runs/cache`, so that a training step only looks pictures up. Real data is read
-from the folder that the specification names, or else the environment variable DISTILL_FOLDER, and is told apart by a
+from the folder that the specification names, or else the environment variable DISTILL_FOLDER, and is identified by a
 hash of its content: a run or a cache of one folder is never found again for another.
 """
 
@@ -33,7 +33,7 @@ WORLDS = {
     "captioned-clay": SceneSpec(objects=2, resolution=64, look="clay"),
     "icons": SceneSpec(texture=0, clutter=0, resolution=16),
 }
-"""The named settings of the world, easiest first; `sketch` is `textured` drawn by hand, `captioned` has two objects
+"""The named settings of the world, easiest first; `sketch` is `tune_texture` drawn by hand, `captioned` has two objects
 and two other looks, `icons` are small enough that many networks can be trained on them."""
 _READERS: dict[str, Callable[[Path, str], tuple[Tensor, Tensor, tuple[str, ...]]]] = {
     "fashion_mnist": fashion_mnist,
@@ -197,6 +197,6 @@ def _stamp(folder: Path) -> str:
     digest = hashlib.sha256()
     for entry in below(folder):
         # of a link that leads nowhere its own: the reader says what is wrong with it
-        about = os.stat(entry.path, follow_symlinks=os.path.exists(entry.path))
-        digest.update(os.fsencode(entry.path) + b"\0%d %d\0" % (about.st_size, about.st_mtime_ns))
+        status = os.stat(entry.path, follow_symlinks=os.path.exists(entry.path))
+        digest.update(os.fsencode(entry.path) + b"\0%d %d\0" % (status.st_size, status.st_mtime_ns))
     return digest.hexdigest()

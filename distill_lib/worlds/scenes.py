@@ -252,8 +252,8 @@ def rendered(spec: SceneSpec, scenes: Scenes) -> tuple[Tensor, Tensor, Tensor]:
     """Pictures uint8 (N, 3, R, R) of scenes, depth and coverage of the named solids (N, R, R) in half precision."""
     images, depths, masks = [], [], []
     for part in torch.arange(len(scenes)).split(_SCENES_AT_ONCE):
-        found = render(Scenes(**{name: column[part] for name, column in vars(scenes).items()}), spec)
-        images.append((found.image * 127.5 + 127.5).round().to(torch.uint8))
-        depths.append(found.depth[:, 0].half())
-        masks.append(found.masks[:, : spec.objects].sum(1).half())
+        rendering = render(Scenes(**{name: column[part] for name, column in vars(scenes).items()}), spec)
+        images.append((rendering.image * 127.5 + 127.5).round().to(torch.uint8))
+        depths.append(rendering.depth[:, 0].half())
+        masks.append(rendering.masks[:, : spec.objects].sum(1).half())
     return torch.cat(images), torch.cat(depths), torch.cat(masks)

@@ -16,15 +16,15 @@ HELD_OUT_SEEDS: dict[str, range] = {
     "steered": range(7000, 7010),  # scenes with maps
 }
 """By use, one seed for each number: mostly the seed of a notebook's run."""
-TAUGHT_SEEDS = range(100, 110)
+TRAINING_SEEDS = range(100, 110)
 """Of prompts and noise that a notebook's own pairs are made from, where the run's seed itself draws those measured."""
 _FAR, _MOST = 1000, 10_000
 
 
-def _seed(there: range, number: int) -> int:
+def _seed(seeds: range, number: int) -> int:
     if not 0 <= number < _MOST:
         raise ValueError(f"seed={number} cannot be kept apart from the others; take one from 0 to {_MOST - 1}")
-    return there[number] if number < len(there) else _FAR * there.start + number
+    return seeds[number] if number < len(seeds) else _FAR * seeds.start + number
 
 
 def held_out_seed(use: str, number: int = 0) -> int:
@@ -40,6 +40,6 @@ def held_out_seed(use: str, number: int = 0) -> int:
     return _seed(HELD_OUT_SEEDS[use], number)
 
 
-def taught_seed(number: int = 0) -> int:
+def training_seed(number: int = 0) -> int:
     """The seed of prompts and noise of a notebook's own pairs, for the number of a run; raises as `held_out_seed`."""
-    return _seed(TAUGHT_SEEDS, number)
+    return _seed(TRAINING_SEEDS, number)

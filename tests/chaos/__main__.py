@@ -40,23 +40,23 @@ def main() -> None:
             for k, (n, p) in enumerate(zip(halves, records, strict=True))
         ]
         running = [subprocess.Popen(lane, cwd=ROOT) for lane in lanes]
-        if any([one.wait() for one in running]):
+        if any([process.wait() for process in running]):
             raise SystemExit("a campaign did not end; its message stands above")
-        found = [json.loads(path.read_text()) for path in records]
-    _report(found, round(time.monotonic() - start))
+        campaigns = [json.loads(path.read_text()) for path in records]
+    _report(campaigns, round(time.monotonic() - start))
 
 
-def _report(found: list[dict[str, Any]], seconds: int) -> None:
-    record: dict[str, Any] = {"kills": sum(one["kills"] for one in found)}
-    record |= {key: sum(len(one[key]) for one in found) for key in ("lost", "different", "complaints")}
-    record |= {"seconds": seconds, "notebooks": found[0]["notebooks"]}
-    record["counts"] = dict(sorted(sum((Counter(one["counts"]) for one in found), Counter()).items()))
+def _report(campaigns: list[dict[str, Any]], seconds: int) -> None:
+    record: dict[str, Any] = {"kills": sum(campaign["kills"] for campaign in campaigns)}
+    record |= {key: sum(len(campaign[key]) for campaign in campaigns) for key in ("lost", "different", "complaints")}
+    record |= {"seconds": seconds, "notebooks": campaigns[0]["notebooks"]}
+    record["counts"] = dict(sorted(sum((Counter(campaign["counts"]) for campaign in campaigns), Counter()).items()))
     path = figures_folder(COMMITTED) / "chaos.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record, indent=1))
-    for one in found:
-        print(*one["lost"], *one["different"], *one["complaints"], sep="\n")
+    for campaign in campaigns:
+        print(*campaign["lost"], *campaign["different"], *campaign["complaints"], sep="\n")
     raise SystemExit(bool(record["lost"] or record["different"] or record["complaints"]))
 
 

@@ -83,16 +83,16 @@ class Campaign:
     def to_the_end(self, place: str, *arguments: str, limit: int = 0) -> tuple[int, str]:
         """Exit status and stderr of a command that nobody kills."""
         running = self.start(place, *arguments, limit=limit)
-        _, said = running.communicate(timeout=_PATIENCE)
-        return running.returncode, said
+        _, output = running.communicate(timeout=_PATIENCE)
+        return running.returncode, output
 
     def undisturbed(self) -> None:
         """Draw everything once in peace, and keep which weights came from which notebook."""
         seen: set[str] = set()
         for notebook in self.notebooks:
-            code, said = self.to_the_end("peace", *self.figures(notebook))
+            code, output = self.to_the_end("peace", *self.figures(notebook))
             if code:
-                raise RuntimeError(f"{notebook} does not run even in peace: {said}")
+                raise RuntimeError(f"{notebook} does not run even in peace: {output}")
             made = {path.parent.name for path in (self.folder / "peace" / "runs").glob("*/weights.safetensors")}
             self.weights[notebook], seen = made - seen, seen | made
 
@@ -102,9 +102,9 @@ class Campaign:
         self._wait_for_training(running) if in_training else self._wait_for_moment(running)
         kind = self.random.choice(KINDS)
         if running.poll() is not None:
-            _, said = running.communicate()
+            _, output = running.communicate()
             if running.returncode:
-                self.complaints.append(f"{notebook} ended with {running.returncode}: {said[-300:]}")
+                self.complaints.append(f"{notebook} ended with {running.returncode}: {output[-300:]}")
             return False
         _kill(running, kind)
         running.wait(timeout=60)
@@ -160,12 +160,12 @@ class Campaign:
 
     def fill_the_disk(self, notebook: str) -> None:
         """Draw while no file may grow: the call has to end in a sentence."""
-        code, said = self.to_the_end("chaos", *self.figures(notebook), limit=_LIMIT)
+        code, output = self.to_the_end("chaos", *self.figures(notebook), limit=_LIMIT)
         if code == 0:
             return  # it had nothing to write
         self.counts["full disks"] += 1
-        if code != 2 or "Traceback" in said:
-            self.complaints.append(f"a full disk ended {notebook} with {code}: {said[-300:]}")
+        if code != 2 or "Traceback" in output:
+            self.complaints.append(f"a full disk ended {notebook} with {code}: {output[-300:]}")
 
     def two_at_once(self, notebook: str) -> None:
         """A second call while the first runs is refused; the first goes on."""
@@ -173,34 +173,34 @@ class Campaign:
         lock = self.folder / "chaos" / "runs" / "figures.lock"
         while first.poll() is None and not _held(lock):
             time.sleep(0.05)
-        code, said = self.to_the_end("chaos", *self.figures(notebook))
+        code, output = self.to_the_end("chaos", *self.figures(notebook))
         if first.poll() is None:
             self.counts["two at once"] += 1
-            if code != 2 or "another `make figures` is running" not in said:
-                self.complaints.append(f"the second of two calls ended with {code}: {said[-300:]}")
+            if code != 2 or "another `make figures` is running" not in output:
+                self.complaints.append(f"the second of two calls ended with {code}: {output[-300:]}")
         _kill(first, "SIGTERM")
         first.communicate()
 
     def compare(self, notebook: str) -> None:
         """Bring a notebook to its end, and name what is lost or different."""
-        code, said = self.to_the_end("chaos", *self.figures(notebook))
+        code, output = self.to_the_end("chaos", *self.figures(notebook))
         if code:
-            self.complaints.append(f"{notebook} does not end: {said[-300:]}")
+            self.complaints.append(f"{notebook} does not end: {output[-300:]}")
         peace, chaos = self.folder / "peace", self.folder / "chaos"
         for key in sorted(self.weights[notebook]):
-            mine, others = (place / "runs" / key / "weights.safetensors" for place in (peace, chaos))
-            same = others.exists() and mine.read_bytes() == others.read_bytes()
-            self._note(key, others.exists(), same)
+            calm, disturbed = (place / "runs" / key / "weights.safetensors" for place in (peace, chaos))
+            same = disturbed.exists() and calm.read_bytes() == disturbed.read_bytes()
+            self._note(key, disturbed.exists(), same)
         for artefact in artefacts_of(notebook):
-            mine, others = (_settled(rows_of(p / "figures" / "smoke" / f"{artefact}.json")) for p in (peace, chaos))
-            self._note(artefact, bool(others), mine == others)
+            calm, disturbed = (_settled(rows_of(p / "figures" / "smoke" / f"{artefact}.json")) for p in (peace, chaos))
+            self._note(artefact, bool(disturbed), calm == disturbed)
         self.counts["drawn to the end"] += 1
 
-    def _note(self, what: str, there: bool, same: bool) -> None:
-        if not there:
-            self.lost.append(what)
+    def _note(self, fact: str, held: bool, same: bool) -> None:
+        if not held:
+            self.lost.append(fact)
         elif not same:
-            self.different.append(what)
+            self.different.append(fact)
 
     def run(self, kills: int) -> dict[str, Any]:
         """A whole campaign; returns its record."""

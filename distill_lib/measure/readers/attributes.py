@@ -57,12 +57,15 @@ def read_attributes(net: nn.Module, image: Tensor) -> Tensor:
     return torch.stack([part.argmax(2) for part in answers_of(net, image)[0].split(_KINDS, 2)], 2)
 
 
-def attribute_accuracy(found: Tensor, asked: Tensor) -> Tensor:
+def attribute_accuracy(predicted: Tensor, wanted_attributes: Tensor) -> Tensor:
     """(1) of each picture, (N,); attributes (N, 2, 4)."""
-    straight, crossed = ((one[..., :2] == asked[..., :2]).double().mean((1, 2)) for one in (found, found.flip(1)))
+    straight, crossed = (
+        (objects[..., :2] == wanted_attributes[..., :2]).double().mean((1, 2))
+        for objects in (predicted, predicted.flip(1))
+    )
     return torch.maximum(straight, crossed)
 
 
-def prompt_accuracy(found: Tensor, asked: Tensor) -> Tensor:
+def prompt_accuracy(predicted: Tensor, wanted_attributes: Tensor) -> Tensor:
     """(2) of each picture, 0 or 1, (N,); attributes (N, 2, 4)."""
-    return (found == asked).flatten(1).all(1).double()
+    return (predicted == wanted_attributes).flatten(1).all(1).double()

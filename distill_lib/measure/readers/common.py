@@ -75,11 +75,11 @@ def train_degraded(
 def answers_of(net: nn.Module, image: Tensor, prepare: Callable[[Tensor], Tensor] = to_unit) -> list[Tensor]:
     """All that a network answers to `prepare` of pictures uint8 (N, 3, R, R), (N, ..) each, on the CPU."""
     device = next(net.parameters(), torch.empty(0)).device
-    found = []
+    answers_by_part = []
     for part in image.split(_PART):
         answers = net(prepare(part.to(device)))
-        found.append([answer.cpu() for answer in ((answers,) if isinstance(answers, Tensor) else answers)])
-    return [torch.cat(parts) for parts in zip(*found, strict=True)]
+        answers_by_part.append([answer.cpu() for answer in ((answers,) if isinstance(answers, Tensor) else answers)])
+    return [torch.cat(parts) for parts in zip(*answers_by_part, strict=True)]
 
 
 class Once:

@@ -64,30 +64,34 @@ def factors(scenes: Scenes, spec: SceneSpec) -> tuple[Tensor, Tensor]:
     checks, a texture's frequency only where there is one, clutter only where it stands. Every world has the same
     columns, so that one network reads them all.
     """
-    one = torch.ones(len(scenes), 1)
+    ones = torch.ones(len(scenes), 1)
     kind = scenes.texture[:, :1] * bool(spec.texture)
     turns = ((scenes.shape[:, :1] == 1) | (kind == 2)).float()
-    tiled = one * bool(spec.tiles)
+    tiled = ones * bool(spec.tiles)
     columns = [
-        (2 * scenes.position[:, 0], one),
-        (8 * (scenes.size[:, :1] - 0.5), one),
+        (2 * scenes.position[:, 0], ones),
+        (8 * (scenes.size[:, :1] - 0.5), ones),
         ((4 * scenes.rotation[:, :1]).sin(), turns),
         ((4 * scenes.rotation[:, :1]).cos(), turns),
         (2 * (scenes.frequency[:, :1] - 2.75), (kind > 0).float()),
-        (4 * (scenes.albedo[:, 0] - 0.5), one),
-        (1.5 * scenes.light, one),
-        (8 * (scenes.floor - 0.62), one),
-        (6 * (scenes.background - 0.75), one * (spec.look == "photo")),  # a drawing leaves the paper white
+        (4 * (scenes.albedo[:, 0] - 0.5), ones),
+        (1.5 * scenes.light, ones),
+        (8 * (scenes.floor - 0.62), ones),
+        (6 * (scenes.background - 0.75), ones * (spec.look == "photo")),  # a drawing leaves the paper white
         ((2 * scenes.tile_rotation).sin(), tiled),
         ((2 * scenes.tile_rotation).cos(), tiled),
         (scenes.tile_scale - 4, tiled),
     ]
     for i in range(1, 1 + _CLUTTER):
         if i < scenes.present.shape[1]:
-            there = scenes.present[:, i : i + 1].float()
-            columns += [(2 * there - 1, one), (scenes.position[:, i, :1], there), (4 * scenes.albedo[:, i] - 2, there)]
+            present = scenes.present[:, i : i + 1].float()
+            columns += [
+                (2 * present - 1, ones),
+                (scenes.position[:, i, :1], present),
+                (4 * scenes.albedo[:, i] - 2, present),
+            ]
         else:
-            columns += [(-one, one), (0 * one, 0 * one), (torch.zeros(len(one), 3), 0 * one)]
+            columns += [(-ones, ones), (0 * ones, 0 * ones), (torch.zeros(len(ones), 3), 0 * ones)]
     values = torch.cat([value for value, _ in columns], 1)
     return values, torch.cat([weight.expand_as(value) for value, weight in columns], 1)
 
@@ -124,11 +128,11 @@ def extractor_loss(logits: Tensor, read: Tensor, label: Tensor, values: Tensor, 
     return cross_entropy(logits, label, reduction="none") + 0.5 * error
 
 
-Lessons = tuple[Tensor, Tensor, Tensor, Tensor]
+Examples = tuple[Tensor, Tensor, Tensor, Tensor]
 """Pictures uint8 (N, 3, R, R), classes (N,), values to be read (N, F) and their weights (N, F)."""
 
 
-def scene_lessons(worlds: list[SceneSpec], count: int, seed: int) -> Lessons:
+def scene_examples(worlds: list[SceneSpec], count: int, seed: int) -> Examples:
     """`count` pictures of each world with the factors of their scenes; several looks add theirs (`look_codes`).
 
     Without those factors photos and drawings of the same scenes share their features, and no distance tells them apart.
@@ -140,8 +144,8 @@ def scene_lessons(worlds: list[SceneSpec], count: int, seed: int) -> Lessons:
         plain = torch.zeros_like(scenes.texture) if not world.texture else scenes.texture
         images.append(image)
         labels.append(joint_label(replace(scenes, texture=plain)))
-        if len({one.look for one in worlds}) > 1:
-            look = look_codes([one.look for one in worlds])[world.look].expand(count, -1)
+        if len({spec.look for spec in worlds}) > 1:
+            look = look_codes([spec.look for spec in worlds])[world.look].expand(count, -1)
             value, weight = torch.cat([value, look], 1), torch.cat([weight, torch.ones_like(look)], 1)
         values.append(value)
         weights.append(weight)
@@ -165,14 +169,14 @@ def called_look(net: nn.Module, image: Tensor, looks: Iterable[str]) -> Tensor:
     return torch.cdist(answers_of(net, image)[2][:, columns], codes).argmin(1)
 
 
-def picture_lessons(pictures: Pictures) -> Lessons:
+def picture_examples(pictures: Pictures) -> Examples:
     """Real pictures, of which no factors are known: what is read is the grey picture in 8 x 8 squares."""
     grey = pictures.image.float().mean(1, keepdim=True) / 127.5 - 1
     values = 2 * interpolate(grey, size=(8, 8), mode="area").flatten(1)
     return pictures.image, pictures.label, values, torch.ones_like(values)
 
 
-def train_extractor(net: Trainable, lessons: Lessons, settings: TrainSettings, run: Run) -> Iterator[Progress]:
+def train_extractor(net: Trainable, examples: Examples, settings: TrainSettings, run: Run) -> Iterator[Progress]:
     """Train net.module on lessons, mixed, as `train_degraded` does.
 
     The last two factors are the blur (up to 1.2 pixels) and the noise (up to 0.15).
@@ -183,4 +187,4 @@ def train_extractor(net: Trainable, lessons: Lessons, settings: TrainSettings, r
         values, weights = torch.cat([values, added], 1), torch.cat([weights, torch.ones_like(added)], 1)
         return extractor_loss(*answers[1:], label, values, weights)
 
-    return train_degraded(net, chosen(*lessons), loss, settings, run)
+    return train_degraded(net, chosen(*examples), loss, settings, run)

@@ -40,11 +40,11 @@ class Geometry(nn.Module):
         seen = [self.first(image)]
         for down in self.down:
             seen.append(down(seen[-1]))
-        found = seen.pop()
+        features = seen.pop()
         for up in self.up:
             below = seen.pop()
-            found = up(torch.cat([interpolate(found, size=below.shape[-2:], mode="nearest"), below], 1))
-        return self.read(found)
+            features = up(torch.cat([interpolate(features, size=below.shape[-2:], mode="nearest"), below], 1))
+        return self.read(features)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         mask, depth = self.maps(image).unbind(1)
@@ -78,8 +78,8 @@ def read_depth(net: Geometry, image: Tensor) -> Tensor:
 
 def mask_iou(net: Geometry, image: Tensor, mask: Tensor) -> Tensor:
     """Intersection over union of the solid as read off pictures uint8 (N, 3, R, R) and as it is (N, R, R), (N,)."""
-    found, true = answers_of(net, image)[0] > 0, mask > 0.5
-    both, either = (found & true).flatten(1).sum(1), (found | true).flatten(1).sum(1)
+    predicted, true = answers_of(net, image)[0] > 0, mask > 0.5
+    both, either = (predicted & true).flatten(1).sum(1), (predicted | true).flatten(1).sum(1)
     return both / either.clamp(min=1)
 
 

@@ -78,7 +78,7 @@ def read_layout(net: Layout, image: Tensor) -> Tensor:
     return answers_of(net, image)[0] > 0
 
 
-def layout_iou(found: Tensor, true: Tensor) -> Tensor:
+def layout_iou(predicted: Tensor, true: Tensor) -> Tensor:
     """Intersection over union of masks bool (N, 2, R, R), mean over both solids, (N,); 1 where neither mask has any."""
-    both, either = ((a.flatten(2).sum(2)) for a in (found & true, found | true))
+    both, either = ((a.flatten(2).sum(2)) for a in (predicted & true, predicted | true))
     return torch.where(either > 0, both / either.clamp(min=1), 1.0).mean(1)
