@@ -44,7 +44,7 @@ def test_what_is_made_by_the_recipes_opens_and_says_how_it_was_made(small_pipeli
         for name, recipe in recipes.items():
             monkeypatch.setitem(recipes, name, small(recipe) if kind != "networks" else recipe)
     folder = shutil.copytree(small_pipeline[0], tmp_path / "pretrained" / "pipeline-scenes")
-    write_origin(folder, small_pipeline[1], {"a": "test"}, "none")
+    write_origin(folder, small_pipeline[1], {"a": "test"})
 
     for name, updates in MADE.items():
         make.make(name)
