@@ -3,10 +3,11 @@
 import json
 import sys
 
+import bench
 import pytest
+from chaos import __main__ as chaos
 
 from distill_lib.networks.unet import build_unet
-from distill_lib.run import bench, chaos
 from distill_lib.worlds.pictures import DatasetSpec, load
 
 

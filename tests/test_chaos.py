@@ -46,10 +46,10 @@ def campaign(tmp_path_factory):
 
 
 def kill_in(campaign, stage, kind):
-    """Kill a run in the midst of a training: its exit status, and the seconds that it took to end."""
+    """Kill a run in a training that has a state and the one before: its exit status, and the seconds until it ended."""
     running = campaign.start("chaos", *campaign.figures(NOTEBOOK))
-    while not list((campaign.folder / "chaos" / "runs").glob(f"{stage}-*/state/*.safetensors")):
-        assert running.poll() is None, "it ended before it could be killed"
+    while not list((campaign.folder / "chaos" / "runs").glob(f"{stage}-*/state/previous.safetensors")):
+        assert running.poll() is None, f"it ended before it could be killed: {running.stderr.read()}"
         time.sleep(0.02)  # leave the processor to what is to be killed
     start = time.monotonic()
     _kill(running, kind)

@@ -79,12 +79,12 @@ def test_training_makes_one_step_end_nearer_to_where_many_of_the_teacher_s_do(ru
     with torch.no_grad():
         end = sample(lambda z, t: teacher(z, t, label), z_T, 64)
     misses = []
-    for steps in (1, 150):
+    for steps in (1, 20):
         student = teacher.student()
-        settings = TrainSettings(steps=steps, batch_size=8, lr=1e-3, warmup=5, ema=0.9, bf16=False)
+        settings = TrainSettings(steps=steps, batch_size=8, lr=3e-3, warmup=1, ema=0.8, bf16=False)
         run = Run(f"lcm{steps}", {}, distill_consistency)
         training = distill_consistency(student, teacher, data, settings, run, (0.0, 0.0), n_points=16)
         finish(student, training, run, "consistency")
         x = sample(denoise_student(student, label, torch.zeros(16)), z_T, 1)
         misses.append((x - end).square().mean().item())
-    assert misses[1] < 0.8 * misses[0]
+    assert misses[1] < 0.75 * misses[0]

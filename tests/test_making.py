@@ -44,7 +44,7 @@ def test_what_is_made_by_the_recipes_opens_and_says_how_it_was_made(small_pipeli
         for name, recipe in recipes.items():
             monkeypatch.setitem(recipes, name, small(recipe) if kind != "networks" else recipe)
     folder = shutil.copytree(small_pipeline[0], tmp_path / "pretrained" / "pipeline-scenes")
-    write_origin(folder, small_pipeline[1], {"a": "test"}, "none")
+    write_origin(folder, small_pipeline[1], {"a": "test"})
 
     for name, updates in MADE.items():
         make.make(name)
@@ -67,5 +67,5 @@ def test_what_is_made_by_the_recipes_opens_and_says_how_it_was_made(small_pipeli
 
 
 def test_an_unknown_setting_of_a_recipe_is_named():
-    with pytest.raises(ValueError, match=r"recipes.yaml: setps is unknown; remove it, or mend its name"):
+    with pytest.raises(ValueError, match=r"recipes.yaml: setps=2: Unexpected keyword argument"):
         make.settings_of({"setps": 2, "steps": 2, "batch_size": 4, "lr": 1e-3})

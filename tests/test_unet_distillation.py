@@ -37,7 +37,7 @@ def networks(cut, inherit=True):
     return Network(student, bf16=False, null=null), Network(teacher, bf16=False, null=null)
 
 
-def trained(runs, name, steps=60, **options):
+def trained(runs, name, steps=30, **options):
     student, teacher = networks(CUT)
     run = Run(name, options, distill_unet)
     settings = TrainSettings(steps=steps, batch_size=8, lr=2e-3, warmup=5, ema=0.9, bf16=False)

@@ -41,7 +41,7 @@ def export_pipeline(
         unet: the student's, which takes w and predicts v.
         n_steps, description, w_max, prompt: written into the folder's README.
     """
-    values = {"n_steps": n_steps, "about": description, "w_max": w_max, "prompt": prompt, "folder": folder.name}
+    values = {"n_steps": n_steps, "description": description, "w_max": w_max, "prompt": prompt, "folder": folder.name}
     return _write(folder, assembled(pipe, unet, pipe.vae), card("text_student").format(**values))
 
 
