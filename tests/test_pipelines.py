@@ -179,6 +179,12 @@ def test_a_fingerprint_holds_all_that_makes_pictures(saved, tmp_path):
         assert open_pipeline(other).fingerprint != first, name
 
 
+def test_a_fingerprint_is_the_same_before_and_after_prompts_are_read(saved):
+    first, read = open_pipeline(saved[0]), open_pipeline(saved[0])
+    read.states(PROMPTS)
+    assert read.fingerprint == first.fingerprint
+
+
 def test_pictures_are_decoded_in_parts(saved, monkeypatch):
     model, z = open_pipeline(saved[0], bf16=False), noise(5)
     whole = model.network.decode(z)

@@ -79,7 +79,9 @@ class TextToImage:
         """A hash of all that turns prompts and noise into pictures: all weights and settings, the grid, the words."""
         digest = hashlib.sha256(self.network.schedule.alpha.numpy().tobytes() + self.network.predicts.encode())
         words = self.pipe.tokenizer
-        digest.update(f"{words.model_max_length} {words.backend_tokenizer.to_str()}".encode())
+        # how the last prompts were cut and filled up stands among the words' settings too: not a part of the pipeline
+        reading = json.loads(words.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+        digest.update(f"{words.model_max_length} {json.dumps(reading, sort_keys=True)}".encode())
         parts = *self.network.modules, self.pipe.text_encoder, self.pipe.vae
         for part in parts:
             known = part.config.to_dict() if hasattr(part.config, "to_dict") else dict(part.config)
