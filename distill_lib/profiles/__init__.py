@@ -55,9 +55,7 @@ class Sizes(_Strict):
 
     pictures: Count = Field(description="training pictures rendered for live training")
     samples: Count = Field(description="pictures behind each metric; the paper takes 50,000, as far as we recall")
-    teacher_steps: Count = Field(
-        description="steps of the many-step teacher; the paper takes 1,024, as far as we recall"
-    )
+    teacher_steps: Count = Field(description="of the many-step teacher; the paper takes 1,024, as far as we recall")
     repeats: Count = Field(description="timed repeats of a sampler, of which the median is kept")
     stride: Count = Field(le=8, description="of the map of stage one's error: 1 takes all 16 times and 8 strengths")
 
@@ -194,9 +192,7 @@ class Profile(_Strict):
     sizes: Sizes
     toy: TrainSettings
     stage_one: TrainSettings = Field(description="live stage one: the first steps, from the teacher")
-    halving_start: Count = Field(
-        description="steps of stage one's student, halved first; the paper's: 1,024, we recall"
-    )
+    halving_start: Count = Field(description="steps of stage one's student, halved first; the paper's 1,024, we recall")
     halving: TrainSettings
     halving_last: TrainSettings = Field(description="the halvings to 2 and to 1 step, which take twice as long")
     reuse: Count = Field(ge=1, description="updates that a batch of a halving and its target serve")
