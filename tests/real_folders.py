@@ -40,7 +40,7 @@ def fashion_folder(folder: Path, n: int, n_test: int) -> Path:
         label = torch.arange(count).to(torch.uint8) % 10
         files = idx_bytes(noise(count, 784, k).reshape(-1, 28, 28), label)
         for name, data in zip(("images-idx3", "labels-idx1"), files, strict=True):
-            (folder / f"{stem}-{name}-ubyte.gz").write_bytes(gzip.compress(data, 1))
+            (folder / f"{stem}-{name}-ubyte.gz").write_bytes(gzip.compress(data, 1, mtime=0))
     return folder
 
 

@@ -69,7 +69,7 @@ def write_idx(folder, n=6, compress=True, cut=0, labels=None):
     image, label = idx_bytes(grey, torch.arange(n if labels is None else labels, dtype=torch.uint8))
     for name, data in ((IMAGES, image[: len(image) - cut]), (LABELS, label)):
         if compress:
-            (folder / f"{name}.gz").write_bytes(gzip.compress(data))
+            (folder / f"{name}.gz").write_bytes(gzip.compress(data, mtime=0))
         else:
             (folder / name).write_bytes(data)
     return DatasetSpec(name="fashion_mnist", folder=str(folder))
@@ -118,7 +118,7 @@ def test_truncated_idx_data_end_in_a_sentence(tmp_path):
 
 def test_a_file_that_is_no_idx_file_ends_in_a_sentence(tmp_path):
     spec = write_idx(tmp_path)
-    (tmp_path / f"{IMAGES}.gz").write_bytes(gzip.compress(b"<html>not found</html>" * 9))
+    (tmp_path / f"{IMAGES}.gz").write_bytes(gzip.compress(b"<html>not found</html>" * 9, mtime=0))
     with pytest.raises(ValueError, match="truncated or not an IDX file") as error:
         load(spec)
     assert sentence(error)
