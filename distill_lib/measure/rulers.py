@@ -55,11 +55,14 @@ def world_values(features: Features, image: Tensor, real: Tensor) -> dict[str, f
 
 
 class Rulers:
-    """What independent samples of networks of one world are measured by, `OF_NETWORKS`; no other metric than is asked.
+    """What independent samples of networks of one world are measured by, `OF_NETWORKS`.
+
+    All networks share the stream "student", also for the teacher's own row: what chance does to the FID of one it does
+    to that of another, so that less of it is left in their ratio. Only the truth of mmd_teacher has noise of its own.
 
     Args:
         features: the reader, standardised.
-        draw: independent pictures uint8 (n, 3, R, R) of a network in one of `independent.STREAMS`.
+        draw: independent pictures uint8 (n, 3, R, R) of a network in one of `independent.STREAMS`; of "truth" fewer do.
         truth: the teacher and its many steps; its w is that of whatever is compared with it.
         seed: of the samples, which rows hold.
     """
@@ -72,8 +75,16 @@ class Rulers:
 
     @classmethod
     def of_classes(cls, features: Features, truth: Sampled, n: int, seed: int = 0) -> "Rulers":
-        """Of networks of classes, by n samples of `independent_samples`."""
-        return cls(features, lambda sampled, stream: independent_samples(sampled, n, seed, stream), truth, seed)
+        """Of networks of classes, by n samples of `independent_samples`, and half as many of the truth.
+
+        FID is what needs many, and the truth is what costs most.
+        """
+        count = {"student": n, "truth": n // 2}
+
+        def draw(sampled: Sampled, stream: str) -> Tensor:
+            return independent_samples(sampled, count[stream], seed, stream)
+
+        return cls(features, draw, truth, seed)
 
     def truth(self, w: float) -> Tensor:
         """The teacher's pictures at w, from noise that no student meets; drawn once, when they are first asked for."""
@@ -84,12 +95,15 @@ class Rulers:
 
     def rows(self, method: str, sampled: Sampled, metrics: Sequence[str] = OF_NETWORKS) -> list[Row]:
         """These metrics of a network's samples, one row each; `method` is their label."""
-        image, values = self.draw(sampled, "student"), {}
+        image, rows = self.draw(sampled, "student"), []
+        evaluations = nfe(sampled.n_steps, sampled.w, not sampled.net.takes_w)
+        columns = {"method": method, "steps": sampled.n_steps, "w": sampled.w, "nfe": evaluations, "seed": self.seed}
         if "mmd_teacher" in metrics:
-            values["mmd_teacher"] = mmd2(self.features(image), self.features(self.truth(sampled.w)))
+            z = self.features(self.truth(sampled.w))
+            rows += tidy({"mmd_teacher": mmd2(self.features(image)[: len(z)], z)}, **columns, n=len(z))
         if "fid_inf" in metrics:
-            values["fid_inf"] = world_fid(self.features, image)
-        return tidy(values, **self._columns(method, sampled), n=len(image))
+            rows += tidy({"fid_inf": world_fid(self.features, image)}, **columns, n=len(image))
+        return rows
 
     def measure(
         self,
@@ -102,21 +116,3 @@ class Rulers:
         """`rows` of the network of each step count, at each strength."""
         samples = [Sampled(net, n, w, sampler) for w in ws for n, net in nets.items()]
         return [row for sampled in samples for row in self.rows(method, sampled, metrics)]
-
-    def teacher_rows(self, ws: Iterable[float]) -> list[Row]:
-        """Both metrics of the teacher's own pictures, which are drawn for others to be compared with anyway.
-
-        mmd_teacher is between their first and their second half, which are as independent as two sets.
-        """
-        rows = []
-        for w in ws:
-            columns = self._columns("teacher", Sampled(self._teacher.net, self._teacher.n_steps, w))
-            image = self.truth(w)
-            z, half = self.features(image), len(image) // 2
-            rows += tidy({"mmd_teacher": mmd2(z[:half], z[half : 2 * half])}, **columns, n=half)
-            rows += tidy({"fid_inf": world_fid(self.features, image)}, **columns, n=len(image))
-        return rows
-
-    def _columns(self, method: str, sampled: Sampled) -> Row:
-        evaluations = nfe(sampled.n_steps, sampled.w, not sampled.net.takes_w)
-        return {"method": method, "steps": sampled.n_steps, "w": sampled.w, "nfe": evaluations, "seed": self.seed}
