@@ -9,7 +9,8 @@ from torch_fidelity.metric_kid import kernel_mmd
 
 from distill_lib.measure import distances
 from distill_lib.measure.coverage import density_and_coverage, expected_coverage, precision_and_recall
-from distill_lib.measure.distances import BANDWIDTHS, Estimate, Moments, fid_inf, frechet, kernel, mmd2
+from distill_lib.measure.distances import BANDWIDTHS, Moments, fid_inf, frechet, kernel, mmd2
+from distill_lib.measure.rows import Estimate
 
 
 def gaussian(n, d, seed, mean=0.0, std=1.0):

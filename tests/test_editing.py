@@ -87,6 +87,18 @@ def test_metrics_of_the_true_edit_and_of_none(edits):
     assert all(row["method"] == "source" and row["seed"] == 3 and row["n"] == 24 for row in rows)
 
 
+def test_the_distance_to_the_true_edit_in_features_is_of_the_region_alone(edits):
+    edit = edits["shape"]
+    features = lambda image: image.double().flatten(1)  # noqa: E731  # pixels as features: the square error
+    reads = Reads(edit.wanted_attributes)
+    assert "feature_target" not in edit.judged(edit.after, reads)
+    spoiled = torch.where(edit.region > 0, edit.after, 255 - edit.after)
+    assert edit.judged(spoiled, reads, features)["feature_target"] == 0
+    apart = (edit.before.double() - edit.after.double()) * edit.region
+    result = edit.judged(edit.before, reads, features)["feature_target"]
+    assert result == pytest.approx(apart.square().mean().item()) and result > 0
+
+
 def test_a_patch_that_was_pasted_in_shows_a_seam():
     truth = (100 + 2 * torch.arange(16)).expand(2, 3, 16, 16).to(torch.uint8)
     mask = torch.zeros(2, 1, 16, 16)

@@ -17,7 +17,7 @@ from distill_lib.guided.halving import Halving, halve_down
 from distill_lib.guided.stage_one import distill_guidance
 from distill_lib.measure import classes as evaluation
 from distill_lib.measure import draw
-from distill_lib.measure.classes import Measured, stage_one_errors, timed_rows
+from distill_lib.measure.classes import Measured, energy_rows, stage_one_errors, timed_rows
 from distill_lib.measure.draw import BATCH, classes, held_out, sample_pictures, showcase
 from distill_lib.measure.metrics import Reader
 from distill_lib.measure.readers.extractor import Extractor
@@ -176,6 +176,34 @@ def test_stage_one_errors_are_0_for_the_pair_itself_and_1_for_its_conditional_ha
         rows = stage_one_errors(student, teacher, pictures, [64, 1024], [0.5, 4.0], n=16)
         assert [(row["t"], row["w"]) for row in rows] == [(1 / 16, 0.5), (1 / 16, 4.0), (1.0, 0.5), (1.0, 4.0)]
         assert [row["value"] for row in rows] == pytest.approx([error] * 4, abs=1e-9)
+
+
+def test_the_energy_that_is_missed_weighs_times_by_what_guidance_adds():
+    """v_cond - v_uncond = t / T and a student that is off by 0.1 everywhere:  E(w) = 2 0.01 / (w^2 sum (t/T)^2)."""
+    pictures = Pictures(torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8), torch.arange(8) % 4, tuple("abcd"))
+
+    class Pair:
+        device, null = torch.device("cpu"), 4
+
+        def __call__(self, z_t, t, label, w=None):
+            return (label != 4)[:, None, None, None] * (t / 1024)[:, None, None, None] * torch.ones_like(z_t)
+
+    pair, ws = Pair(), [0.5, 4.0]
+
+    def student_off_by(offset, heard):
+        def student(z_t, t, label, w):
+            v_cond, v_uncond = guided_pair(pair, z_t, t, label, pair.null)
+            return combine(v_cond, v_uncond, heard * w) + offset
+
+        return student
+
+    def energy(student):
+        rows = energy_rows(student, pair, pictures, [512, 1024], ws, n=16)
+        assert [(row["w"], row["metric"], row["n"]) for row in rows] == [(w, "energy_error", 8) for w in ws]
+        return [row["value"] for row in rows]
+
+    assert energy(student_off_by(0.0, 1)) == [0, 0] and energy(student_off_by(0.0, 0)) == pytest.approx([1, 1])
+    assert energy(student_off_by(0.1, 1)) == pytest.approx([0.02 / (w**2 * 1.25) for w in ws], rel=1e-4)
 
 
 def test_times_are_of_one_batch_with_their_evaluations():

@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
-from distill_lib.measure import draw
+from distill_lib.measure import draw, prompts
 from distill_lib.measure.draw import sample_pictures
+from distill_lib.measure.independent import Sampled
 from distill_lib.measure.metrics import Reader, paired
 from distill_lib.measure.prompts import Judges, PromptBenchmark, alignment, clip_of, real_pictures
 from distill_lib.measure.readers.attributes import AttributeReader
@@ -58,6 +59,20 @@ def test_rows_compare_with_the_teacher_at_the_same_strength_or_at_the_one_named(
     assert set(other) == wanted | {"fid_teacher", "paired"}
 
 
+def test_independent_pictures_are_the_benchmarks_own_beside_a_teacher_of_other_prompts_and_noise(prompted, monkeypatch):
+    monkeypatch.setattr(prompts, "FEWEST", 4)
+    net, calls = prompted.model.network, []
+    monkeypatch.setattr(prompts, "Rulers", lambda features, draw, truth, seed: calls.append((draw, truth, seed)))
+    prompted.rulers(None)
+    ((draw_of, truth, seed),) = calls
+    assert (truth.net, truth.n_steps, truth.w, seed) == (net, 4, 1.0, 3)
+    own, other = (draw_of(Sampled(net, 2, 0.0), stream) for stream in ("student", "truth"))
+    assert torch.equal(own, prompted.pictures(net, 2, 0.0))
+    other_prompts = say(drawn_attributes(8, 8003))
+    assert torch.equal(other, sample_pictures(net, 2, 0.0, prompted.model.states(other_prompts), seed=8003))
+    assert set(other_prompts).isdisjoint(prompted.prompts)
+
+
 def test_unseen_prompts_name_a_held_out_pair_and_others_do_not(small_pipeline, judges, runs):
     model = open_pipeline(small_pipeline[0])
     for unseen in (False, True):
@@ -92,6 +107,8 @@ def test_of_other_prompts_only_what_needs_no_world_is_told(prompted):
     values = {row["metric"]: row["value"] for row in free.rows("ddim", inputs.network, 2, 1.0)}
     assert set(values) == {"fid_teacher", "paired", "clip", "sharpness"} and free.floor_rows() == []
     assert free.prompts == words and values["paired"] > 0
+    with pytest.raises(ValueError, match="prompts of a file have no world"):
+        free.rulers(None)
 
 
 def test_a_clip_of_other_people_judges_by_its_own_cosine(tmp_path):

@@ -6,20 +6,22 @@ import pytest
 import torch
 
 from distill_lib.diffusion.pixels import to_bytes
-from distill_lib.diffusion.solvers import SAMPLERS, sample_by
 from distill_lib.measure import features as features_module
 from distill_lib.measure import independent
 from distill_lib.measure.corruptions import CORRUPTIONS, Pool, kept_classes
-from distill_lib.measure.distances import Estimate
+from distill_lib.measure.distances import mmd2
 from distill_lib.measure.features import Features, early, features_of, joined, moments, reference
 from distill_lib.measure.independent import Sampled, independent_samples, labels
 from distill_lib.measure.metrics import Reader
 from distill_lib.measure.readers.extractor import Extractor
-from distill_lib.measure.rulers import Rulers, paired_distance, tidy, world_values
+from distill_lib.measure.rows import Estimate, tidy
+from distill_lib.measure.rulers import OF_NETWORKS, Rulers, world_values
 from distill_lib.measure.spectrum import fine_share, in_band, sharpness_ratio, spectrum
 from distill_lib.networks.adapter import Network
 from distill_lib.networks.unet import build_unet
+from distill_lib.worlds.captions import attributes, names_held_out
 from distill_lib.worlds.pictures import WORLDS, Pictures, render_pictures
+from distill_lib.worlds.scenes import draw_scenes
 
 
 @pytest.fixture(scope="module")
@@ -71,23 +73,6 @@ def test_an_unknown_stream_and_sampler_are_refused(net):
         independent_samples(Sampled(net, 2, 0.0, "heun"), 2)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("n_steps", [1, 4])
-def test_deterministic_are_those_whose_pictures_do_not_change_with_fresh_noise(net, sampler, n_steps):
-    z_T = torch.randn(2, *net.shape)
-    denoise = lambda z_t, t: 0.5 * z_t  # noqa: E731
-    drawn = [sample_by(sampler, denoise, z_T, n_steps, lambda i, k=k: (k + i) * torch.ones_like(z_T)) for k in (0, 1)]
-    assert torch.equal(*drawn) == Sampled(net, n_steps, 0.0, sampler).deterministic
-
-
-def test_paired_distance_is_of_deterministic_samplers_alone(net):
-    image = solids(3)
-    assert paired_distance(Sampled(net, 4, 0.0), image, image) == 0
-    assert paired_distance(Sampled(net, 1, 0.0, "consistency"), image, image) == 0
-    with pytest.raises(ValueError, match="sampler='ancestral' with 4 steps draws noise on the way"):
-        paired_distance(Sampled(net, 4, 0.0, "ancestral"), image, image)
-
-
 # ------------------------------------------------------------------------------------------------ features
 
 
@@ -133,6 +118,16 @@ def test_reference_is_rendered_once_in_parts(reader, runs, monkeypatch):
     assert torch.allclose(result.mean, f.mean(0)) and torch.allclose(result.covariance, f.T.cov(), atol=1e-8)
     monkeypatch.setattr(features_module, "render_pictures", lambda *_: pytest.fail("they are kept"))
     assert torch.equal(reference(reader, "plain", 40).mean, result.mean)
+
+
+def test_reference_of_two_objects_is_of_what_prompts_ask_for(reader, runs):
+    index = torch.arange(24)
+    content = attributes(draw_scenes(WORLDS["captioned"], 1002, index), WORLDS["captioned"])
+    kept = index[~names_held_out(content)]
+    result = reference(reader, "captioned", 24)
+    assert result.count == len(kept) < 24
+    f = features_of(reader, render_pictures(WORLDS["captioned"], 1002, kept)[0])
+    assert torch.allclose(result.mean, f.mean(0))
 
 
 # ------------------------------------------------------------------------------------------------ spectrum
@@ -241,19 +236,30 @@ def test_values_of_equal_sets_are_perfect_and_rows_hold_their_errors(reader):
     ]
 
 
-def test_rows_of_a_network_compare_it_with_the_teachers_other_noise(net, runs, monkeypatch):
-    real = torch.randint(0, 256, (32, 3, 16, 16), dtype=torch.uint8)
-    monkeypatch.setattr("distill_lib.measure.rulers.held_out", lambda world, n: real)
-    torch.manual_seed(0)
-    reader = Reader(Extractor(4, 3, width=8).eval().requires_grad_(False))
-    features = Features(reader, moments(features_of(reader, real)))
-    rulers = Rulers(features, "plain", Sampled(net, 4, 1.0), 32)
+def test_rows_of_a_network_compare_it_with_the_teachers_other_noise(net, reader, runs):
+    features = Features(reader, moments(features_of(reader, solids(200, 100))))
+    rulers = Rulers.of_classes(features, Sampled(net, 4, 1.0), 32)
     rows = {row["metric"]: row for row in rulers.rows("ddim", Sampled(net, 2, 0.0))}
-    assert set(rows) == {"mmd_teacher", "mmd_world", "fid_inf", "precision", "recall", "density", "coverage"} | {
-        "sharpness_ratio",
-        "fine_ratio",
-    }
-    assert rows["mmd_teacher"].items() >= {"method": "ddim", "steps": 2, "w": 0.0, "nfe": 2, "seed": 0, "n": 32}.items()
+    assert set(rows) == set(OF_NETWORKS) and all("error" in row for row in rows.values())
+    columns = {"method": "ddim", "steps": 2, "w": 0.0, "nfe": 2, "seed": 0}
+    assert all(row.items() >= columns.items() for row in rows.values())
+    assert (rows["fid_inf"]["n"], rows["mmd_teacher"]["n"]) == (32, 16)  # half as many of the truth
+    z = [features(independent_samples(Sampled(net, k, 0.0), 16, 0, of)) for k, of in ((2, "student"), (4, "truth"))]
+    assert rows["mmd_teacher"]["value"] == mmd2(*z).value
     assert rulers.truth(0.0) is rulers.truth(0.0)
     own = {row["metric"]: row for row in rulers.rows("teacher", Sampled(net, 4, 0.0))}["mmd_teacher"]
     assert Estimate(own["value"], own["error"]).within(3)
+
+
+def test_only_what_is_asked_for_is_drawn_and_measured(net, reader):
+    features = Features(reader, moments(features_of(reader, solids(200, 100))))
+    drawn = []
+
+    def draw(sampled, stream):
+        drawn.append((sampled.n_steps, sampled.w, stream))
+        return solids(32, 300)
+
+    rulers = Rulers(features, draw, Sampled(net, 8, 0.0), seed=5)
+    rows = rulers.measure("ddim", {1: net, 2: net}, [0.0, 1.0], metrics=["fid_inf"])
+    assert drawn == [(1, 0.0, "student"), (2, 0.0, "student"), (1, 1.0, "student"), (2, 1.0, "student")]
+    assert [(row["metric"], row["nfe"], row["seed"]) for row in rows] == [("fid_inf", n, 5) for n in (1, 2, 2, 4)]

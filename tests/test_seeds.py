@@ -12,7 +12,7 @@ from distill_lib.worlds.seeds import HELD_OUT_SEEDS, TRAINING_SEEDS, held_out_se
 RUNS = range(10)
 COMMITTED = {
     "pairs": 700, "shown": 999, "measured": 1000, "looks": 1010, "twins": 2000,
-    "looks again": 2010, "probe": 3000, "edits": 5000, "steered": 7000,
+    "looks again": 2010, "probe": 3000, "edits": 5000, "steered": 7000, "truth": 8000,
 }  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def test_a_number_that_cannot_be_kept_apart_is_refused(number):
 
 
 def test_an_unknown_use_is_refused():
-    with pytest.raises(ValueError, match=r"use='look' has no seeds; choose one of pairs, .*steered, or add a range"):
+    with pytest.raises(ValueError, match=r"use='look' has no seeds; choose one of pairs, .*truth, or add a range"):
         held_out_seed("look")
 
 

@@ -18,7 +18,7 @@ from distill_lib.engine.store import Run
 from distill_lib.guided.halving import Halving, Start, copy_of, halve_down
 from distill_lib.guided.stage_one import distill_guidance
 from distill_lib.measure.classes import Measured, measure
-from distill_lib.measure.draw import classes, in_batches
+from distill_lib.measure.draw import in_batches
 from distill_lib.networks.adapter import Keyed, Network, Parent, Trained
 from distill_lib.networks.unet import W_FEATURES, build_unet, config_of, student_of
 from distill_lib.profiles import Ablations
@@ -206,12 +206,11 @@ def head_teachers(
             yield head, weighting, Trained(net, curve, run)
 
 
-def head_pictures(net: Network, head: str, n: int, n_steps: int, seed: int = 0) -> Tensor:
-    """Pictures uint8 (n, 3, R, R) of a network of any head by the deterministic sampler, without guidance."""
-    label = classes(n, net.null)
+def head_pictures(net: Network, head: str, label: Tensor, n_steps: int, seed: int = 0) -> Tensor:
+    """Pictures uint8 (n, 3, R, R) of classes (n,), of a network of any head by the deterministic sampler, unguided."""
 
     def draw(index: Tensor) -> Tensor:
         z_T = normal(seed, "z_T", 0, index, net.shape)
         return sample(denoise_by_head(net, head, label.to(index.device)[index]), z_T, n_steps)
 
-    return in_batches(net, n, draw)
+    return in_batches(net, len(label), draw)

@@ -17,11 +17,11 @@ from statistics import fmean, stdev
 from torch import Tensor
 
 from distill_lib.measure.corruptions import CORRUPTIONS, STRENGTHS, Pool
-from distill_lib.measure.distances import Estimate, frechet
+from distill_lib.measure.distances import frechet
 from distill_lib.measure.features import Features
 from distill_lib.measure.memorisation import novelty
-from distill_lib.measure.rows import Row, select
-from distill_lib.measure.rulers import tidy, world_values
+from distill_lib.measure.rows import Estimate, Row, select, tidy
+from distill_lib.measure.rulers import world_values
 from distill_lib.worlds.pictures import REAL, DatasetSpec, Pictures, load
 from distill_lib.worlds.seeds import held_out_seed
 

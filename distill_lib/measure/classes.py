@@ -140,6 +140,28 @@ def stage_one_errors(
 
 
 @torch.no_grad()
+def energy_rows(
+    student: Network, teacher: Network, pictures: Pictures, ts: Iterable[int], ws: Iterable[float], n: int = 256
+) -> list[Row]:
+    """What stage one misses of all that guidance adds, over all of ts together, one row a w > 0:
+
+        E(w) = sum_t |v_student - v_w|^2 / sum_t |v_w - v_cond|^2
+
+    0 for the pair itself and 1 for its conditional half. Times at which guidance adds little weigh little, where each
+    cell of `stage_one_errors` is relative to its own. The pictures and noises are those of `guidance_rows`.
+    """
+    n, ws = min(n, len(pictures)), list(ws)
+    missed, added = dict.fromkeys(ws, 0.0), dict.fromkeys(ws, 0.0)
+    for t, z_t, label, _, v_cond, v_uncond in _noised(teacher, pictures, "guidance", ts, n):
+        for w in ws:
+            strength = torch.full((n,), w, device=teacher.device)
+            v_w = combine(v_cond, v_uncond, strength)
+            missed[w] += (student(z_t, t, label, strength) - v_w).square().sum().item()
+            added[w] += (v_w - v_cond).square().sum().item()
+    return [row for w in ws for row in tidy({"energy_error": missed[w] / added[w]}, method="ours-D", w=w, n=n)]
+
+
+@torch.no_grad()
 def guidance_rows(teacher: Network, pictures: Pictures, ts: Iterable[int], n: int = 256) -> list[Row]:
     """What guidance is made of, at each t: the loss in v with and without the class, and |v_cond - v_uncond|^2.
 

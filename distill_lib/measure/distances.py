@@ -30,24 +30,16 @@ import torch
 from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
+from distill_lib.measure.rows import Estimate
+
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0)
 """b of (2): the squared distance that counts as one bandwidth, in units of D."""
 PARTS = (1, 2, 3, 4)
 """k of (4)."""
 _BLOCK = 512  # rows of a matrix of distances held at a time
 _GROUPS = 16  # of the jackknife
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value and its standard error."""
-
-    value: float
-    error: float
-
-    def within(self, errors: float) -> bool:
-        """Whether 0 lies within so many standard errors."""
-        return abs(self.value) <= errors * self.error
+FEWEST = 2 * _GROUPS
+"""Samples that FID_inf takes at least."""
 
 
 def kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -111,11 +103,11 @@ def fid_inf(features: Tensor, real: Moments) -> Estimate:
     """FID_inf of (4) of features (n, F), in order of independent samples; its error by a jackknife over groups.
 
     Raises:
-        ValueError: there are fewer than 32 samples.
+        ValueError: there are fewer than `FEWEST` samples.
     """
     n = len(features)
-    if n < 2 * _GROUPS:
-        raise ValueError(f"fid_inf of {n} samples: take {2 * _GROUPS} or more")
+    if n < FEWEST:
+        raise ValueError(f"fid_inf of {n} samples: take {FEWEST} or more")
     group = torch.arange(n) * _GROUPS // n
     left = [_extrapolated(features[group != g], real) for g in range(_GROUPS)]
     error = math.sqrt((_GROUPS - 1) * np.var(left))

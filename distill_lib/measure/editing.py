@@ -4,9 +4,13 @@
     edit_success    share of results that show every attribute that was asked for
     outside         mean square change of the picture outside the region of the edit
     seam            jump across the edge of a mask over that across the same edge in the true picture
+    feature_target  mean square distance of standardised features to the true picture, inside the region alone:
+
+                        | z(m x + (1 - m) y) - z(y) |^2 / F     x the result, y the true picture, m the region    (2)
 
 (1) is SDEdit (Meng et al. 2022, arXiv 2108.01073), which Meng et al. 2023 (arXiv 2210.03142) do with a distilled model
-in three steps. The true picture is the same scene with one solid in another colour or shape.
+in three steps. The true picture is the same scene with one solid in another colour or shape. Squares of pixels reward
+the blurrier of two pictures; the features of (2) see blur.
 """
 
 from dataclasses import dataclass, replace
@@ -21,6 +25,7 @@ from distill_lib.diffusion.pixels import to_bytes
 from distill_lib.diffusion.samplers import Denoise, sample, trajectory
 from distill_lib.diffusion.schedules import OURS, Schedule, add_noise, step_grid
 from distill_lib.measure.draw import in_batches
+from distill_lib.measure.features import Features
 from distill_lib.measure.metrics import paired
 from distill_lib.measure.readers.attributes import prompt_accuracy, read_attributes
 from distill_lib.measure.rows import Row, tidy
@@ -117,20 +122,24 @@ class Edits:
             region=_boxes(max_pool2d((solid > 0).float(), 2 * _MARGIN + 1, 1, _MARGIN)),
         )
 
-    def judged(self, image: Tensor, reader: Module) -> dict[str, float]:
-        """The metrics of this module for edited pictures uint8 (N, 3, R, R)."""
+    def judged(self, image: Tensor, reader: Module, features: Features | None = None) -> dict[str, float]:
+        """The metrics of this module for edited pictures uint8 (N, 3, R, R); (2) with features, if they are given."""
         away = 1 - self.region
         change = ((image.float() - self.before.float()) / 127.5).square().mean(1, keepdim=True)
-        return {
+        values = {
             "edit_success": prompt_accuracy(read_attributes(reader, image), self.wanted_attributes).mean().item(),
             "outside": ((change * away).sum() / away.sum()).item(),
             "seam": seam(image, self.after, self.region),
             "paired_target": paired(image, self.after).mean().item(),
         }
+        if features is not None:
+            inside = torch.where(self.region > 0, image, self.after)
+            values["feature_target"] = (features(inside) - features(self.after)).square().mean().item()
+        return values
 
-    def rows(self, image: Tensor, reader: Module, columns: Row) -> list[Row]:
+    def rows(self, image: Tensor, reader: Module, columns: Row, features: Features | None = None) -> list[Row]:
         """What `judged` finds, a row a metric; `columns` holds the columns that they share."""
-        return tidy(self.judged(image, reader), **columns, n=len(image))
+        return tidy(self.judged(image, reader, features), **columns, n=len(image))
 
 
 def _changed(scenes: Scenes, which: Tensor, kind: str, u: Tensor) -> Scenes:

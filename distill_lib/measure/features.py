@@ -22,7 +22,9 @@ from distill_lib.engine.store import cached, weights_hash
 from distill_lib.measure.distances import Moments
 from distill_lib.measure.metrics import Reader
 from distill_lib.measure.readers.extractor import Extractor
+from distill_lib.worlds.captions import attributes, names_held_out
 from distill_lib.worlds.pictures import REAL, WORLDS, DatasetSpec, fingerprint, load, render_pictures
+from distill_lib.worlds.scenes import draw_scenes
 from distill_lib.worlds.seeds import held_out_seed
 
 _PART = 1024  # pictures of the stream at a time
@@ -102,7 +104,8 @@ def moments(features: Tensor) -> Moments:
 def reference(reader: Reader, world: str, count: int) -> Moments:
     """Moments of f over `count` real pictures that no training of ours has seen; of real data over training pictures.
 
-    Rendered and read once, and kept by the reader's weights.
+    Rendered and read once, and kept by the reader's weights. Of a world of two objects they leave out those that hold a
+    pair of `worlds.captions.HELD_OUT`, which no prompt names.
     """
     spec = {"data": fingerprint(world)} if world in REAL else {"world": WORLDS[world]}
     spec |= {"reader": weights_hash(reader.net, "reader"), "count": count}
@@ -123,4 +126,7 @@ def _real(world: str, index: Tensor) -> Tensor:
     if world in REAL:
         image = load(DatasetSpec(name=world)).image
         return image[index[index < len(image)]]
-    return render_pictures(WORLDS[world], held_out_seed("measured", _REFERENCE), index)[0]
+    spec, seed = WORLDS[world], held_out_seed("measured", _REFERENCE)
+    if spec.objects == 2:
+        index = index[~names_held_out(attributes(draw_scenes(spec, seed, index), spec))]
+    return render_pictures(spec, seed, index)[0]

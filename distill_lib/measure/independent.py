@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from distill_lib.diffusion import noise
-from distill_lib.diffusion.solvers import SOLVERS, check_sampler, sample_by
+from distill_lib.diffusion.solvers import check_sampler, sample_by
 from distill_lib.engine.store import cached, weights_hash
 from distill_lib.measure.draw import in_batches
 from distill_lib.networks.adapter import Network, denoiser
@@ -32,15 +32,6 @@ class Sampled:
     n_steps: int
     w: float
     sampler: str = "ddim"
-
-    @property
-    def deterministic(self) -> bool:
-        """Whether the picture follows from z_T alone, so that it may be compared with another from the same z_T.
-
-        With one step no sampler has noise left to draw: it ends at sigma_0 = 0.
-        """
-        check_sampler(self.sampler)
-        return self.sampler in ("ddim", *SOLVERS) or self.n_steps == 1
 
 
 def labels(n: int, n_classes: int, seed: int = 0, stream: str = "student") -> Tensor:

@@ -5,12 +5,13 @@ clip                                    mean cosine between picture and prompt i
 fid, kid, precision, recall             against pictures of the world, by an extractor for two objects
 fid_teacher, paired                     against the many-step teacher at the same strength, from the same noise
 sharpness                               variance of the Laplacian
+fid_inf, mmd_teacher                    `measure.rulers`, of independent pictures
 
 Of prompts that are no world's, only clip, fid_teacher, paired and sharpness can be measured.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -23,10 +24,14 @@ from distill_lib.diffusion.pixels import to_bytes, to_unit
 from distill_lib.diffusion.samplers import nfe
 from distill_lib.engine.precision import default_device
 from distill_lib.engine.store import cached
+from distill_lib.measure.distances import FEWEST
 from distill_lib.measure.draw import pictures_of
+from distill_lib.measure.features import Features
+from distill_lib.measure.independent import Sampled
 from distill_lib.measure.metrics import Reader, fid, laplacian_variance, paired, quality
 from distill_lib.measure.readers.attributes import attribute_accuracy, prompt_accuracy, read_attributes
 from distill_lib.measure.rows import Row, tidy
+from distill_lib.measure.rulers import Rulers
 from distill_lib.networks.adapter import Network
 from distill_lib.networks.doors import check_loaded, check_tokenizer, load_part, one_line, quiet
 from distill_lib.networks.pipeline import TextToImage
@@ -229,3 +234,22 @@ class PromptBenchmark:
     def measure(self, method: str, nets: dict[int, Network], ws: Iterable[float], sampler: str = "ddim") -> list[Row]:
         """Rows labelled `method` for the network of each step count, at each strength."""
         return [row for w in ws for n, net in nets.items() for row in self.rows(method, net, n, w, sampler=sampler)]
+
+    def rulers(self, features: Features) -> Rulers:
+        """Metrics of independent pictures, of a world's prompts, as many as `n` and no fewer than FID_inf takes.
+
+        Prompts are drawn by lot, so that the pictures of this benchmark serve; those of the teacher that others are
+        compared with are of prompts and noise of another seed.
+
+        Raises:
+            ValueError: the prompts are no world's.
+        """
+        if not self.world:
+            raise ValueError("world='': prompts of a file have no world to be compared with; take those of a world")
+        n = max(self.n, FEWEST)
+        own = {"student": replace(self, n=n), "truth": replace(self, n=n, seed=held_out_seed("truth", self.seed))}
+
+        def draw(sampled: Sampled, stream: str) -> Tensor:
+            return own[stream].pictures(sampled.net, sampled.n_steps, sampled.w, sampled.sampler)
+
+        return Rulers(features, draw, Sampled(self.model.network, self.teacher_steps, self.w), self.seed)

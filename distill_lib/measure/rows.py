@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,24 @@ SEEDS = 3
 """The least number of trainings that distinguishes anything."""
 
 
-def tidy(values: Mapping[str, float], **columns: Any) -> list[Row]:
-    """A row for each metric of `values`, all with these columns."""
-    return [columns | {"metric": metric, "value": value} for metric, value in values.items()]
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its standard error."""
+
+    value: float
+    error: float
+
+    def within(self, errors: float) -> bool:
+        """Whether 0 lies within so many standard errors."""
+        return abs(self.value) <= errors * self.error
+
+
+def tidy(values: Mapping[str, float | Estimate], **columns: Any) -> list[Row]:
+    """A row for each metric of `values`, all with these columns; with its `error` where it has one."""
+    return [
+        columns | {"metric": metric} | (asdict(value) if isinstance(value, Estimate) else {"value": value})
+        for metric, value in values.items()
+    ]
 
 
 def select(rows: list[Row], **wanted: Any) -> list[Row]:

@@ -13,20 +13,27 @@ Rows of the first three hold the standard error beside the value, `error`. At w 
 following guidance, which narrows the law on purpose: what distillation loses is told by `mmd_teacher`.
 """
 
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor
 
 from distill_lib.diffusion.samplers import nfe
 from distill_lib.measure.coverage import density_and_coverage, precision_and_recall
-from distill_lib.measure.distances import Estimate, fid_inf, mmd2
-from distill_lib.measure.draw import held_out
+from distill_lib.measure.distances import fid_inf, mmd2
 from distill_lib.measure.features import Features
 from distill_lib.measure.independent import Sampled, independent_samples
-from distill_lib.measure.metrics import paired
-from distill_lib.measure.rows import Row
+from distill_lib.measure.rows import Estimate, Row, tidy
 from distill_lib.measure.spectrum import fine_share, sharpness_ratio
+from distill_lib.networks.adapter import Network
+
+OF_NETWORKS = ("mmd_teacher", "fid_inf")
+"""The metrics of `Rulers`."""
+
+
+def world_fid(features: Features, image: Tensor) -> Estimate:
+    """FID_inf of pictures uint8 (n, 3, R, R), to the real ones that standardise the features."""
+    last = features.last(image)
+    return fid_inf(last, features.real.first(last.shape[1]))
 
 
 def world_values(features: Features, image: Tensor, real: Tensor) -> dict[str, float | Estimate]:
@@ -39,7 +46,7 @@ def world_values(features: Features, image: Tensor, real: Tensor) -> dict[str, f
     last, known = features.last(image), features.last(real)
     return {
         "mmd_world": mmd2(features(image), features(real)),
-        "fid_inf": fid_inf(last, features.real.first(last.shape[1])),
+        "fid_inf": world_fid(features, image),
         **precision_and_recall(last, known),
         **density_and_coverage(last, known),
         "sharpness_ratio": sharpness_ratio(image, real),
@@ -47,56 +54,65 @@ def world_values(features: Features, image: Tensor, real: Tensor) -> dict[str, f
     }
 
 
-def tidy(values: dict[str, float | Estimate], **columns: Any) -> list[Row]:
-    """A row a value, with its `error` where it has one."""
-    return [
-        columns | {"metric": metric} | (asdict(value) if isinstance(value, Estimate) else {"value": value})
-        for metric, value in values.items()
-    ]
-
-
-def paired_distance(sampled: Sampled, image: Tensor, other: Tensor) -> float:
-    """Mean of `metrics.paired` between pictures of a sampler and others from the same z_T.
-
-    Raises:
-        ValueError: the sampler draws noise on the way, so that even a perfect network would not get 0.
-    """
-    if not sampled.deterministic:
-        raise ValueError(
-            f"sampler={sampled.sampler!r} with {sampled.n_steps} steps draws noise on the way: its pictures have no "
-            "partners; take mmd_teacher"
-        )
-    return paired(image, other).mean().item()
-
-
 class Rulers:
-    """What samples of networks of one world are measured by.
+    """What independent samples of networks of one world are measured by, `OF_NETWORKS`.
+
+    All networks share the stream "student", also for the teacher's own row: what chance does to the FID of one it does
+    to that of another, so that less of it is left in their ratio. Only the truth of mmd_teacher has noise of its own.
 
     Args:
         features: the reader, standardised.
-        world: a name of WORLDS or of REAL.
+        draw: independent pictures uint8 (n, 3, R, R) of a network in one of `independent.STREAMS`; of "truth" fewer do.
         truth: the teacher and its many steps; its w is that of whatever is compared with it.
-        n: samples behind each metric.
-        seed: of the samples, and of the truth's, which are others.
+        seed: of the samples, which rows hold.
     """
 
-    def __init__(self, features: Features, world: str, truth: Sampled, n: int, seed: int = 0) -> None:
-        self.features, self.world, self._teacher, self.n, self.seed = features, world, truth, n, seed
-        self.real = held_out(world, n)
+    def __init__(
+        self, features: Features, draw: Callable[[Sampled, str], Tensor], truth: Sampled, seed: int = 0
+    ) -> None:
+        self.features, self.draw, self._teacher, self.seed = features, draw, truth, seed
         self._truth: dict[float, Tensor] = {}
 
+    @classmethod
+    def of_classes(cls, features: Features, truth: Sampled, n: int, seed: int = 0) -> "Rulers":
+        """Of networks of classes, by n samples of `independent_samples`, and half as many of the truth.
+
+        FID is what needs many, and the truth is what costs most.
+        """
+        count = {"student": n, "truth": n // 2}
+
+        def draw(sampled: Sampled, stream: str) -> Tensor:
+            return independent_samples(sampled, count[stream], seed, stream)
+
+        return cls(features, draw, truth, seed)
+
     def truth(self, w: float) -> Tensor:
-        """The teacher's pictures at w, from noise that no student meets."""
+        """The teacher's pictures at w, from noise that no student meets; drawn once, when they are first asked for."""
         if w not in self._truth:
             teacher = Sampled(self._teacher.net, self._teacher.n_steps, w, self._teacher.sampler)
-            self._truth[w] = independent_samples(teacher, self.n, self.seed, "truth")
+            self._truth[w] = self.draw(teacher, "truth")
         return self._truth[w]
 
-    def rows(self, method: str, sampled: Sampled) -> list[Row]:
-        """All metrics of this module for a network's samples, one row each; `method` is their label."""
-        image = independent_samples(sampled, self.n, self.seed)
-        values = {"mmd_teacher": mmd2(self.features(image), self.features(self.truth(sampled.w)))}
-        values |= world_values(self.features, image, self.real)
+    def rows(self, method: str, sampled: Sampled, metrics: Sequence[str] = OF_NETWORKS) -> list[Row]:
+        """These metrics of a network's samples, one row each; `method` is their label."""
+        image, rows = self.draw(sampled, "student"), []
         evaluations = nfe(sampled.n_steps, sampled.w, not sampled.net.takes_w)
         columns = {"method": method, "steps": sampled.n_steps, "w": sampled.w, "nfe": evaluations, "seed": self.seed}
-        return tidy(values, **columns, n=self.n)
+        if "mmd_teacher" in metrics:
+            z = self.features(self.truth(sampled.w))
+            rows += tidy({"mmd_teacher": mmd2(self.features(image)[: len(z)], z)}, **columns, n=len(z))
+        if "fid_inf" in metrics:
+            rows += tidy({"fid_inf": world_fid(self.features, image)}, **columns, n=len(image))
+        return rows
+
+    def measure(
+        self,
+        method: str,
+        nets: dict[int, Network],
+        ws: Iterable[float],
+        sampler: str = "ddim",
+        metrics: Sequence[str] = OF_NETWORKS,
+    ) -> list[Row]:
+        """`rows` of the network of each step count, at each strength."""
+        samples = [Sampled(net, n, w, sampler) for w in ws for n, net in nets.items()]
+        return [row for sampled in samples for row in self.rows(method, sampled, metrics)]

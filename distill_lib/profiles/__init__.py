@@ -176,6 +176,7 @@ class Rulers(_Strict):
 
     reference: Count = Field(ge=2, description="real pictures behind the moments that FID and z-scores are taken to")
     samples: Count = Field(ge=32, description="pictures of a set")
+    independent: Count = Field(ge=32, description="samples of a network behind fid_inf and mmd_teacher")
     sets: Count = Field(ge=4, description="untouched sets, which say how far a value moves by chance")
     strengths: Count = Field(le=4, description="of each kind of damage, from the strongest down")
 

@@ -11,8 +11,11 @@ from distill_lib import profiles
 from distill_lib.engine.store import read_keys
 from distill_lib.measure.classes import Measured
 from distill_lib.measure.draw import check_steps, check_strengths
+from distill_lib.measure.features import Features, reference
+from distill_lib.measure.independent import Sampled
 from distill_lib.measure.metrics import Reader
 from distill_lib.measure.rows import Row
+from distill_lib.measure.rulers import Rulers
 from distill_lib.networks.adapter import Keyed, Network
 from distill_lib.networks.pipeline import TextToImage
 from distill_lib.profiles import Profile
@@ -97,6 +100,16 @@ class Session(Recorder):
         """What samples are compared with: real pictures of a world, and a teacher's own; sizes as in the profile."""
         sizes, world = self.sizes, world or self.settings.world
         return Measured(self.reader(), teacher, world, samples or sizes.samples, sizes.teacher_steps, self.seed)
+
+    def features(self, reader: Reader, world: str = "") -> Features:
+        """What a reader finds in pictures, standardised by as many real ones of a world as the profile says."""
+        return Features(reader, reference(reader, world or self.settings.world, self.settings.rulers.reference))
+
+    def rulers(self, teacher: Network, world: str = "") -> Rulers:
+        """Metrics of independent samples of networks of classes, with a teacher of many steps as the truth."""
+        truth = Sampled(teacher, self.sizes.teacher_steps, 0.0)
+        features, n = self.features(self.reader(), world), self.settings.rulers.independent
+        return Rulers.of_classes(features, truth, n, self.seed)
 
 
 def session(

@@ -112,6 +112,7 @@ def table_1(rows: list[Row], ws: Sequence[float]) -> tuple[list[str], list[list[
 def table_of_strength(rows: list[Row], w: float) -> tuple[list[str], list[list[Any]]]:
     """Header and lines of all metrics at one w; seconds are those of a batch, where they were measured."""
     metrics = {"fid": "FID", "fid_teacher": "to teacher", "kid": "KID", "is": "IS", "accuracy": "accuracy"}
+    metrics |= {"fid_inf": "FID without bias", "mmd_teacher": "MMD² to teacher"}
     metrics |= {name: name for name in ("margin", "precision", "recall", "sharpness", "seconds")}
     lines = []
     for method, n_steps in _lines_of(select(rows, w=w)):

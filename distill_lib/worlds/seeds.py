@@ -14,6 +14,7 @@ HELD_OUT_SEEDS: dict[str, range] = {
     "probe": range(3000, 3010),  # pictures that a probe for looks is fitted to
     "edits": range(5000, 5010),  # scenes before and after an edit
     "steered": range(7000, 7010),  # scenes with maps
+    "truth": range(8000, 8010),  # prompts and noise of the teacher that independent pictures are compared with
 }
 """By use, one seed for each number: mostly the seed of a notebook's run."""
 TRAINING_SEEDS = range(100, 110)
