@@ -110,7 +110,10 @@ FAULTS = {
         "our function draws the picture of diffusers",
     ),
     "15_claims": Fault(
-        "diffusion/errors.py", ".clamp(1.0, clamp)", ".clamp(0.5, clamp)", "weights of the loss at the four times"
+        "papers/verdicts.py",
+        'return high <= margin if direction == "at_most"',
+        'return low <= margin if direction == "at_most"',
+        "verdicts on three seeds below the limit, above and around it",
     ),
     "16_rulers": Fault(
         "measure/distances.py",

@@ -1,10 +1,14 @@
 """Neighbours and diversity, against the plain double loop and on sets made by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from real_folders import picture_folder
 
 from distill_lib.measure import memorisation
-from distill_lib.measure.memorisation import nearest, novelty, pairwise, with_counts
+from distill_lib.measure.memorisation import nearest, novelty, pairwise, unseen, with_counts
+from distill_lib.worlds.pictures import DatasetSpec, load
 
 
 def draw(n, seed=0):
@@ -32,6 +36,19 @@ def test_a_copy_has_no_novelty_and_a_new_picture_has_that_of_its_neighbours():
     result = novelty(torch.cat([training[:2], draw(3, 3)]), training, other)
     assert result[:2].max() < 0.01
     assert torch.allclose(result[2:], nearest(draw(3, 3), training)[0] / nearest(draw(3, 3), other)[0])
+
+
+def test_unseen_pictures_of_a_world_are_as_many_and_none_is_of_the_training():
+    pictures = load(DatasetSpec(name="textured", count=32))
+    other = unseen(pictures)
+    assert len(other) == 32 and other.names == pictures.names
+    assert nearest(other.image, pictures.image)[0].min() > 0.1
+
+
+def test_unseen_pictures_of_real_data_are_its_test_pictures(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_FOLDER", str(picture_folder(tmp_path / "data")))
+    spec = DatasetSpec(name="folder", count=1000)
+    assert torch.equal(unseen(load(spec)).image, load(replace(spec, split="test")).image)
 
 
 def test_as_many_of_each_class_as_wanted_and_no_more_than_there_are():

@@ -8,13 +8,23 @@
 both distances alike.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from distill_lib.diffusion.pixels import to_unit
 from distill_lib.measure.metrics import Reader
+from distill_lib.worlds.pictures import REAL, Pictures, load
 
 _CHUNK = 4096  # training pictures compared at a time
+
+
+def unseen(pictures: Pictures) -> Pictures:
+    """As many pictures of the same kind that no training has seen: other scenes of a world; of real data test pictures,
+    at most as many as there are."""
+    other = {"split": "test"} if pictures.spec.name in REAL else {"seed": 1}
+    return load(replace(pictures.spec, **other))
 
 
 def nearest(image: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from distill_lib.paths import COMMITTED
 Entry = dict[str, Any]
 AS_HERE = "as here"
 _SIGNS = {"at_most": "≤", "at_least": "≥"}
-_UNJUDGED = "not judged yet"
+UNJUDGED = "not judged yet"
 
 
 def table(head: list[str], lines: Iterable[list[str]]) -> str:
@@ -27,16 +27,21 @@ def fold(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
     return [[", ".join(of_reason), reason] for reason, of_reason in names.items()]
 
 
+def numbers_of(part: Entry) -> str:
+    """Effect, interval and margin of an edition that has a verdict."""
+    spread = "" if part["low"] is None else f" [{part['low']:.3g}, {part['high']:.3g}]"
+    return f"{part['effect']:.3g}{spread} {_SIGNS[part['direction']]} {part['margin']:g}"
+
+
 def verdict_of(part: Entry) -> str:
     """Verdict, effect, interval and margin of an edition in one cell of a table."""
     if not part["verdict"]:
-        return _UNJUDGED
+        return UNJUDGED
     word = part["verdict"] + " (half length not run)" * (part.get("half_length") == "not run")
-    spread = "" if part["low"] is None else f" [{part['low']:.3g}, {part['high']:.3g}]"
-    return f"**{word}** {part['effect']:.3g}{spread} {_SIGNS[part['direction']]} {part['margin']:g}"
+    return f"**{word}** {numbers_of(part)}"
 
 
-def _reason(entry: Entry) -> str:
+def reason_of(entry: Entry) -> str:
     """Cause or failing premise of a claim that is not supported."""
     failing = [premise["sentence"] for premise in entry["premises"] if premise["holds"] is False]
     if entry["verdict"] == "not assessable here":
@@ -59,13 +64,13 @@ def _line(entry: Entry) -> list[str]:
         verdict_of(entry),
         cells,
         f"{len(latest['seeds'])}{dirty}",
-        _reason(entry),
+        reason_of(entry),
         f"[{notebook}](notebooks/{notebook}.ipynb)" if notebook else "",
     ]
 
 
 def _counted(words: Iterable[str | None]) -> str:
-    counts = Counter(word or _UNJUDGED for word in words)
+    counts = Counter(word or UNJUDGED for word in words)
     return ", ".join(f"{n} {word}" for word, n in counts.most_common())
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from distill_lib.engine.reach import notebook_files
 from distill_lib.measure.rows import Row, read_rows
-from distill_lib.paths import ROOT, figures_folder
+from distill_lib.paths import COMMITTED, ROOT, figures_folder
 from distill_lib.run.notebooks import NOTEBOOKS, read
 
 
@@ -27,13 +27,15 @@ _kept_hash = cache(_hash)  # of what no run changes
 def digest(name: str, profile: str) -> str:
     """Hash of a notebook's cells, the library files that it reaches by import, profile, shipped weights and lock.
 
-    Outputs of cells do not count: `publish` writes those.
+    Of one that judges, the committed rows as well. Outputs of cells do not count: `publish` writes those.
     """
     library = notebook_files(NOTEBOOKS / f"{name}.ipynb")
     beside = {path.parent for path in library if path.parent.name in ("papers", "report", "run")}
     data = sorted(path for folder in beside for path in folder.glob("*.yaml"))
     files = [*library, *data, ROOT / "distill_lib" / "profiles" / f"{profile}.yaml"]
     files += [ROOT / "requirements.lock", *sorted((ROOT / "pretrained").glob("*/made.json"))]
+    if ROOT / "distill_lib" / "papers" / "claims.py" in library:
+        files += sorted((ROOT / "figures" / COMMITTED).glob("[gs]-*.json"))
     whole = hashlib.sha256()
     for cell in read(name).cells:
         whole.update(f"{cell.cell_type}\0{cell.source}\0".encode())
