@@ -120,9 +120,7 @@ def judge_second(claim: Second, place: Place, rule: Rules) -> Entry:
     }
 
 
-def _decide(
-    claim: Second, of_claim: Measured, place: Place, rule: Rules
-) -> tuple[str, list[Cell], str | None, str]:
+def _decide(claim: Second, of_claim: Measured, place: Place, rule: Rules) -> tuple[str, list[Cell], str | None, str]:
     """Verdict, the cells that fail, what is known of half the length, and why there is no more (or nothing)."""
     if reason := _too_little(claim, of_claim, place, rule):
         return "inconclusive", [], None, reason

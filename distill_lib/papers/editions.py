@@ -48,8 +48,8 @@ class Select(Strict):
 class Part(Strict):
     """Formulas (1), (2) and (4) of `cells`.
 
-    A row of the value that lacks a field of `each` is no point. A row of the reference, floor or limit that lacks one is
-    compared with each of its values. A row without a seed counts for every seed.
+    A row of the value that lacks a field of `each` is no point. A row of the reference, floor or limit that lacks it
+    serves all of its values. A row without a seed counts for every seed.
 
     floor: the number that is 0 on the scale of `recovered`, where the reference is 1.
     once: a cost: all its rows are measurements of one number, whatever their seeds.
@@ -80,12 +80,14 @@ class Part(Strict):
                 raise ValueError(f"a list of {field} needs it in `each`")
         unbiased = self.reference is not None and self.reference.metric in UNBIASED
         if unbiased and (self.compare in ("distance", "recovered") or self.reduce or isinstance(self.limit, Select)):
-            raise ValueError(f"{self.value.metric}: an unbiased reference takes no reduction, distance or limit from rows")
+            raise ValueError(
+                f"{self.value.metric}: an unbiased reference takes no reduction, distance or limit from rows"
+            )
         return self
 
     @property
     def by_difference(self) -> bool:
-        """Whether formula (4) of `cells` judges it: its reference may be 0 or less, so that nothing is divided by it."""
+        """Whether formula (4) of `cells` judges it: its reference may be 0 or less."""
         return self.reference is not None and self.reference.metric in UNBIASED and self.compare in _RELATIVE
 
     def unsaid(self, expects: dict[str, list[Any]]) -> list[str]:

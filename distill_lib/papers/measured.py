@@ -3,8 +3,8 @@
 A seed counts from `first_seed` on. It is complete if it has all cells: those that the claim expects, and those that any
 other seed has. An incomplete seed gives no value, is named in a note, and stands in the way of `supported`.
 
-What reads shipped weights has as many values as trainings: the mean of a cell over the seeds of each. What reads none has
-a value a seed. A cost takes all seeds, those below `first_seed` too.
+A cell that reads shipped weights has one value per training, the mean over its seeds; any other has one per seed. A cost
+takes all seeds, those below `first_seed` too.
 """
 
 import math
@@ -133,7 +133,7 @@ def _complete(
 def draws_of(
     part: Part, methods: Sequence[str], expects: Expected, tables: Tables, seed: int
 ) -> dict[int | None, Points]:
-    """The points of a part for one seed, by the unit that they count for: the seed, or each training of shipped weights.
+    """The points of a part for one seed, by unit: the seed, or each training of shipped weights.
 
     `methods` are of shipped weights. None stands for the one training of their rows without a column `training`. Raises
     as `cells.named_points`.
@@ -158,7 +158,9 @@ def _shipped(part: Part, methods: Sequence[str]) -> list[Select]:
 def _restricted(tables: Tables, methods: Sequence[str], training: int) -> Tables:
     """The tables with, of the rows of these methods, those of one training alone."""
     return {
-        artefact: [row for row in table if row.get("method") not in methods or row.get("training", training) == training]
+        artefact: [
+            row for row in table if row.get("method") not in methods or row.get("training", training) == training
+        ]
         for artefact, table in tables.items()
     }
 

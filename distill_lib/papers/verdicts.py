@@ -15,11 +15,11 @@ Second edition, of m cells, with x the mean of a cell over seeds (`measured`), s
     contradicted   if a cell fails:      x - half(0.05 / m) > margin   (Bonferroni)                                (4)
     detectable   = (t(0.975; n - 1) + t(0.8; n - 1)) s / sqrt(n)       of the cell that decides                    (5)
 
-(3) is an intersection-union test: where all cells have to pass, the error of the whole is no larger than that of one, and
-no correction for their number is needed. (5) is the distance from the margin that as many seeds tell in about four of
-five repeats (with 3 seeds 77 in a hundred). A cost that is measured once, or less often than three times, passes or fails
-by its number. Effect and interval of a claim are those of the cell that decides: of the cells that fail (4) the one with
-the worst mean, else the one whose interval ends farthest on the wrong side, or nearest to it.
+(3) is an intersection-union test: where all cells have to pass, the error of the whole is no larger than that of one,
+and no correction for their number is needed. (5) is the distance from the margin that as many seeds tell in about four of
+five repeats (with 3 seeds 77 in a hundred). A cost that is measured once, or less often than three times, passes or
+fails by its number. Effect and interval of a claim are those of the cell that decides: of the cells that fail (4) the
+one with the worst mean, else the one whose interval ends farthest beyond the margin, or nearest to it.
 
 There is no `supported` while a seed that counts is incomplete, or where the reference of a cell is not told from 0
 (`cells`, formula 4); such a cell does not contradict either. Less than that may still be `contradicted`.
@@ -30,9 +30,9 @@ second half of the training, by more than a quarter of its distance and by more 
     move = mean of (half - full), at_least: of (full - half), over the seeds that have both lengths
     move > 0.25 |x - margin|  and  move > 2 s                                                                      (6)
 
-s is that of the whole length; both lengths share their noise, so that the second condition is a cautious one. With fewer
-than three seeds s is not known, and without rows of half the length there is no move: then the verdict is `contradicted`,
-and `half_length` says "not run". A cost that fails needs none.
+s is that of the whole length; both lengths share their noise, so that the second condition is a cautious one. With
+fewer than three seeds s is not known, and without rows of half the length there is no move: then the verdict is
+`contradicted`, and `half_length` says "not run". A cost that fails needs none.
 """
 
 import math
@@ -167,7 +167,7 @@ def _draws_that_are_there(
 ) -> Iterator[dict[int | None, Points]]:
     for seed in seeds:
         with suppress(MissingRows):
-            yield draws_of(part, claim.one_training, claim.expects, tables, seed)
+            yield draws_of(part, claim.one_training, {}, tables, seed)  # it may have fewer cells
 
 
 def detectable(cell: Cell, rule: Rules) -> float | None:
@@ -184,7 +184,7 @@ def detectable(cell: Cell, rule: Rules) -> float | None:
 
 
 def notes_of(claim: Second, cells: list[Cell], rule: Rules) -> list[str]:
-    """Which cells fail by their mean; from enough seeds on, which pass by their mean alone; and which are not usable."""
+    """Which cells fail by their mean; with enough seeds, which pass by their mean alone; and which are not usable."""
     sign, untold = SIGN[claim.direction], [cell.name for cell in cells if not cell.usable]
     beyond = {cell.name: cell.mean for cell in cells if cell.usable and sign * cell.mean > sign * claim.margin}
     undecided = {
