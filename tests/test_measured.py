@@ -12,6 +12,7 @@ from distill_lib.papers.editions import UNBIASED, Gate, Part, rules, second_edit
 from distill_lib.papers.manifest import PAPERS
 from distill_lib.papers.measured import Cell, measured
 from distill_lib.papers.verdicts import holds, second_verdict
+from distill_lib.report.claims import compared
 
 SECOND = {claim.id: claim for paper in PAPERS for claim in second_edition(paper).claims}
 GATES = {gate.id: gate for paper in PAPERS for gate in second_edition(paper).gates}
@@ -321,6 +322,19 @@ def test_what_is_to_be_large_moves_upwards(tmp_path):
     for half, length in ((1.3, "moving"), (1.7, "steady")):
         write(tmp_path, "g-x-half", {0: (half,)})
         assert verdict(tmp_path, {0: (1.5, 1.51, 1.49)}, **claim)["half_length"] == length
+
+
+# --- two worlds
+
+
+def test_worlds_are_compared_by_all_cells_and_not_by_the_one_that_decides(tmp_path):
+    """The cell at 0.9 reaches farthest and decides; the one at 1.05 lies beyond the margin."""
+    far = verdict(tmp_path, {0: (1.0, 1.05, 1.1), 4: (0.6, 0.9, 1.2)}) | {"id": "g-X"}
+    near = verdict(tmp_path, {0: NEAR, 4: NEAR}) | {"id": "g-X"}
+    assert far["effect"] == pytest.approx(0.9)
+    for real, word in ((far, "**otherwise**: holds here, fails there"), (near, "as here")):
+        ((*_, conclusion, _),) = compared([near], [real])
+        assert conclusion == word
 
 
 # --- premises

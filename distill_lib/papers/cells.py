@@ -9,16 +9,16 @@ Rows of a training of half the length, with its own decay, stand in an artefact 
 same form. They replace all rows of the methods that they name; the teacher's and other rows stay.                (3)
 
 A reference r_s whose metric is one of `editions.UNBIASED` may be 0 or less at seed s, and a mean of ratios to noisy
-numbers is biased. There a ratio, change, shortfall or departure is judged by a difference, on one scale R for all seeds,
-with M the margin and l the limit of the part:
+numbers is biased. There a ratio, change, shortfall or departure is judged by a difference, on one scale R for all
+seeds, with M the margin and l the limit of the part:
 
     cell_s = M + (N_s - M l r_s) / (l R)           R = the mean of r over seeds                                    (4)
     N_s    = value (ratio),  value - r_s (change),  r_s - value (shortfall),  +-(value - r_s) (departure: two cells)
 
 For numbers without noise (4) equals (1). Its mean is the ratio of means, N / (l R), which lies at M where the mean of
-N - M l r is 0: the interval over seeds is that of a paired difference, moved to M. R has to be above two of its standard
-errors, the larger of the one from the column `error` of the rows and the one from the spread over seeds; else the cell
-is not usable.
+N - M l r is 0: the interval over seeds is that of a paired difference, moved to M. R has to be above two of its
+standard errors, the larger of the one from the column `error` of the rows and the one from the spread over seeds; else
+the cell is not usable.
 """
 
 import json

@@ -3,8 +3,8 @@
 A seed counts from `first_seed` on. It is complete if it has all cells: those that the claim expects, and those that any
 other seed has. An incomplete seed gives no value, is named in a note, and stands in the way of `supported`.
 
-A cell that reads shipped weights has one value per training, the mean over its seeds; any other has one per seed. A cost
-takes all seeds, those below `first_seed` too.
+A cell that reads shipped weights has one value per training, the mean over its seeds; any other has one per seed. A
+cost takes all seeds, those below `first_seed` too.
 """
 
 import math

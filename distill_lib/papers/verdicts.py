@@ -16,8 +16,8 @@ Second edition, of m cells, with x the mean of a cell over seeds (`measured`), s
     detectable   = (t(0.975; n - 1) + t(0.8; n - 1)) s / sqrt(n)       of the cell that decides                    (5)
 
 (3) is an intersection-union test: where all cells have to pass, the error of the whole is no larger than that of one,
-and no correction for their number is needed. (5) is the distance from the margin that as many seeds tell in about four of
-five repeats (with 3 seeds 77 in a hundred). A cost that is measured once, or less often than three times, passes or
+and no correction for their number is needed. (5) is the distance from the margin that as many seeds tell in about four
+of five repeats (with 3 seeds 77 in a hundred). A cost that is measured once, or less often than three times, passes or
 fails by its number. Effect and interval of a claim are those of the cell that decides: of the cells that fail (4) the
 one with the worst mean, else the one whose interval ends farthest beyond the margin, or nearest to it.
 
@@ -165,9 +165,11 @@ def learning(claim: Second, failing: list[Cell], seeds: list[int], place: Place,
 def _draws_that_are_there(
     claim: Second, part: Part, tables: Tables, seeds: list[int]
 ) -> Iterator[dict[int | None, Points]]:
+    """What the seeds of half the length give, which may have fewer cells, but no cell reduced from fewer points."""
+    expects = claim.expects if part.reduce else {}
     for seed in seeds:
         with suppress(MissingRows):
-            yield draws_of(part, claim.one_training, {}, tables, seed)  # it may have fewer cells
+            yield draws_of(part, claim.one_training, expects, tables, seed)
 
 
 def detectable(cell: Cell, rule: Rules) -> float | None:
@@ -200,10 +202,11 @@ def notes_of(claim: Second, cells: list[Cell], rule: Rules) -> list[str]:
 
 
 def table_of(cells: list[Cell], claim: Second, rule: Rules) -> list[dict[str, Any]]:
-    """The cells as data: name, mean, interval, and whether each passes."""
+    """The cells as data: name, mean, interval, whether each passes, and whether its reference is told from 0."""
     table = []
     for cell in cells:
         low, high = (x if math.isfinite(x) else None for x in cell.interval(rule.confidence))
         passed = cell.passes(claim.margin, claim.direction, rule.confidence)
-        table.append({"cell": cell.name, "effect": cell.mean, "low": low, "high": high, "passes": passed})
+        columns = {"cell": cell.name, "effect": cell.mean, "low": low, "high": high}
+        table.append(columns | {"passes": passed, "usable": cell.usable})
     return table
