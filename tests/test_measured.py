@@ -299,12 +299,12 @@ def test_a_movement_within_the_scatter_of_the_seeds_is_none(tmp_path):
     """Far beyond the margin, and nothing moves but noise."""
     scattered = (3.0, 4.0, 5.0)
     write(tmp_path, "g-x-half", {0: (4.5, 5.5, 6.5)})
-    result = verdict(tmp_path, {0: scattered}, margin=-2)  # a move of 1.5 of a gap of 6, with a deviation of 1
+    result = verdict(tmp_path, {0: scattered}, margin=0)  # a move of 1.5, of a gap of 4 and with a deviation of 1
     assert (result["verdict"], result["half_length"]) == ("contradicted", "steady")
     write(tmp_path, "g-x-half", {0: (6.1, 7.1, 8.1)})
-    assert verdict(tmp_path, {0: scattered}, margin=-2)["half_length"] == "moving"
+    assert verdict(tmp_path, {0: scattered}, margin=0)["half_length"] == "moving"
     write(tmp_path, "g-x-half", {0: (1.4, 2.4, 3.4)})
-    assert verdict(tmp_path, {0: scattered}, margin=-2)["half_length"] == "steady"  # the whole length is worse
+    assert verdict(tmp_path, {0: scattered}, margin=0)["half_length"] == "steady"  # the whole length is worse
 
 
 def test_noise_alone_is_seldom_called_learning(tmp_path):
