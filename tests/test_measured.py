@@ -148,14 +148,14 @@ def test_a_student_that_is_farther_than_a_reference_near_0_is_not_supported(tmp_
 
 
 def test_a_reference_is_told_from_0_by_the_errors_of_its_rows_or_the_spread_of_its_seeds(tmp_path):
-    for reference, error, told in [
+    for reference, error, usable in [
         ([1.0, 1.1, 0.9], 0.1, True),
         ([1.0, 1.1, 0.9], 1.0, False),
         ([0.1, 1.9, 1.0], 0.0, False),
     ]:
         claim, place = beside_ddim(), distances(tmp_path, [0.0, 0.0, 0.0], reference, error)
         (cell,) = measured(claim, {"g-x": place.rows("g-x")}, RULE.first_seed).cells
-        assert cell.usable == told and judge_second(claim, place, RULE)["cells_passed"] == told
+        assert cell.usable == usable and judge_second(claim, place, RULE)["cells_passed"] == usable
 
 
 def test_a_cell_that_is_not_usable_neither_passes_nor_fails():
@@ -175,10 +175,10 @@ def test_the_scale_is_one_for_all_seeds_so_that_noise_below_makes_no_bias(tmp_pa
 def test_a_perfect_student_with_noise_of_its_own_is_not_contradicted_by_a_departure(tmp_path):
     """|value - reference| of two equal students grows with their noise; two one-sided cells do not."""
     noise = random.Random(0)
-    ours, theirs = ([10 + noise.gauss(0, 1.5) for _ in range(10)] for _ in range(2))
-    folded = fmean(abs(x - y) for x, y in zip(ours, theirs, strict=True))
-    result = judge_second(beside_ddim("departure", 0.05), distances(tmp_path, ours, theirs), RULE)
-    assert folded > 2 * 0.05 * 10 and result["verdict"] == "inconclusive"
+    ours, teachers = ([10 + noise.gauss(0, 1.5) for _ in range(10)] for _ in range(2))
+    absolute = fmean(abs(x - y) for x, y in zip(ours, teachers, strict=True))
+    result = judge_second(beside_ddim("departure", 0.05), distances(tmp_path, ours, teachers), RULE)
+    assert absolute > 2 * 0.05 * 10 and result["verdict"] == "inconclusive"
     assert [cell["cell"].split(", ")[-1] for cell in result["cells"]] == ["too high beside ddim", "too low beside ddim"]
 
 

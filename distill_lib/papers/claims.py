@@ -78,8 +78,8 @@ def judge_first(claim: First, place: Place, first_seed: int) -> Entry:
         return entry | {"note": claim.not_judged or "; ".join(left_out) or _no_rows(entry["artefacts"], place)}
     word, note = first_verdict(list(effects.values()), claim, place.profile)
     low, high = _finite(interval(list(effects.values())))
-    told = [_beside(label, part, (), tables, list(effects)) for label, part in claim.also.items()]
-    notes = [note, *left_out, *first_misses(claim, tables, list(effects)), *told]
+    beside = [_beside(label, part, (), tables, list(effects)) for label, part in claim.also.items()]
+    notes = [note, *left_out, *first_misses(claim, tables, list(effects)), *beside]
     return entry | {
         "verdict": word,
         "effect": fmean(effects.values()),
@@ -105,8 +105,8 @@ def judge_second(claim: Second, place: Place, rule: Rules) -> Entry:
     verdict, failing, half_length, note = _decide(claim, of_claim, place, rule)
     decisive, table = deciding(claim, cells, failing, rule), table_of(cells, claim, rule)
     low, high = _finite(decisive.interval(rule.confidence))
-    told = [_beside(label, part, claim.one_training, tables, seeds) for label, part in claim.also.items()]
-    notes = [note, *left_out, *notes_of(claim, cells, rule), *told]
+    beside = [_beside(label, part, claim.one_training, tables, seeds) for label, part in claim.also.items()]
+    notes = [note, *left_out, *notes_of(claim, cells, rule), *beside]
     return entry | {
         "verdict": verdict,
         "effect": decisive.mean,

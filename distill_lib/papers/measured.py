@@ -20,7 +20,7 @@ from distill_lib.papers.editions import Direction, Judged, Part, Select
 Points = dict[str, Point]
 Draws = dict[int | None, list[Points]]
 """By unit, a seed or a training of shipped weights: the points of each of its seeds."""
-_TOLD = 2.0  # standard errors of a reference above 0
+_ERRORS_ABOVE = 2.0  # standard errors of a reference above 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,22 +112,22 @@ def _complete(
     claim: Judged, parts: dict[int, Part], tables: Tables, seeds: list[int]
 ) -> tuple[list[int], dict[int, Draws], dict[int, str]]:
     """The complete ones of these seeds, what they give for each part, and why each other seed is incomplete."""
-    found: dict[int, dict[int, dict[int | None, Points]]] = {}
+    at_seed: dict[int, dict[int, dict[int | None, Points]]] = {}
     absent = {}
     for seed in seeds:
         try:
-            found[seed] = {
+            at_seed[seed] = {
                 place: draws_of(part, claim.one_training, claim.expects, tables, seed) for place, part in parts.items()
             }
         except MissingRows as reason:
             absent[seed] = str(reason)
-    names = {place: [n for of in found.values() for points in of[place].values() for n in points] for place in parts}
-    for seed, of_part in found.items():
+    names = {place: [n for of in at_seed.values() for points in of[place].values() for n in points] for place in parts}
+    for seed, of_part in at_seed.items():
         of_draws = [(place, points) for place, draws in of_part.items() for points in draws.values()]
         if lacking := {name: None for place, points in of_draws for name in names[place] if name not in points}:
             absent[seed] = f"no {', '.join(lacking)}, which another seed has"
-    complete = [seed for seed in found if seed not in absent]
-    return complete, {place: gathered(found[seed][place] for seed in complete) for place in parts}, absent
+    complete = [seed for seed in at_seed if seed not in absent]
+    return complete, {place: gathered(at_seed[seed][place] for seed in complete) for place in parts}, absent
 
 
 def draws_of(
@@ -204,7 +204,7 @@ def _scale(name: str, draws: Draws) -> tuple[float, bool]:
     errors = [point.error for of_unit in points for point in of_unit]
     by_rows = math.sqrt(sum(error**2 for error in errors)) / len(errors)
     by_spread = stdev(references) / math.sqrt(len(references)) if len(references) > 1 else 0.0
-    mean, least = fmean(references), _TOLD * max(by_rows, by_spread)
+    mean, least = fmean(references), _ERRORS_ABOVE * max(by_rows, by_spread)
     return max(mean, least) or 1.0, mean > least
 
 
