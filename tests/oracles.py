@@ -70,7 +70,7 @@ def _made(claim, stand):
     """The rows that are made by hand, at every point where a part of the claim, or a swap, asks for them."""
     given = {}
     for part in claim.effect:
-        own = {field: claim.over[field] for field in part.each if field in claim.over}
+        own = {field: claim.expects[field] for field in part.each if field in claim.expects}
         for point in _points(part.value.pins() | own):
             nfe = {"nfe": point["steps"]} if "nfe" in part.each else {}
             selects = [(part.artefact, point | nfe)]

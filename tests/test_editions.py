@@ -4,6 +4,7 @@ import hashlib
 import json
 
 import pytest
+from made_claims import FAR, NEAR, PART, a_claim, verdict, write
 from pydantic import ValidationError
 
 from distill_lib.papers.cells import Place
@@ -64,14 +65,42 @@ def test_the_order_of_the_encoders_has_not_moved():
     assert second.limit * SECOND["s-X8"].margin == pytest.approx(first.limit * FIRST["s-X8"].margin, abs=1e-3)
 
 
-def test_a_limit_that_moved_says_why():
-    def limits(parts, margin):
-        return {(part.artefact, part.value.metric, str(part.limit), margin) for part in parts}
+def in_one_form(claim):
+    """All that the parts of a claim ask for, one by one; "a lacks x of b" is "b - a = x", whichever is written first.
 
+    Neither how points are reduced, which the second edition does not, nor how often a cost is measured.
+    """
+    forms = set()
+    for part in claim.effect:
+        form = part.model_dump(exclude={"reduce", "once"}) | {"direction": claim.direction, "margin": claim.margin}
+        if part.compare in ("difference", "lack"):
+            lists = part.value.lists() | part.reference.lists()
+            sides = [x.model_dump(exclude={*lists}) for x in (part.value, part.reference)]
+            high, low = sides if part.compare == "difference" else sides[::-1]
+            form |= {"compare": "difference", "value": high, "reference": low, "lists": lists}
+        forms.add(str(form))
+    return forms
+
+
+def test_a_claim_as_first_set_asks_for_nothing_else():
     for claim in SECOND.values():
-        first = FIRST[claim.replaces]
-        moved = limits(claim.effect, claim.margin) - limits(first.effect, first.margin)
+        moved = in_one_form(claim) - in_one_form(FIRST[claim.replaces])
         assert not moved or claim.limits != "as first set", (claim.id, moved)
+
+
+def test_parts_in_one_form_differ_in_each_of_their_fields():
+    claim = SECOND["g-F2"]
+    changed = [
+        {"compare": "change"},
+        {"each": ["w", "steps", "kind"]},
+        {"limit": 0.03},
+        {"value": claim.effect[0].value.model_copy(update={"metric": "margin"})},
+        {"reference": claim.effect[0].reference.model_copy(update={"steps": 8})},
+    ]
+    for change in changed:
+        other = claim.model_copy(update={"effect": [claim.effect[0].model_copy(update=change)]})
+        assert not in_one_form(other) <= in_one_form(claim), change
+    assert not in_one_form(claim.model_copy(update={"margin": 1.1})) & in_one_form(claim)
 
 
 def test_premises_are_claims_or_gates_that_exist():
@@ -102,33 +131,6 @@ def test_a_claim_without_an_oracle_or_a_reason_is_refused():
 
 # --- the rule, on a claim made up here
 
-PART = {"artefact": "g-x", "value": {"method": "ours", "metric": "fid"}, "each": ["w"]}
-
-
-def a_claim(**more):
-    columns = {"id": "g-X", "sentence": "x", "tests": "x", "source": "x", "confidence": "V", "no_oracle": "made up"}
-    made = {"rows": "made", "made": {"ours": {"fid": 1}}}
-    return Second.model_validate(columns | {"effect": [PART], "oracle": made, "baseline": made} | more)
-
-
-def write(folder, artefact, values, first=3, **more):
-    """One row for each w and seed, of {w: values by seed}; returns the place."""
-    rows = [
-        {"method": "ours", "metric": "fid", "w": w, "seed": first + i, "value": value} | more
-        for w, of_w in values.items()
-        for i, value in enumerate(of_w)
-    ]
-    (folder / "laptop").mkdir(exist_ok=True)
-    (folder / "laptop" / f"{artefact}.json").write_text(json.dumps({"rows": rows}))
-    return Place("laptop", folder)
-
-
-def verdict(folder, values, first=3, **more):
-    return judge_second(a_claim(**more), write(folder, "g-x", values, first), RULE)
-
-
-NEAR, FAR = (0.5, 0.52, 0.48), (1.5, 1.52, 1.48)
-
 
 def test_seeds_that_were_in_view_never_count(tmp_path):
     result = verdict(tmp_path, {0: FAR}, first=0)
@@ -146,7 +148,7 @@ def test_all_cells_have_to_pass_and_one_that_fails_contradicts(tmp_path):
     assert result["effect"] == pytest.approx(1.5) and result["note"] == "fails at fid of ours, w 4: 1.5"
     result = verdict(tmp_path, {0: NEAR, 4: (0.9, 1.0, 1.2)})
     assert result["verdict"] == "inconclusive"
-    assert result["effect"] == pytest.approx(1.0333, abs=1e-3)  # the cell whose interval reaches farthest
+    assert result["effect"] == pytest.approx(1.0333, abs=1e-3)  # the cell whose interval ends farthest beyond
 
 
 def test_noise_of_many_cells_is_no_failure():
@@ -154,8 +156,8 @@ def test_noise_of_many_cells_is_no_failure():
     noisy = [Cell(0, str(i), [0.9 + 0.2 * ((i + j) % 3 == 0) for j in range(3)]) for i in range(20)]
     assert second_verdict(a_claim(), noisy, RULE) == ("inconclusive", [])
     # beyond the margin at 95 %, and no longer when there are twenty such chances
-    edge = Cell(0, "edge", [1.05, 1.2, 1.25])
-    assert edge.fails(1, "at_most", 0.95) or edge.interval(0.95)[0] > 0.9
+    edge = Cell(0, "edge", [1.19, 1.2, 1.25])
+    assert edge.fails(1, "at_most", 0.95) and not edge.fails(1, "at_most", 1 - 0.05 / 21)
     assert second_verdict(a_claim(), [*noisy, edge], RULE)[0] == "inconclusive"
 
 
@@ -178,12 +180,18 @@ def test_a_cost_needs_no_seeds_and_is_judged_by_its_number(tmp_path):
 
 @pytest.mark.parametrize(
     ("half", "word", "length"),
-    [(1.7, "still learning", "moving"), (1.55, "contradicted", "steady"), (None, "contradicted", "not run")],
+    [
+        ((1.7,), "still learning", "moving"),
+        ((1.55,), "contradicted", "steady"),
+        ((1.3,), "contradicted", "steady"),  # half the length was better
+        ((1.8, 1.45, 1.5), "contradicted", "steady"),  # one seed moves; all of them together do not
+        ((), "contradicted", "not run"),
+    ],
 )
-def test_an_effect_that_still_moves_is_no_failure(tmp_path, half, word, length):
+def test_an_effect_that_still_moves_towards_its_margin_is_no_failure(tmp_path, half, word, length):
     """1.5 is 0.5 from the margin: a quarter of that is 0.125."""
-    if half is not None:
-        write(tmp_path, "g-x-half", {4: (half,)})
+    if half:
+        write(tmp_path, "g-x-half", {4: half})
     result = verdict(tmp_path, {0: NEAR, 4: (1.5, 1.5, 1.5)})
     assert (result["verdict"], result["half_length"]) == (word, length)
     assert ("half length not run" in verdict_of(result)) == (length == "not run")
@@ -204,17 +212,8 @@ def test_half_the_length_replaces_the_trained_method_and_no_other(tmp_path):
     rows = json.loads(path.read_text())["rows"]
     path.write_text(json.dumps({"rows": rows + [row | {"method": "teacher", "value": 2.0} for row in rows]}))
     write(tmp_path, "g-x-half", {4: (4.0,)})
-    result = judge_second(a_claim(effect=[PART | reference]), place, RULE)
+    result = judge_second(a_claim(effect=[PART | reference], expects={"w": [4]}), place, RULE)
     assert (result["effect"], result["half_length"]) == (pytest.approx(1.5), "moving")
-
-
-def test_shipped_weights_are_one_training_whatever_the_seed(tmp_path):
-    result = verdict(tmp_path, {0: NEAR}, one_training=True)
-    assert (result["verdict"], result["note"]) == ("inconclusive", "1 of the 3 trainings that a verdict needs")
-    path = tmp_path / "laptop" / "g-x.json"
-    rows = json.loads(path.read_text())["rows"]
-    path.write_text(json.dumps({"rows": [row | {"training": row["seed"]} for row in rows]}))
-    assert judge_second(a_claim(one_training=True), Place("laptop", tmp_path), RULE)["verdict"] == "supported"
 
 
 def test_a_reference_may_stand_in_another_artefact_and_a_floor_below_it(tmp_path):
@@ -257,11 +256,11 @@ def weighting(folder, best):
 
 def test_a_claim_whose_premise_fails_names_it(tmp_path):
     gate = GATES["heads-have-learned"]
-    assert holds(gate, Place("laptop", tmp_path), RULE.first_seed) is None
+    assert holds(gate, Place("laptop", tmp_path), RULE) is None
     for best, word in ((30.0, "contradicted"), (200.0, "not assessable here")):
         place = weighting(tmp_path, best)
         result = {entry["id"]: entry for entry in judge(place)}["g-P1b"]
-        assert result["verdict"] == word and holds(gate, place, RULE.first_seed) == (best < 60)
+        assert result["verdict"] == word and holds(gate, place, RULE) == (best < 60)
         assert result["premises"] == [{"id": gate.id, "sentence": gate.sentence, "holds": best < 60}]
         assert result["cause"]["kind"] == "finding"
         assert (gate.sentence in result["note"]) == (best > 60)

@@ -7,6 +7,18 @@ For each seed, of the rows that a part names:
 
 Rows of a training of half the length, with its own decay, stand in an artefact of their own, `<artefact>-half`, in the
 same form. They replace all rows of the methods that they name; the teacher's and other rows stay.                (3)
+
+A reference r_s whose metric is one of `editions.UNBIASED` may be 0 or less at seed s, and a mean of ratios to noisy
+numbers is biased. There a ratio, change, shortfall or departure is judged by a difference, on one scale R for all
+seeds, with M the margin and l the limit of the part:
+
+    cell_s = M + (N_s - M l r_s) / (l R)           R = the mean of r over seeds                                    (4)
+    N_s    = value (ratio),  value - r_s (change),  r_s - value (shortfall),  +-(value - r_s) (departure: two cells)
+
+For numbers without noise (4) equals (1). Its mean is the ratio of means, N / (l R), which lies at M where the mean of
+N - M l r is 0: the interval over seeds is that of a paired difference, moved to M. R has to be above two of its
+standard errors, the larger of the one from the column `error` of the rows and the one from the spread over seeds; else
+the cell is not usable.
 """
 
 import json
@@ -23,6 +35,7 @@ from distill_lib.papers.editions import Part, Select
 from distill_lib.paths import figures_folder
 
 Tables = dict[str, list[Row]]
+Expected = dict[str, list[float | str]]
 HALF = "-half"
 COMPARE: dict[str, Callable[[float, float], float]] = {
     "ratio": lambda value, reference: value / reference,
@@ -33,11 +46,27 @@ COMPARE: dict[str, Callable[[float, float], float]] = {
     "lack": lambda value, reference: reference - value,
     "shortfall": lambda value, reference: (reference - value) / abs(reference),
 }
+NUMERATOR: dict[str, Callable[[float, float], float]] = {
+    "ratio": lambda value, reference: value,
+    "change": lambda value, reference: value - reference,
+    "shortfall": lambda value, reference: reference - value,
+    "departure": lambda value, reference: value - reference,
+}
+_SIDES = {"departure": {", too high": 1.0, ", too low": -1.0}}
 REDUCE: dict[str, Callable[[list[float]], float]] = {"max": max, "median": median, "min": min}
 
 
 class MissingRows(LookupError):
     """A claim cannot be judged for a seed; the message says which row is absent or unusable."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Formula (1) for one seed; of a part by difference N_s / l, with r_s and its standard error."""
+
+    number: float
+    reference: float = 0.0
+    error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,18 +126,29 @@ def seeds_of(parts: list[Part], tables: Tables) -> list[int]:
     )
 
 
-def cells_of(part: Part, tables: Tables, seed: int) -> dict[str, float]:
-    """Formula (2) for one seed, by names that say which cells they are; raises as `points_of`."""
-    points, beside = points_of(part, tables, seed), _beside(part)
-    if part.reduce:
-        method = part.value.method
-        of = f" of {method}" if isinstance(method, str) else ""
-        return {f"{part.reduce} {part.value.metric}{of}{beside}": REDUCE[part.reduce](list(points.values()))}
-    return {name + beside: point for name, point in points.items()}
+def named_points(part: Part, tables: Tables, seed: int, expects: Expected) -> dict[str, Point]:
+    """The points of a part for one seed, by names that say what is compared with what.
+
+    Raises:
+        MissingRows: a row is absent, that of an expected value of a field included, or a number is not finite.
+        ValueError: two rows answer the same question.
+    """
+    beside = _beside(part)
+    return {name + beside: point for name, point in _points(part, tables, seed, expects).items()}
+
+
+def reduced(part: Part, points: dict[str, Point]) -> dict[str, Point]:
+    """Formula (2): one cell if the part reduces, else each point."""
+    if not part.reduce:
+        return points
+    method = part.value.method
+    of = f" of {method}" if isinstance(method, str) else ""
+    name = f"{part.reduce} {part.value.metric}{of}{_beside(part)}"
+    return {name: Point(REDUCE[part.reduce]([point.number for point in points.values()]))}
 
 
 def _beside(part: Part) -> str:
-    """What of the reference is not the value's: " beside ddim, steps 2"."""
+    """The fields in which the reference differs from the value: " beside ddim, steps 2"."""
     if not part.reference:
         return ""
     pins, own = part.reference.pins(), part.value.pins()
@@ -117,29 +157,30 @@ def _beside(part: Part) -> str:
 
 
 def points_of(part: Part, tables: Tables, seed: int) -> dict[str, float]:
-    """The points (1) of a part for one seed, by a question that says which they are.
+    """The numbers (1) of a part for one seed, by names of the value alone; raises as `named_points`."""
+    return {name: point.number for name, point in _points(part, tables, seed, {}).items()}
 
-    Raises:
-        MissingRows: a row is absent, or the number that comes out is not finite.
-        ValueError: two rows answer the same question.
-    """
-    of_seed = {question: [row for row in table if row.get("seed", seed) == seed] for question, table in tables.items()}
+
+def _points(part: Part, tables: Tables, seed: int, expects: Expected) -> dict[str, Point]:
+    of_seed = {artefact: [row for row in table if row.get("seed", seed) == seed] for artefact, table in tables.items()}
     chosen = [row for row in fitting(of_seed[part.artefact], part.value) if all(field in row for field in part.each)]
     keys = [tuple(row[field] for field in part.each) for row in chosen]
     question = f"{part.artefact}: {_words(part.value.pins())}, seed {seed}"
     if len(set(keys)) < len(keys):
         raise ValueError(f"{question} has several rows; draw {part.artefact} again")
-    lists = part.value.lists()
-    wanted = set(product(*lists.values()))
-    if not chosen or wanted - {tuple(row.get(field) for field in lists) for row in chosen}:
+    lists = part.value.lists() | {field: expects[field] for field in part.each if field in expects}
+    absent = set(product(*lists.values())) - {tuple(row.get(field) for field in lists) for row in chosen}
+    if not chosen or absent:
         raise MissingRows(f"{question} has no row" + (f", or not each {' and '.join(lists)}" if lists else ""))
     try:
-        points = [_point(part, row, of_seed) for row in chosen]
+        points = {
+            _name(part, row) + side: point for row in chosen for side, point in _compared(part, row, of_seed).items()
+        }
     except ZeroDivisionError as error:
         raise MissingRows(f"{question} would be divided by 0") from error
-    if not all(map(math.isfinite, points)):
+    if not all(math.isfinite(x) for point in points.values() for x in (point.number, point.reference)):
         raise MissingRows(f"{question} is not finite")
-    return dict(zip((_name(part, row) for row in chosen), points, strict=True))
+    return points
 
 
 def _name(part: Part, row: dict[str, Any]) -> str:
@@ -150,12 +191,22 @@ def _name(part: Part, row: dict[str, Any]) -> str:
     return f"{part.value.metric}{method}" + (f", {_words(at)}" if at else "")
 
 
-def _point(part: Part, row: dict[str, Any], of_seed: Tables) -> float:
+def _compared(part: Part, row: Row, of_seed: Tables) -> dict[str, Point]:
+    """The point of one row of the value, or the two sides of a departure, by what their names end in."""
+    if not part.by_difference or part.compare is None:
+        return {"": Point(_number(part, row, of_seed))}
+    other = _other(part, row, of_seed, part.reference)
+    reference, error = _read(other, part.reference), float(other.get("error", 0.0))
+    number = NUMERATOR[part.compare](_read(row, part.value), reference) / part.limit
+    sides = _SIDES.get(part.compare, {"": 1.0})
+    return {side: Point(sign * number, reference, error) for side, sign in sides.items()}
+
+
+def _number(part: Part, row: Row, of_seed: Tables) -> float:
     """Formula (1) for one row of the value."""
-    at = {field: row[field] for field in part.each}
 
     def other(select: Select) -> float:
-        return _only_value(of_seed[select.artefact or part.artefact], select, at, select.artefact or part.artefact)
+        return _read(_other(part, row, of_seed, select), select)
 
     number = _read(row, part.value)
     if part.floor and part.reference:
@@ -166,15 +217,16 @@ def _point(part: Part, row: dict[str, Any], of_seed: Tables) -> float:
     return number / (other(part.limit) if isinstance(part.limit, Select) else part.limit)
 
 
-def _only_value(table: list[Row], select: Select, at: dict[str, Any], artefact: str) -> float:
-    """The number of the only row that fits, at the same point as the value."""
-    at = {field: x for field, x in at.items() if field not in select.pins()}
-    matching = [row for row in fitting(table, select) if all(row.get(field, x) == x for field, x in at.items())]
+def _other(part: Part, row: Row, of_seed: Tables, select: Select) -> Row:
+    """The only row of another selection of the part at the same point as a row of the value."""
+    artefact = select.artefact or part.artefact
+    at = {field: row[field] for field in part.each if field not in select.pins()}
+    matching = [o for o in fitting(of_seed[artefact], select) if all(o.get(field, x) == x for field, x in at.items())]
     if not matching:
         raise MissingRows(f"{artefact} has no row for {_words(select.pins() | at)}")
     if len(matching) > 1:
         raise ValueError(f"{artefact}: {len(matching)} rows for {_words(select.pins() | at)}; draw it again")
-    return _read(matching[0], select)
+    return matching[0]
 
 
 def fitting(table: list[Row], select: Select) -> list[Row]:

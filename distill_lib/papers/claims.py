@@ -2,12 +2,13 @@
 
 An entry is a claim of the second edition, with the verdict of the claim of the first that it replaces. Each edition
 counts its own seeds: the first those below `first_seed`, which it was judged on, the second those from it on: no row
-that was in view when a definition was written decides it. A cost is no matter of seeds: all its measurements count.
+that was in view when a definition was written decides it. A cost does not depend on the seed: all its rows count.
 
     verdict        of the second edition; None, with `not_judged`, until there are rows of seeds that nobody had seen
     verdict_v1     as first set; `v1` holds its effect, interval, margin, seeds and note
     half_length    "not run", "steady" or "moving", where a training failed; else None
-    premises       what has to hold here, and whether it does; where one fails, the verdict is `not assessable here`
+    premises       what has to hold here, and whether it does. Where one fails, the verdict is `not assessable here`;
+                   where it is not known whether one holds (null), the verdict is no more than `inconclusive`
     cause          where neither edition's latest verdict is `supported`: scale, world, metric, under-specified, finding
     from_dirty_tree    "n of m seeds", of the rows that the latest verdict rests on
 
@@ -17,6 +18,7 @@ Results on real data, whose artefacts end in a suffix of their own, are judged a
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -27,9 +29,9 @@ from distill_lib.papers.cells import HALF, MissingRows, Place, Tables, artefacts
 from distill_lib.papers.editions import First, Part, Rules, Second, first_edition, rules, second_edition
 from distill_lib.papers.evidence import dirty_share, notebook_cell
 from distill_lib.papers.manifest import PAPERS
+from distill_lib.papers.measured import Cell, Measured, mean_of, measured
 from distill_lib.papers.verdicts import (
     PLUMBING,
-    Cell,
     deciding,
     detectable,
     first_effect,
@@ -37,12 +39,9 @@ from distill_lib.papers.verdicts import (
     first_verdict,
     holds,
     learning,
-    measured,
     notes_of,
-    part_value,
     second_verdict,
     table_of,
-    trainings_of,
 )
 
 Entry = dict[str, Any]
@@ -55,13 +54,10 @@ def judge(place: Place, rule: Rules | None = None) -> list[Entry]:
         edition = second_edition(paper)
         first = {claim.id: judge_first(claim, place, rule.first_seed) for claim in first_edition(paper)}
         judged = {claim.id: judge_second(claim, place, rule) for claim in edition.claims}
-        known = {gate.id: (gate.sentence, holds(gate, place, rule.first_seed)) for gate in edition.gates}
-        known |= {
-            name: (entry["sentence"], entry["verdict"] and entry["verdict"] != "contradicted")
-            for name, entry in judged.items()
-        }
+        gates = {gate.id: (gate.sentence, holds(gate, place, rule)) for gate in edition.gates}
+        premises_of = {claim.id: claim.premises for claim in edition.claims}
         for claim in edition.claims:
-            entry = {"id": claim.id, "paper": paper} | judged[claim.id] | _premises(claim, judged[claim.id], known)
+            entry = {"id": claim.id, "paper": paper} | _under_premises(claim.id, premises_of, judged, gates)
             entries.append(_evidence(entry, claim, first[claim.replaces], place))
     return entries
 
@@ -82,7 +78,8 @@ def judge_first(claim: First, place: Place, first_seed: int) -> Entry:
         return entry | {"note": claim.not_judged or "; ".join(left_out) or _no_rows(entry["artefacts"], place)}
     word, note = first_verdict(list(effects.values()), claim, place.profile)
     low, high = _finite(interval(list(effects.values())))
-    notes = [note, *left_out, *first_misses(claim, tables, list(effects)), *_also(claim.also, tables, list(effects))]
+    beside = [_beside(label, part, (), tables, list(effects)) for label, part in claim.also.items()]
+    notes = [note, *left_out, *first_misses(claim, tables, list(effects)), *beside]
     return entry | {
         "verdict": word,
         "effect": fmean(effects.values()),
@@ -95,7 +92,8 @@ def judge_first(claim: First, place: Place, first_seed: int) -> Entry:
 def judge_second(claim: Second, place: Place, rule: Rules) -> Entry:
     """The verdict of the second edition, whatever its premises; None with `not_judged` where no row counts."""
     tables = tables_of([*claim.effect, *claim.also.values()], place)
-    cells, seeds, left_out = measured(claim.effect, tables, rule.first_seed)
+    of_claim = measured(claim, tables, rule.first_seed)
+    cells, seeds, left_out = of_claim.cells, of_claim.seeds, of_claim.left_out
     artefacts = [artefact + place.suffix for artefact in artefacts_of([*claim.effect, *claim.also.values()])]
     entry: Entry = {key: getattr(claim, key) for key in ("sentence", "tests", "source", "confidence")}
     entry |= {"verdict": None, "effect": None, "low": None, "high": None, "direction": claim.direction}
@@ -104,10 +102,11 @@ def judge_second(claim: Second, place: Place, rule: Rules) -> Entry:
     if not cells:
         unseen = f"not judged yet: no rows of seeds from {rule.first_seed} on"
         return entry | {"note": "", "not_judged": claim.not_judged or "; ".join(left_out) or unseen}
-    verdict, failing, half_length, note = _decide(claim, cells, seeds, place, rule)
+    verdict, failing, half_length, note = _decide(claim, of_claim, place, rule)
     decisive, table = deciding(claim, cells, failing, rule), table_of(cells, claim, rule)
     low, high = _finite(decisive.interval(rule.confidence))
-    notes = [note, *left_out, *notes_of(claim, cells, rule), *_also(claim.also, tables, seeds)]
+    beside = [_beside(label, part, claim.one_training, tables, seeds) for label, part in claim.also.items()]
+    notes = [note, *left_out, *notes_of(claim, cells, rule), *beside]
     return entry | {
         "verdict": verdict,
         "effect": decisive.mean,
@@ -121,41 +120,55 @@ def judge_second(claim: Second, place: Place, rule: Rules) -> Entry:
     }
 
 
-def _decide(
-    claim: Second, cells: list[Cell], seeds: list[int], place: Place, rule: Rules
-) -> tuple[str, list[Cell], str | None, str]:
+def _decide(claim: Second, of_claim: Measured, place: Place, rule: Rules) -> tuple[str, list[Cell], str | None, str]:
     """Verdict, the cells that fail, what is known of half the length, and why there is no more (or nothing)."""
-    if reason := _too_little(claim, seeds, place, rule):
+    if reason := _too_little(claim, of_claim, place, rule):
         return "inconclusive", [], None, reason
-    verdict, failing = second_verdict(claim, cells, rule)
+    verdict, failing = second_verdict(claim, of_claim.cells, rule)
+    if verdict == "supported" and of_claim.left_out:
+        return "inconclusive", [], None, "not supported while a seed is incomplete"
     if claim.once:
         return verdict, failing, None, "a cost, which needs no seeds: its rows may be older than this definition"
     if verdict == "contradicted" and claim.training and not any(cell.once for cell in failing):
-        half_length = learning(claim, failing, seeds, place, rule)
+        half_length = learning(claim, failing, of_claim.seeds, place, rule)
         return ("still learning" if half_length == "moving" else verdict), failing, half_length, ""
     return verdict, failing, None, ""
 
 
-def _too_little(claim: Second, seeds: list[int], place: Place, rule: Rules) -> str:
+def _too_little(claim: Second, of_claim: Measured, place: Place, rule: Rules) -> str:
     """Why there can be no verdict yet; empty where there can."""
     if place.profile == "smoke":
         return PLUMBING
-    trainings = trainings_of(claim, place, seeds) if claim.one_training else ()
-    if claim.one_training and len(trainings) < rule.seeds:
-        return f"{len(trainings) or 1} of the {rule.seeds} trainings that a verdict needs"
-    if not claim.once and len(seeds) < rule.seeds:
-        return f"{len(seeds)} of the {rule.seeds} seeds that a verdict needs"
+    if of_claim.trainings is not None and of_claim.trainings < rule.seeds:
+        return f"{of_claim.trainings} of the {rule.seeds} trainings that a verdict needs"
+    if not claim.once and of_claim.units < rule.seeds:
+        return f"{of_claim.units} of the {rule.seeds} seeds that a verdict needs"
     return ""
 
 
-def _premises(claim: Second, entry: Entry, known: dict[str, tuple[str, bool | None]]) -> Entry:
-    """The premises of a claim, and the verdict where one of them fails."""
-    listed = [{"id": name, "sentence": known[name][0], "holds": known[name][1]} for name in claim.premises]
-    failing = [f"{premise['sentence']} ({premise['id']})" for premise in listed if premise["holds"] is False]
-    if not failing or entry["verdict"] is None:
-        return {"premises": listed}
-    note = "; ".join(filter(None, [f"not so here: {', '.join(failing)}", entry["note"]]))
-    return {"premises": listed, "verdict": "not assessable here", "note": note}
+_HOLDS = {"supported": True, "contradicted": False, "not assessable here": False}
+
+
+def _under_premises(
+    name: str, premises_of: dict[str, list[str]], judged: dict[str, Entry], gates: dict[str, tuple[str, bool | None]]
+) -> Entry:
+    """The entry of a claim, by what is known of its premises, which may have premises of their own."""
+    entry, listed = judged[name], []
+    for premise in premises_of[name]:
+        if premise in gates:
+            sentence, known = gates[premise]
+        else:
+            other = _under_premises(premise, premises_of, judged, gates)
+            sentence, known = other["sentence"], _HOLDS.get(other["verdict"] or "")
+        listed.append({"id": premise, "sentence": sentence, "holds": known})
+    entry = entry | {"premises": listed}
+    words = [(False, "not assessable here", "not so here"), (None, "inconclusive", "not known to be so here")]
+    for known, verdict, heading in words:
+        named = [f"{premise['sentence']} ({premise['id']})" for premise in listed if premise["holds"] is known]
+        if named and entry["verdict"]:
+            note = "; ".join(filter(None, [f"{heading}: {', '.join(named)}", entry["note"]]))
+            return entry | {"verdict": verdict, "note": note}
+    return entry
 
 
 def _evidence(entry: Entry, claim: Second, first: Entry, place: Place) -> Entry:
@@ -173,16 +186,13 @@ def _evidence(entry: Entry, claim: Second, first: Entry, place: Place) -> Entry:
     }
 
 
-def _also(also: dict[str, Part], tables: Tables, seeds: list[int]) -> list[str]:
-    """The numbers told beside a verdict: the mean over the seeds that count, or over all where it is a cost."""
-    notes = []
-    for label, part in also.items():
-        try:
-            values = [part_value(part, tables, seed) for seed in (seeds_of([part], tables) if part.once else seeds)]
-            notes.append(f"{label} {fmean(values):.3g}" if values else f"{label}: no rows")
-        except MissingRows as reason:
-            notes.append(f"{label}: {reason}")
-    return notes
+def _beside(label: str, part: Part, shipped: Sequence[str], tables: Tables, seeds: list[int]) -> str:
+    """A number told beside a verdict: the mean over the seeds that count, or over all where it is a cost."""
+    try:
+        seeds = seeds_of([part], tables) if part.once else seeds
+        return f"{label} {mean_of(part, shipped, tables, seeds):.3g}" if seeds else f"{label}: no rows"
+    except MissingRows as reason:
+        return f"{label}: {reason}"
 
 
 def _no_rows(artefacts: list[str], place: Place) -> str:

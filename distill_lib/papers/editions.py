@@ -14,6 +14,11 @@ from pydantic import Field, model_validator
 
 from distill_lib.papers.manifest import Strict, read_model
 
+Direction = Literal["at_most", "at_least"]
+UNBIASED = ("mmd_teacher", "mmd_world", "mmd_look", "fid_inf")
+"""Metrics without bias, which are 0 or less where two distributions are alike: no number is divided by one of them."""
+_RELATIVE = ("ratio", "change", "shortfall", "departure")
+
 
 class Select(Strict):
     """The rows whose fields have these values, all that a list names, and which number of theirs is read.
@@ -41,9 +46,12 @@ class Select(Strict):
 
 
 class Part(Strict):
-    """Formulas (1) and (2) of `cells`. A row without a field of `each`, or without a seed, serves all of its values.
+    """Formulas (1), (2) and (4) of `cells`.
 
-    floor: what `recovered` counts from.
+    A row of the value that lacks a field of `each` is no point. A row of the reference, floor or limit that lacks it
+    serves all of its values. A row without a seed counts for every seed.
+
+    floor: the number that is 0 on the scale of `recovered`, where the reference is 1.
     once: a cost: all its rows are measurements of one number, whatever their seeds.
     """
 
@@ -70,7 +78,22 @@ class Part(Strict):
         for field in ("w", "method", "steps"):
             if field in self.value.lists() and not {field, "nfe" if field == "steps" else field} & set(self.each):
                 raise ValueError(f"a list of {field} needs it in `each`")
+        unbiased = self.reference is not None and self.reference.metric in UNBIASED
+        if unbiased and (self.compare in ("distance", "recovered") or self.reduce or isinstance(self.limit, Select)):
+            raise ValueError(
+                f"{self.value.metric}: an unbiased reference takes no reduction, distance or limit from rows"
+            )
         return self
+
+    @property
+    def by_difference(self) -> bool:
+        """Whether formula (4) of `cells` judges it: its reference may be 0 or less."""
+        return self.reference is not None and self.reference.metric in UNBIASED and self.compare in _RELATIVE
+
+    def unsaid(self, expects: dict[str, list[Any]]) -> list[str]:
+        """The fields of `each` whose values nothing states; the evaluations, `nfe`, follow from a list of steps."""
+        stated = {*self.value.lists(), *expects}
+        return [f for f in self.each if f not in stated | ({"nfe"} if "steps" in stated else set())]
 
     def selects(self) -> list[Select]:
         """All rows that the part reads: value, reference, floor, limit."""
@@ -92,7 +115,7 @@ class First(Strict):
     hypothesis: bool = False
     artefacts: list[str] = Field([])
     effect: list[Part] = Field([])
-    direction: Literal["at_most", "at_least"] | None = None
+    direction: Direction | None = None
     margin: float | None = None
     one_training: bool = False
     also: dict[str, Part] = Field({})
@@ -120,11 +143,11 @@ class Cause(Strict):
 
 
 class Source(Strict):
-    """Rows that are put in the place of a method's: of this method, at the same kind, t, metric and seed.
+    """The rows that replace those of another method: of this method, at the same kind, t, metric and seed.
 
     steps: a number, `most`, `same`, or `nfe`: those that cost as many evaluations.
     w: the same, unless given.
-    but: metrics that stay as they are.
+    but: metrics whose rows are not replaced.
     """
 
     method: str
@@ -135,11 +158,11 @@ class Source(Strict):
 
 
 class Stand(Strict):
-    """Tables on which a claim has to give a known verdict.
+    """Rows on which the verdict on a claim is known, for a test of the claim.
 
-    rows: `committed`, those of figures/laptop, or `made`, none but the following.
-    made: method, metric, value; a value may depend on one field, as {steps: {1: 9, 4: 1}}.
-    swap: method, and the rows that are put in its place.
+    rows: where they start: `committed`, from the rows of figures/laptop, or `made`, from none.
+    made: rows to add, by method and metric; a value may depend on one field, as {steps: {1: 9, 4: 1}}.
+    swap: by method, the rows that replace its own.
     """
 
     rows: Literal["committed", "made"] = "committed"
@@ -153,49 +176,60 @@ class Stand(Strict):
         return self
 
 
-class Gate(Strict):
-    """What has to be so here for a claim to be asked at all, measured from rows: by the mean of its worst cell."""
+class Judged(Strict):
+    """What the rule of the second edition judges: a claim or a gate.
+
+    expects: the values of fields of `each` that no list of the value states. A seed without all of them is incomplete.
+    one_training: methods whose rows are of shipped weights, trained once. A column `training` numbers their trainings,
+        and what reads one of them counts trainings in place of seeds; without the column all seeds are one training.
+    """
 
     id: str
     sentence: str
-    effect: list[Part]
-    direction: Literal["at_most", "at_least"]
+    effect: list[Part] = Field([])
+    direction: Direction = "at_most"
     margin: float = 1.0
+    expects: dict[str, list[float | str]] = Field({})
+    one_training: list[str] = Field([])
+
+    @model_validator(mode="after")
+    def _expected(self) -> Self:
+        for part in self.effect:
+            if unsaid := part.unsaid(self.expects):
+                raise ValueError(f"{self.id}: state in `expects` the values of {', '.join(unsaid)} in {part.artefact}")
+            if part.by_difference and part.compare == "departure" and self.direction == "at_least":
+                raise ValueError(f"{self.id}: a departure by differences has two sides, both of which are at_most")
+        return self
 
 
-class Second(Strict):
+class Gate(Judged):
+    """What has to be so here for a claim to be assessable, judged from rows by the rule of the claims."""
+
+
+class Second(Judged):
     """A claim of the second edition.
 
     tests: the sentence or number of the paper that is tested.
     first: the claim of the first edition that it replaces; that of the same id unless given.
     limits: where its limits come from, if they are not those first set.
     training: the verdict rests on a training, so that it needs the rows of one of half the length.
-    one_training: rows of shipped weights, which count as one seed unless a column `training` numbers the trainings.
     premises: claims and gates without which it is not assessable here.
-    oracle, baseline: tables that have to give `supported` and `contradicted`; else the claim is no test.
+    oracle, baseline: rows that have to give `supported` and `contradicted`; else the claim is no test.
     no_oracle: why no student can be put in another's place, so that both are made by hand.
-    over: values of fields of `each` that no part names, for tables that are made.
     """
 
-    id: str
-    sentence: str
     tests: str
     source: str
     confidence: Literal["V", "S", "M", "D"]
     first: str = ""
     limits: str = "as first set"
-    effect: list[Part] = Field([])
-    direction: Literal["at_most", "at_least"] = "at_most"
-    margin: float = 1.0
     training: bool = True
-    one_training: bool = False
     premises: list[str] = Field([])
     also: dict[str, Part] = Field({})
     cause: Cause | None = None
     oracle: Stand | None = None
     baseline: Stand | None = None
     no_oracle: str | None = None
-    over: dict[str, list[float | str]] = Field({})
     not_judged: str | None = None
 
     @model_validator(mode="after")
@@ -224,8 +258,8 @@ class Rules(Strict):
     first_seed: rows of seeds below it were in view when the second edition was written, and never count for it.
     seeds: as many a verdict needs.
     confidence: of the interval of a cell.
-    moved: share of its distance to the margin by which an effect may move with the second half of a training.
-    power: at which the smallest effect is told.
+    moved, beyond_noise: how far an effect moves that is still learning, in distances to the margin and in deviations.
+    power: the chance of telling the smallest effect that counts as detectable.
     stand_in: metrics that older rows lack, and what stands for them in tests and dry runs, never in a verdict.
     """
 
@@ -233,6 +267,7 @@ class Rules(Strict):
     seeds: int
     confidence: float
     moved: float
+    beyond_noise: float
     power: float
     stand_in: dict[str, str]
 

@@ -8,50 +8,47 @@ First edition, frozen:
 `supported` if all of the 95 % t interval of (1) over seeds lies on the right side of `margin`, `contradicted` if all of
 it lies on the wrong side, else `inconclusive`; always the last with fewer than three seeds.
 
-Second edition, of m cells, with x the mean of a cell over seeds, s its deviation, n their number:
+Second edition, of m cells, with x the mean of a cell over seeds (`measured`), s its deviation, n their number:
 
     half(a)      = t(1 - a / 2; n - 1) s / sqrt(n)                                                                 (2)
     supported      if every cell passes: x + half(0.05) <= margin      (at_least: x - half(0.05) >= margin)        (3)
     contradicted   if a cell fails:      x - half(0.05 / m) > margin   (Bonferroni)                                (4)
     detectable   = (t(0.975; n - 1) + t(0.8; n - 1)) s / sqrt(n)       of the cell that decides                    (5)
 
-(3) is an intersection-union test: no correction is due where all must pass. (5) is the distance from the margin that
-as many seeds tell in four of five repeats. A cost that is measured once, or less often than three times, passes or
-fails by its number. Effect and interval of a claim are those of the cell that decides: of those that fail (4) the one
-with the worst mean, else the one whose interval reaches farthest towards, or beyond, the margin.
+(3) is an intersection-union test: where all cells have to pass, the error of the whole is no larger than that of one,
+and no correction for their number is needed. (5) is the distance from the margin that as many seeds tell in about four
+of five repeats (with 3 seeds 77 in a hundred). A cost that is measured once, or less often than three times, passes or
+fails by its number. Effect and interval of a claim are those of the cell that decides: of the cells that fail (4) the
+one with the worst mean, else the one whose interval ends farthest beyond the margin, or nearest to it.
 
-A claim that rests on a training is `still learning` where each cell that fails (4) moved with the second half of the
-training by more than a quarter of its distance to the margin:
+There is no `supported` while a seed that counts is incomplete, or where the reference of a cell is not told from 0
+(`cells`, formula 4); such a cell does not contradict either. Less than that may still be `contradicted`.
 
-    |effect - effect of half the length| > 0.25 |effect - margin|      for a seed that has both                    (6)
+A claim that rests on a training is `still learning` where each cell that fails (4) moved towards the margin with the
+second half of the training, by more than a quarter of its distance and by more than the seeds scatter:
 
-Without rows of half the length the verdict is `contradicted`, and `half_length` says "not run". A cost that fails needs
-none.
+    move = mean of (half - full), at_least: of (full - half), over the seeds that have both lengths
+    move > 0.25 |x - margin|  and  move > 2 s                                                                      (6)
+
+s is that of the whole length; both lengths share their noise, so that the second condition is a cautious one. With
+fewer than three seeds s is not known, and without rows of half the length there is no move: then the verdict is
+`contradicted`, and `half_length` says "not run". A cost that fails needs none.
 """
 
 import math
-from dataclasses import dataclass
-from itertools import product
-from statistics import fmean, median
-from typing import Any, Literal
+from collections.abc import Iterator
+from contextlib import suppress
+from statistics import fmean, median, stdev
+from typing import Any
 
 from distill_lib.measure.metrics import interval
 from distill_lib.measure.rows import SEEDS
-from distill_lib.papers.cells import (
-    REDUCE,
-    MissingRows,
-    Place,
-    Tables,
-    cells_of,
-    fitting,
-    half_tables,
-    points_of,
-    seeds_of,
-    tables_of,
-)
-from distill_lib.papers.editions import First, Gate, Part, Rules, Second
+from distill_lib.papers.cells import REDUCE, MissingRows, Place, Tables, fitting, half_tables, points_of, tables_of
+from distill_lib.papers.editions import First, Gate, Judged, Part, Rules, Second
+from distill_lib.papers.measured import Cell, Points, draws_of, gathered, measured, values_of
 
-Direction = Literal["at_most", "at_least"]
+SIGN = {"at_most": 1, "at_least": -1}
+"""The direction of what is beyond the margin."""
 PLUMBING = "smoke: plumbing only"
 _LISTED = 3  # failing cells that a note names
 
@@ -110,65 +107,14 @@ def misses(cells: dict[str, float], margin: float, heading: str = "fails at") ->
 # --- second edition
 
 
-@dataclass(frozen=True, eq=False)
-class Cell:
-    """One number that a claim sets a limit to, measured once a seed; `part` is the place of its part in the claim."""
-
-    part: int
-    name: str
-    values: list[float]
-    once: bool = False
-
-    @property
-    def mean(self) -> float:
-        """Over seeds."""
-        return fmean(self.values)
-
-    def interval(self, confidence: float) -> tuple[float, float]:
-        """Mean -+ formula (2); the number itself for a cost that was measured fewer than three times."""
-        few = self.once and len(self.values) < SEEDS
-        low, high = (self.mean, self.mean) if few else interval(self.values, confidence)
-        return float(low), float(high)  # numpy's numbers compare to what JSON does not know
-
-    def passes(self, margin: float, direction: Direction, confidence: float) -> bool:
-        """Formula (3) for this cell."""
-        low, high = self.interval(confidence)
-        return high <= margin if direction == "at_most" else low >= margin
-
-    def fails(self, margin: float, direction: Direction, confidence: float) -> bool:
-        """Formula (4) for this cell, at a confidence that is corrected already."""
-        low, high = self.interval(confidence)
-        return low > margin if direction == "at_most" else high < margin
-
-
-def measured(effect: list[Part], tables: Tables, first_seed: int) -> tuple[list[Cell], list[int], list[str]]:
-    """The cells of a claim, the seeds that count (all, of costs alone), and a sentence for each that is left out."""
-    seeded = [part for part in effect if not part.once]
-    of_seed, left_out = {}, []
-    for seed in (seed for seed in seeds_of(seeded, tables) if seed >= first_seed):
-        try:
-            of_seed[seed] = [{} if part.once else cells_of(part, tables, seed) for part in effect]
-        except MissingRows as reason:
-            left_out.append(f"seed {seed} left out: {reason}")
-    cells = []
-    for i, part in enumerate(effect):
-        try:
-            costs = [cells_of(part, tables, seed) for seed in seeds_of([part], tables) or [0]] if part.once else []
-        except MissingRows as reason:
-            return [], list(of_seed), [*left_out, f"no cost: {reason}"]
-        of_part = costs or [parts[i] for parts in of_seed.values()]
-        names = of_part[0] if of_part else {}
-        cells += [Cell(i, name, [numbers[name] for numbers in of_part], part.once) for name in names]
-    return (cells if of_seed or not seeded else []), list(of_seed) if seeded else seeds_of(effect, tables), left_out
-
-
-def worst(cells: list[Cell], direction: Direction) -> Cell:
+def worst(cells: list[Cell], direction: str) -> Cell:
     """The cell with the largest mean, or the smallest if direction is at_least."""
-    return (max if direction == "at_most" else min)(cells, key=lambda cell: cell.mean)
+    return max(cells, key=lambda cell: SIGN[direction] * cell.mean)
 
 
-def deciding(claim: Second, cells: list[Cell], failing: list[Cell], rule: Rules) -> Cell:
-    """The cell whose effect and interval are the claim's."""
+def deciding(claim: Judged, cells: list[Cell], failing: list[Cell], rule: Rules) -> Cell:
+    """The cell whose effect and interval are the claim's, one that is usable if there is any."""
+    cells = [cell for cell in cells if cell.usable] or cells
     if failing or any(math.isnan(cell.interval(rule.confidence)[0]) for cell in cells):
         return worst(failing or cells, claim.direction)
     if claim.direction == "at_most":
@@ -176,16 +122,16 @@ def deciding(claim: Second, cells: list[Cell], failing: list[Cell], rule: Rules)
     return min(cells, key=lambda cell: cell.interval(rule.confidence)[0])
 
 
-def holds(gate: Gate, place: Place, first_seed: int) -> bool | None:
-    """Whether the mean of a gate's worst cell lies on the right side of its margin; None without rows."""
-    cells, _, _ = measured(gate.effect, tables_of(gate.effect, place), first_seed)
-    if not cells:
+def holds(gate: Gate, place: Place, rule: Rules) -> bool | None:
+    """Whether a gate is passed, by the rule of the claims; None where its rows support and contradict neither."""
+    of_gate = measured(gate, tables_of(gate.effect, place), rule.first_seed)
+    if of_gate.units < rule.seeds:
         return None
-    mean = worst(cells, gate.direction).mean
-    return mean <= gate.margin if gate.direction == "at_most" else mean >= gate.margin
+    verdict, _ = second_verdict(gate, of_gate.cells, rule)
+    return {"contradicted": False, "supported": None if of_gate.left_out else True}.get(verdict)
 
 
-def second_verdict(claim: Second, cells: list[Cell], rule: Rules) -> tuple[str, list[Cell]]:
+def second_verdict(claim: Judged, cells: list[Cell], rule: Rules) -> tuple[str, list[Cell]]:
     """`supported`, `contradicted` or `inconclusive` by (3) and (4), and the cells that fail (4)."""
     margin, direction = claim.margin, claim.direction
     if all(cell.passes(margin, direction, rule.confidence) for cell in cells):
@@ -198,29 +144,32 @@ def second_verdict(claim: Second, cells: list[Cell], rule: Rules) -> tuple[str, 
 def learning(claim: Second, failing: list[Cell], seeds: list[int], place: Place, rule: Rules) -> str:
     """Formula (6) for cells that fail: "moving" if all do, "steady" if one does not, else "not run"."""
     tables, half = half_tables(claim.effect, place)
-    trained = {row.get("seed") for table in half.values() for row in table} & set(seeds)
-    moved: dict[Cell, bool] = {}
-    for cell, seed in product(failing, trained):
+    trained = sorted({row["seed"] for table in half.values() for row in table if "seed" in row} & set(seeds))
+    moving: dict[Cell, bool] = {}
+    for cell in failing:
         part = claim.effect[cell.part]
         if not any(fitting(half[select.artefact or part.artefact], select) for select in part.selects()):
             continue  # all that this cell reads was trained for the whole length
-        try:
-            then = cells_of(part, tables, seed)[cell.name]
-        except MissingRows:
-            continue
-        now = cell.values[seeds.index(seed)]
-        moves = abs(now - then) > rule.moved * abs(now - claim.margin)
-        moved[cell] = moved.get(cell, False) or moves
-    if not all(moved.values()):
+        draws = gathered(_draws_that_are_there(claim, part, tables, trained))
+        then = values_of(cell.name, part, draws, claim.margin, cell.scale)
+        now = dict(zip(cell.units, cell.values, strict=True))
+        moves = [(then[unit] - now[unit]) * SIGN[claim.direction] for unit in then if unit in now]
+        if moves and len(cell.values) >= rule.seeds:
+            least = max(rule.moved * abs(cell.mean - claim.margin), rule.beyond_noise * stdev(cell.values))
+            moving[cell] = fmean(moves) > least
+    if not all(moving.values()):
         return "steady"
-    return "moving" if len(moved) == len(failing) else "not run"
+    return "moving" if len(moving) == len(failing) else "not run"
 
 
-def trainings_of(claim: Second, place: Place, seeds: list[int]) -> set[int]:
-    """The trainings that the rows of these seeds number, in a column `training`, of shipped weights."""
-    tables = tables_of(claim.effect, place)
-    rows = [row for part in claim.effect for row in fitting(tables[part.artefact], part.value)]
-    return {row["training"] for row in rows if "training" in row and row.get("seed") in seeds}
+def _draws_that_are_there(
+    claim: Second, part: Part, tables: Tables, seeds: list[int]
+) -> Iterator[dict[int | None, Points]]:
+    """What the seeds of half the length give, which may have fewer cells, but no cell reduced from fewer points."""
+    expects = claim.expects if part.reduce else {}
+    for seed in seeds:
+        with suppress(MissingRows):
+            yield draws_of(part, claim.one_training, expects, tables, seed)
 
 
 def detectable(cell: Cell, rule: Rules) -> float | None:
@@ -237,24 +186,27 @@ def detectable(cell: Cell, rule: Rules) -> float | None:
 
 
 def notes_of(claim: Second, cells: list[Cell], rule: Rules) -> list[str]:
-    """Which cells fail by their mean, and, from enough seeds on, which pass by their mean alone."""
-    sign = 1 if claim.direction == "at_most" else -1
-    beyond = {cell.name: cell.mean for cell in cells if sign * cell.mean > sign * claim.margin}
+    """Which cells fail by their mean; with enough seeds, which pass by their mean alone; and which are not usable."""
+    sign, untold = SIGN[claim.direction], [cell.name for cell in cells if not cell.usable]
+    beyond = {cell.name: cell.mean for cell in cells if cell.usable and sign * cell.mean > sign * claim.margin}
     undecided = {
         cell.name: cell.mean
         for cell in cells
-        if cell.name not in beyond
+        if cell.usable
+        and cell.name not in beyond
         and len(cell.values) >= rule.seeds
         and not cell.passes(claim.margin, claim.direction, rule.confidence)
     }
-    return misses(beyond, claim.margin) + misses(undecided, claim.margin, "undecided at")
+    notes = misses(beyond, claim.margin) + misses(undecided, claim.margin, "undecided at")
+    return [*notes, *(f"the reference is not told from 0: {name}" for name in untold)]
 
 
 def table_of(cells: list[Cell], claim: Second, rule: Rules) -> list[dict[str, Any]]:
-    """The cells as data: name, mean, interval, and whether each passes."""
+    """The cells as data: name, mean, interval, whether each passes, and whether its reference is told from 0."""
     table = []
     for cell in cells:
         low, high = (x if math.isfinite(x) else None for x in cell.interval(rule.confidence))
         passed = cell.passes(claim.margin, claim.direction, rule.confidence)
-        table.append({"cell": cell.name, "effect": cell.mean, "low": low, "high": high, "passes": passed})
+        columns = {"cell": cell.name, "effect": cell.mean, "low": low, "high": high}
+        table.append(columns | {"passes": passed, "usable": cell.usable})
     return table
