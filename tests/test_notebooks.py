@@ -36,9 +36,9 @@ def nbval(name: str, tmp_path: Path) -> subprocess.CompletedProcess:
 
 def reads_of_claims() -> dict[str, set[tuple[str, str]]]:
     """What the claims and gates of the second edition read: artefact to (metric, method)."""
-    edition = second_edition("guided")
+    editions = [second_edition(paper) for paper in ("guided", "sdxs")]
     reads = {}
-    for claim in [*edition.gates, *edition.claims]:
+    for claim in [x for edition in editions for x in [*edition.gates, *edition.claims]]:
         for part in claim.effect:
             for select in part.selects():
                 methods = select.method if isinstance(select.method, list) else [select.method]
