@@ -12,8 +12,10 @@ from distill_lib.engine import store
 from distill_lib.engine.loop import TrainSettings, finish
 from distill_lib.engine.trainable import Bare
 from distill_lib.measure import styles
+from distill_lib.measure.distances import Moments, mmd2
 from distill_lib.measure.readers.extractor import called_look, look_codes, scene_examples
 from distill_lib.measure.readers.layout import Layout, layout_iou, read_layout, train_layout, true_layout
+from distill_lib.measure.rows import select
 from distill_lib.measure.styles import Looks, Readers, world_of
 from distill_lib.worlds.looks import clay
 from distill_lib.worlds.pictures import WORLDS
@@ -141,6 +143,8 @@ def measured(runs, monkeypatch):
     """Looks of four scenes, with readers that need no training: distances are differences of pixels."""
     monkeypatch.setattr(styles, "Reader", lambda net: net)
     monkeypatch.setattr(styles, "fid", lambda reader, a, b: (a.float() - b.float()).abs().mean().item())
+    monkeypatch.setattr(styles, "reference", lambda reader, world, count: Moments(torch.zeros(3), torch.eye(3), count))
+    monkeypatch.setattr(styles, "Features", lambda reader, real: lambda image: image.double().mean((2, 3)) / 255)
     monkeypatch.setattr(styles, "called_look", lambda net, image, names: torch.tensor([1, 1, 1, 2]))
     monkeypatch.setattr(styles, "read_attributes", lambda net, image: looks.shows)
     looks = Looks(None, Readers(None, Bright(), None), 4, 8, 2.0, 3)
@@ -159,6 +163,15 @@ def test_a_true_picture_is_at_its_place_in_its_look(measured):
     assert of(rows, "style") == 0.75 and of(measured.rows("x", true, "clay", true), "style") == 0.25
     assert {row["kind"] for row in rows} == {"sketch"} and {row["scale"] for row in rows} == {0.5}
     assert of(measured.rows("x", true, "sketch", photo), "layout") < 1
+
+
+def test_the_distance_to_a_look_is_to_other_scenes_and_holds_its_error(measured):
+    features, other = measured.others("sketch")
+    assert not torch.equal(other, measured.real["sketch"]) and len(other) == 4
+    (row,) = select(measured.rows("x", measured.real["sketch"], "sketch", measured.real["photo"]), metric="mmd_look")
+    wanted = mmd2(features(measured.real["sketch"]), features(other))
+    assert (row["value"], row["error"]) == (wanted.value, wanted.error)
+    assert measured.look_distance(255 - other, "sketch").value > wanted.value
 
 
 def test_prompts_are_what_the_scenes_show_and_seeds_have_their_own(measured):

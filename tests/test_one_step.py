@@ -1,14 +1,16 @@
 """One step from noise is the sampler's own, and regression on pairs finds the mean of what the noise leads to."""
 
+import pytest
 import torch
 from closed_forms import Gaussian, fake_network
 
 from distill_lib.diffusion.samplers import sample
+from distill_lib.diffusion.schedules import OURS
 from distill_lib.engine.loop import TrainSettings
 from distill_lib.engine.store import Run
 from distill_lib.networks.adapter import Network, denoiser
 from distill_lib.networks.pipeline import open_pipeline
-from distill_lib.sdxs.one_step import one_step, square_loss, train_on_pairs
+from distill_lib.sdxs.one_step import accumulation_error, gradient, one_step, square_loss, train_on_pairs
 from distill_lib.teachers.latents import teacher_pairs
 from distill_lib.worlds.captions import drawn_attributes, say
 
@@ -63,3 +65,43 @@ def test_pairs_are_the_teachers_own_ways_and_regression_learns_them(small_pipeli
     settings = TrainSettings(steps=30, batch_size=6, lr=1e-3, warmup=1, bf16=False)
     losses = [progress.loss for progress in train_on_pairs(student, pairs, settings, run)]
     assert losses[-1] < 0.7 * losses[0]
+
+
+class Scale(torch.nn.Module):
+    """A network of one weight a that answers v_hat = -a, so that at T all pictures are x_hat = a."""
+
+    def __init__(self, a):
+        super().__init__()
+        self.a = torch.nn.Parameter(torch.tensor(a))
+
+
+class Numbers(list):
+    """Pairs of no noise and these numbers."""
+
+    def batch(self, index, device):
+        return torch.zeros(len(index), 1), torch.tensor(self)[index][:, None], torch.zeros(len(index))
+
+
+def answering(a):
+    module = Scale(a)
+    net = lambda z, t, label: -module.a.expand(len(z), 1)  # noqa: E731
+    net.module, net.device, net.schedule = module, "cpu", OURS
+    return net
+
+
+def test_the_gradient_of_pairs_is_that_of_their_mean():
+    net, pairs = answering(2.0), Numbers([1.0, 3.0, 5.0, 11.0])
+    assert gradient(net, pairs, torch.arange(4), square_loss).tolist() == [pytest.approx(2 * (2 - 5))]
+    assert net.module.a.grad is None
+
+
+def test_accumulated_gradients_are_those_of_one_batch_where_the_loss_is_a_mean_over_samples():
+    net, pairs = answering(2.0), Numbers([1.0, 3.0, 5.0, 11.0])
+    assert accumulation_error(net, pairs, square_loss, 2, 2) < 1e-6
+    assert accumulation_error(net, pairs, square_loss, 4, 2) < 1e-6  # the pairs twice
+
+    def by_whole_batch(x_hat, x):
+        return (x_hat * x.max()).flatten()
+
+    # g = 11 at once; the slices (1, 3) and (5, 11) give 3 and 11
+    assert accumulation_error(net, pairs, by_whole_batch, 2, 2) == pytest.approx((11 - 7) / 11)

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from distill_lib.engine.precision import current
 from distill_lib.experiments import one_step
 from distill_lib.experiments.one_step import FAILURES, Trials
 from distill_lib.profiles import load
@@ -37,6 +38,21 @@ def test_another_batch_sees_as_many_pairs_in_all(recorded, batch):
     other, base = (call.options for call in calls)
     assert other.batch_size == batch and base.batch_size == SIZES.matching.batch_size
     assert other.steps * batch == pytest.approx(base.steps * base.batch_size, rel=0.05)
+
+
+def test_a_larger_batch_may_have_as_many_updates(recorded):
+    trials, calls = recorded
+    trials.by_loss("matching", batch=128, steps=SIZES.matching.steps)
+    assert (calls[0].options.batch_size, calls[0].options.steps) == (128, SIZES.matching.steps)
+
+
+def test_the_row_of_accumulated_gradients_names_its_slices_and_is_of_float32(recorded, monkeypatch):
+    trials, calls = recorded
+    monkeypatch.setattr(one_step, "accumulation_error", lambda *given: calls.append((given, current())) or 0.5)
+    (row,) = trials.accumulated()
+    ((given, numbers),) = calls
+    assert (given[0], given[-2:], numbers) == ("small", (4, 32), "fp32")
+    assert row == {"method": "4 times 32 pairs", "seed": 3, "n": 128, "metric": "gradient_error", "value": 0.5}
 
 
 def test_without_a_warm_up_the_small_network_starts(recorded):

@@ -62,15 +62,20 @@ def test_rows_compare_with_the_teacher_at_the_same_strength_or_at_the_one_named(
 def test_independent_pictures_are_the_benchmarks_own_beside_a_teacher_of_other_prompts_and_noise(prompted, monkeypatch):
     monkeypatch.setattr(prompts, "FEWEST", 4)
     net, calls = prompted.model.network, []
-    monkeypatch.setattr(prompts, "Rulers", lambda features, draw, truth, seed: calls.append((draw, truth, seed)))
+    monkeypatch.setattr(
+        prompts, "Rulers", lambda features, draw, truth, seed, real: calls.append((draw, truth, seed, real))
+    )
     prompted.rulers(None)
-    ((draw_of, truth, seed),) = calls
+    prompted.rulers(None, 12)
+    (draw_of, truth, seed, real), (more, *_) = calls
+    assert torch.equal(real(8), prompted.real)
     assert (truth.net, truth.n_steps, truth.w, seed) == (net, 4, 1.0, 3)
     own, other = (draw_of(Sampled(net, 2, 0.0), stream) for stream in ("student", "truth"))
     assert torch.equal(own, prompted.pictures(net, 2, 0.0))
     other_prompts = say(drawn_attributes(8, 8003))
     assert torch.equal(other, sample_pictures(net, 2, 0.0, prompted.model.states(other_prompts), seed=8003))
     assert set(other_prompts).isdisjoint(prompted.prompts)
+    assert torch.equal(more(Sampled(net, 2, 0.0), "student")[:8], own)
 
 
 def test_unseen_prompts_name_a_held_out_pair_and_others_do_not(small_pipeline, judges, runs):

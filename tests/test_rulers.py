@@ -1,6 +1,7 @@
 """The second rulers: independent samples, standardised features, the spectrum, known damage, and rows of all of it."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -263,3 +264,15 @@ def test_only_what_is_asked_for_is_drawn_and_measured(net, reader):
     rows = rulers.measure("ddim", {1: net, 2: net}, [0.0, 1.0], metrics=["fid_inf"])
     assert drawn == [(1, 0.0, "student"), (2, 0.0, "student"), (1, 1.0, "student"), (2, 1.0, "student")]
     assert [(row["metric"], row["nfe"], row["seed"]) for row in rows] == [("fid_inf", n, 5) for n in (1, 2, 2, 4)]
+    with pytest.raises(ValueError, match="recall needs real pictures"):
+        rulers.rows("ddim", Sampled(net, 1, 0.0), ["recall"])
+
+
+def test_recall_is_the_share_of_as_many_real_pictures_that_lie_among_the_samples(net):
+    line = torch.arange(32)[:, None].double()  # pictures of one number, which is their feature
+    far = torch.where(line < 24, line, 200 + line)
+    rulers = Rulers(
+        SimpleNamespace(last=lambda image: image), lambda *_: line, Sampled(net, 8, 0.0), real=lambda n: far[:n]
+    )
+    (row,) = rulers.rows("ddim", Sampled(net, 2, 1.0), ["recall"])
+    assert row["value"] == 24 / 32 and row["n"] == 32 and "error" not in row

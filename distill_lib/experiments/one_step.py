@@ -8,18 +8,19 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
+from distill_lib.engine import precision
 from distill_lib.measure.prompts import PromptBenchmark
+from distill_lib.measure.rows import Row, tidy
 from distill_lib.networks.adapter import Network, Trained
 from distill_lib.networks.autoencoders import TinyDecode
 from distill_lib.profiles import Small
 from distill_lib.sdxs.feature_matching import one_step_loss, views
-from distill_lib.sdxs.one_step import Matching, fit_on_pairs
+from distill_lib.sdxs.one_step import Matching, accumulation_error, fit_on_pairs
 from distill_lib.sdxs.score_distillation import Scoring, Segment, fit_by_scores
 from distill_lib.sdxs.texture import tune_texture
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import Pairs, Remembered
 
-Row = dict[str, Any]
 FAILURES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "online model stands still": ("it never learns what is drawn", "online_rate above 1", {"online_rate": 0.0}),
     "rate times 30": ("the student outruns the online model", "a rate of 1e-4 and less", {"lr": 30.0}),
@@ -28,6 +29,10 @@ FAILURES: dict[str, tuple[str, str, dict[str, Any]]] = {
 """Ways to ruin score distillation: name -> cause, cure, and what is changed."""
 LAYER_WEIGHTS: dict[str, tuple[float, ...]] = {"fine": (8, 4, 2, 1), "coarse": (1, 2, 4, 8)}
 """w_l of feature matching on the four levels of the convolutional matcher, from the finest: which of them lead."""
+
+
+SLICES = (4, 32)
+"""Slices, and pairs in each, whose gradients are accumulated."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +70,18 @@ class Trials:
     def _known(self) -> Remembered:
         return Remembered(self.pairs)
 
-    def by_loss(self, loss: str, batch: int = 0, **seen: Any) -> Trained:
+    def by_loss(self, loss: str, batch: int = 0, steps: int = 0, **seen: Any) -> Trained:
         """A student by regression on pairs.
 
         Args:
             loss: one of `feature_matching.ONE_STEP_LOSSES`.
-            batch: changes the number of pairs a step, at as many pairs in all.
+            batch: changes the number of pairs a step, at as many pairs in all unless `steps` says of how many updates.
+            steps: updates.
             seen: other arguments of `cost`.
         """
         settings = self.sizes.matching.with_seed(self.seed)
         if batch:
-            steps = max(1, settings.steps * settings.batch_size // batch)
+            steps = steps or max(1, settings.steps * settings.batch_size // batch)
             settings = replace(settings, steps=steps, batch_size=batch)
         return fit_on_pairs(self._copy(self.first), self.pairs, self.cost(loss, **seen), settings)
 
@@ -105,6 +111,14 @@ class Trials:
         """A student after adversarial tuning of an adapter, by a critic on features of another matcher."""
         settings, see = self.sizes.tuning.with_seed(self.seed), pretrained.matcher("vit").layers
         return tune_texture(self._copy(trained.net), self.pairs, see, settings)
+
+    def accumulated(self, loss: str = "matching") -> list[Row]:
+        """A row: how far the gradient of SLICES is from that of all their pairs at once, in float32."""
+        slices, size = SLICES
+        with precision.held("fp32"):
+            error = accumulation_error(self._copy(self.first), self.pairs, self.cost(loss), slices, size)
+        columns = {"method": f"{slices} times {size} pairs", "seed": self.seed, "n": slices * size}
+        return tidy({"gradient_error": error}, **columns)
 
     def rows(self, students: dict[str, Trained]) -> list[Row]:
         """All metrics of students in one step, by their names."""

@@ -70,6 +70,12 @@ def picture_rows(benchmark: PromptBenchmark, image: Tensor, truth: Tensor, colum
     return tidy(values | {"paired": paired(image, truth).mean().item()}, **columns, n=len(image))
 
 
+@torch.no_grad()
+def pictures_by(decode: Callable[[Tensor], Tensor], held: Pairs) -> Tensor:
+    """Pictures uint8 (n, 3, R, R) that a decoder into [-1, 1] makes of latents."""
+    return torch.cat([to_bytes(decode(part)).cpu() for part in held.x.float().split(_BATCH)])
+
+
 def _cost_rows(module: nn.Module, work: Callable[[], object], repeats: int, columns: Row) -> list[Row]:
     values = {"params": sum(p.numel() for p in module.parameters()), "seconds": median_seconds(work, repeats)}
     return tidy(values, **columns, n=1)
@@ -96,8 +102,7 @@ def decoder_rows(
         repeats: timed calls at batch 1.
         factor: of (2).
     """
-    z = held.x.float()
-    image = torch.cat([to_bytes(decode(part)).cpu() for part in z.split(_BATCH)])
+    z, image = held.x[:1].float(), pictures_by(decode, held)
     columns = {"method": method, "seed": benchmark.seed}
     rows = picture_rows(benchmark, image, truth, columns)
     values = {"sharpness_kept": laplacian_variance(image) / laplacian_variance(truth)}
@@ -105,7 +110,7 @@ def decoder_rows(
         values["psnr"] = psnr(image, truth)
         values["psnr_coarse"] = psnr(pooled(image, factor), pooled(truth, factor))
     rows += tidy(values, **columns, n=len(image))
-    return rows + _cost_rows(module, lambda: decode(z[:1]), repeats, columns), image
+    return rows + _cost_rows(module, lambda: decode(z), repeats, columns), image
 
 
 @dataclass(frozen=True)

@@ -235,21 +235,26 @@ class PromptBenchmark:
         """Rows labelled `method` for the network of each step count, at each strength."""
         return [row for w in ws for n, net in nets.items() for row in self.rows(method, net, n, w, sampler=sampler)]
 
-    def rulers(self, features: Features) -> Rulers:
+    def rulers(self, features: Features, samples: int = 0) -> Rulers:
         """Metrics of independent pictures, of a world's prompts, as many as `n` and no fewer than FID_inf takes.
 
         Prompts are drawn by lot, so that the pictures of this benchmark serve; those of the teacher that others are
         compared with are of prompts and noise of another seed.
+
+        Args:
+            features: of the pictures, standardised.
+            samples: pictures of a network, if others than this benchmark's.
 
         Raises:
             ValueError: the prompts are no world's.
         """
         if not self.world:
             raise ValueError("world='': prompts of a file have no world to be compared with; take those of a world")
-        n = max(self.n, FEWEST)
+        n = max(samples or self.n, FEWEST)
         own = {"student": replace(self, n=n), "truth": replace(self, n=n, seed=held_out_seed("truth", self.seed))}
 
         def draw(sampled: Sampled, stream: str) -> Tensor:
             return own[stream].pictures(sampled.net, sampled.n_steps, sampled.w, sampled.sampler)
 
-        return Rulers(features, draw, Sampled(self.model.network, self.teacher_steps, self.w), self.seed)
+        truth = Sampled(self.model.network, self.teacher_steps, self.w)
+        return Rulers(features, draw, truth, self.seed, lambda n: real_pictures(self.world, n, 0, self.unseen)[0])

@@ -27,7 +27,7 @@ from distill_lib.measure.spectrum import fine_share, sharpness_ratio
 from distill_lib.networks.adapter import Network
 
 OF_NETWORKS = ("mmd_teacher", "fid_inf")
-"""The metrics of `Rulers`."""
+"""The metrics of `Rulers`; "recall" is told where it is asked for."""
 
 
 def world_fid(features: Features, image: Tensor) -> Estimate:
@@ -65,12 +65,18 @@ class Rulers:
         draw: independent pictures uint8 (n, 3, R, R) of a network in one of `independent.STREAMS`; of "truth" fewer do.
         truth: the teacher and its many steps; its w is that of whatever is compared with it.
         seed: of the samples, which rows hold.
+        real: as many real pictures as it is asked for, uint8 (n, 3, R, R), for recall.
     """
 
     def __init__(
-        self, features: Features, draw: Callable[[Sampled, str], Tensor], truth: Sampled, seed: int = 0
+        self,
+        features: Features,
+        draw: Callable[[Sampled, str], Tensor],
+        truth: Sampled,
+        seed: int = 0,
+        real: Callable[[int], Tensor] | None = None,
     ) -> None:
-        self.features, self.draw, self._teacher, self.seed = features, draw, truth, seed
+        self.features, self.draw, self._teacher, self.seed, self._real = features, draw, truth, seed, real
         self._truth: dict[float, Tensor] = {}
 
     @classmethod
@@ -94,7 +100,11 @@ class Rulers:
         return self._truth[w]
 
     def rows(self, method: str, sampled: Sampled, metrics: Sequence[str] = OF_NETWORKS) -> list[Row]:
-        """These metrics of a network's samples, one row each; `method` is their label."""
+        """These metrics of a network's samples, one row each; `method` is their label.
+
+        Raises:
+            ValueError: recall is asked for, and there are no real pictures.
+        """
         image, rows = self.draw(sampled, "student"), []
         evaluations = nfe(sampled.n_steps, sampled.w, not sampled.net.takes_w)
         columns = {"method": method, "steps": sampled.n_steps, "w": sampled.w, "nfe": evaluations, "seed": self.seed}
@@ -103,6 +113,11 @@ class Rulers:
             rows += tidy({"mmd_teacher": mmd2(self.features(image)[: len(z)], z)}, **columns, n=len(z))
         if "fid_inf" in metrics:
             rows += tidy({"fid_inf": world_fid(self.features, image)}, **columns, n=len(image))
+        if "recall" in metrics:
+            if self._real is None:
+                raise ValueError("recall needs real pictures, which these rulers were not given")
+            near = precision_and_recall(self.features.last(image), self.features.last(self._real(len(image))))
+            rows += tidy({"recall": near["recall"]}, **columns, n=len(image))
         return rows
 
     def measure(

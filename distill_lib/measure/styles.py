@@ -2,6 +2,7 @@
 
     style            share of pictures that a reader of looks calls pictures of the wanted one
     fid_look         Frechet distance to the world's pictures of the same prompts, in that look
+    mmd_look         `distances.mmd2` to true pictures of other scenes in that look: 0 on average for true ones
     layout           overlap of both solids with those of the same picture before the style, same prompt and noise
     prompt_accuracy  as everywhere; the reader knows photos alone, so that what it says of true pictures is its bound
     sharpness        variance of the Laplacian
@@ -17,18 +18,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distill_lib.measure.distances import mmd2
+from distill_lib.measure.features import Features, reference
 from distill_lib.measure.metrics import Reader, fid, laplacian_variance, psnr
 from distill_lib.measure.prompts import Judges, PromptBenchmark, real_pictures, through
 from distill_lib.measure.readers.attributes import prompt_accuracy, read_attributes
 from distill_lib.measure.readers.common import Once
 from distill_lib.measure.readers.extractor import Extractor, called_look
 from distill_lib.measure.readers.layout import Layout, layout_iou, read_layout
-from distill_lib.measure.rows import Row, tidy
+from distill_lib.measure.rows import Estimate, Row, tidy
 from distill_lib.networks.adapter import Network
 from distill_lib.networks.pipeline import TextToImage
 from distill_lib.worlds.captions import say
 from distill_lib.worlds.scenes import LOOKS
 
+_STANDARD = 8  # real pictures behind the standardised features, for one that is measured
 Decode = Callable[[Tensor], Tensor]
 """Latents (B, C, H, W) -> pictures (B, 3, R, R) in [-1, 1]."""
 
@@ -70,6 +74,7 @@ class Looks:
         self.shows = real_pictures("captioned", n, seed, use="looks")[1]
         self.reader = Reader(readers.extractor)
         self.layout = Once(partial(read_layout, readers.layout))
+        self._others: dict[str, tuple[Features, Tensor]] = {}
         self._benchmarks = [self._prompted(seed), self._prompted(seed + 1000)]
 
     def _prompted(self, seed: int) -> PromptBenchmark:
@@ -89,13 +94,30 @@ class Looks:
         """The same by a teacher with guidance."""
         return self._benchmarks[0].pictures(net, self.steps, self.w, "unipc")
 
-    def judged(self, image: Tensor, look: str, before: Tensor) -> dict[str, float]:
+    def others(self, look: str) -> tuple[Features, Tensor]:
+        """Features that real pictures of a look standardise, and its true pictures uint8 (n, 3, R, R) of other scenes.
+
+        What is measured answers the prompts of `real`, so that it is no set independent of those.
+        """
+        if look not in self._others:
+            features = Features(self.reader, reference(self.reader, world_of(look), _STANDARD * self.n))
+            image = real_pictures(world_of(look), self.n, self.seed, use="looks again")[0]
+            self._others[look] = features, image
+        return self._others[look]
+
+    def look_distance(self, image: Tensor, look: str) -> Estimate:
+        """mmd_look of pictures uint8 (n, 3, R, R)."""
+        features, other = self.others(look)
+        return mmd2(features(image), features(other))
+
+    def judged(self, image: Tensor, look: str, before: Tensor) -> dict[str, float | Estimate]:
         """The metrics of pictures uint8 (n, 3, R, R) that should be of a look; `before`: without the style."""
         called = called_look(self.readers.extractor, image, LOOKS)
         predicted = read_attributes(self.readers.attributes, image)
         return {
             "style": (called == LOOKS.index(look)).double().mean().item(),
             "fid_look": fid(self.reader, image, self.real[look]),
+            "mmd_look": self.look_distance(image, look),
             "layout": layout_iou(self.layout(image), self.layout(before)).mean().item(),
             "prompt_accuracy": prompt_accuracy(predicted, self.shows).mean().item(),
             "sharpness": laplacian_variance(image),
@@ -128,7 +150,6 @@ class Looks:
         """True pictures in a look, as they are and through a student's decoder, beside photos of the same scenes."""
         true, photo = self.real[look], self.real["photo"]
         # what is left between two true sets
-        other = real_pictures(world_of(look), self.n, self.seed, use="looks again")[0]
-        values = self.judged(true, look, photo) | {"fid_look": fid(self.reader, other, true)}
+        values = self.judged(true, look, photo) | {"fid_look": fid(self.reader, self.others(look)[1], true)}
         rows = tidy(values, method="true pictures", kind=look, n=self.n, seed=self.seed)
         return rows + self.rows("true, tiny decoder", self.through(true, decode), look, photo)

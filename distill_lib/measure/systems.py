@@ -23,6 +23,7 @@ from distill_lib.diffusion.pixels import to_bytes
 from distill_lib.diffusion.samplers import Denoise, Fresh, nfe
 from distill_lib.diffusion.solvers import check_sampler, sample_by
 from distill_lib.measure.costs import MODULES, fast_dtype, module_rows, operations, summed, time_interleaved
+from distill_lib.measure.independent import Sampled
 from distill_lib.measure.prompts import PromptBenchmark
 from distill_lib.measure.rows import Row, tidy
 from distill_lib.networks.adapter import Network, denoiser
@@ -53,6 +54,11 @@ class System:
 
     def __post_init__(self) -> None:
         check_sampler(self.sampler)
+
+    @property
+    def sampled(self) -> Sampled:
+        """How its independent pictures are drawn."""
+        return Sampled(self.net, self.n_steps, self.w, self.sampler)
 
     @property
     def evaluations(self) -> dict[str, int]:

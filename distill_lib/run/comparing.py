@@ -13,6 +13,7 @@ from distill_lib.run.stale import rows_of
 _TIMED = ("total", "sum", "share", "gain", "ratio", "seconds_ratio", "sum_ratio", "pictures", "speedup", "speedup_best")
 _TOLERANCE = {"fid": 0.1, "fid_teacher": 0.1, "kid": 0.2, "is": 0.03, "seconds": 1.0, "images_per_second": 1.0}
 _TOLERANCE |= {"fid_target": 0.1, "fid_look": 0.1, "training_seconds": 1.0}
+_TOLERANCE |= dict.fromkeys(("fid_inf", "mmd_teacher", "mmd_look"), 0.1)
 _TOLERANCE |= dict.fromkeys(_TIMED, 1.0)
 
 
@@ -55,4 +56,4 @@ def differences(name: str, old: list[dict[str, Any]], new: list[dict[str, Any]])
 
 
 def _key(row: dict[str, Any]) -> str:
-    return json.dumps({key: value for key, value in row.items() if key != "value"}, sort_keys=True)
+    return json.dumps({key: value for key, value in row.items() if key not in ("value", "error")}, sort_keys=True)

@@ -2,10 +2,12 @@
 
     x_hat = x_from_v(z_T, v_hat(z_T, T))         the whole way in one step of the deterministic sampler         (1)
     pair  = |x_hat - x|^2                        against the end x of the teacher's own path from z_T            (2)
+    error = |1/k sum_i g_i - g| / |g|            gradient g of k slices at once, and g_i of one slice each       (3)
 
 (2) is knowledge distillation of Luhman and Luhman 2021 (arXiv 2101.02388). Where the teacher's paths cross, one z_T has
 to answer for several x, and the mean that (2) asks for is blurred: the premise of SDXS (Song et al. 2024, arXiv
-2403.16627, section 3.2), whose blur is measured in `06_latent_teacher`.
+2403.16627, section 3.2), whose blur is measured in `06_latent_teacher`. Its batches of 1,024 to 2,048 are accumulated
+over slices: (3) is 0 but for rounding where the loss is a mean over samples.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,6 +35,23 @@ def one_step(net: Predict, z_T: Tensor, label: Tensor, schedule: Schedule = OURS
 def square_loss(x_hat: Tensor, x: Tensor) -> Tensor:
     """(2), one value per sample, (B,), of what was drawn in one step and the end of the teacher's path, (B, *D)."""
     return mean_square(x_hat - x)
+
+
+def gradient(net: Network, pairs: Pairs, index: Tensor, cost: Matching) -> Tensor:
+    """Gradient of the mean cost of the pairs `index` (B,) by all trained weights of net.module, as one vector."""
+    weights = [p for p in net.module.parameters() if p.requires_grad]
+    z_T, x, label = pairs.batch(index, net.device)
+    loss = cost(one_step(net, z_T, label, net.schedule), x).mean()
+    parts = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+    return torch.cat([part.flatten() for part in parts])
+
+
+def accumulation_error(net: Network, pairs: Pairs, cost: Matching, slices: int, size: int) -> float:
+    """(3) for `slices` slices of `size` pairs each, the first ones, from the start again where there are fewer."""
+    index = torch.arange(slices * size) % len(pairs)
+    whole = gradient(net, pairs, index, cost)
+    accumulated = sum(gradient(net, pairs, part, cost) for part in index.split(size)) / slices
+    return ((accumulated - whole).norm() / whole.norm()).item()
 
 
 def train_on_pairs(
