@@ -9,8 +9,9 @@
     sharpness_ratio    sharpness over that of real pictures
     fine_ratio         share of the power above 7 cycles over that of real pictures
 
-Rows of the first three hold the standard error beside the value, `error`. At w > 0 a distance to the world rewards not
-following guidance, which narrows the law on purpose: what distillation loses is told by `mmd_teacher`.
+Rows of the first three hold the standard error beside the value, `error`. Guidance with w > 0 makes the distribution
+narrower than that of the world on purpose, so a distance to the world becomes smaller where a student follows guidance
+less. What distillation loses is measured by `mmd_teacher`.
 """
 
 from dataclasses import asdict
@@ -29,17 +30,18 @@ from distill_lib.measure.rows import Row
 from distill_lib.measure.spectrum import fine_share, sharpness_ratio
 
 
-def world_values(features: Features, image: Tensor, real: Tensor) -> dict[str, float | Estimate]:
+def world_values(features: Features, image: Tensor, real: Tensor, few: bool = False) -> dict[str, float | Estimate]:
     """All of these metrics but the teacher's, of pictures uint8 (n, 3, R, R) against as many real ones.
 
     Args:
         features: standardised by the moments of the reference pictures, whose last layer FID is taken to.
         image, real: independent sets of one size.
+        few: as in `distances.fid_inf`, which refuses too few pictures otherwise.
     """
     last, known = features.last(image), features.last(real)
     return {
         "mmd_world": mmd2(features(image), features(real)),
-        "fid_inf": fid_inf(last, features.real.first(last.shape[1])),
+        "fid_inf": fid_inf(last, features.real.first(last.shape[1]), few),
         **precision_and_recall(last, known),
         **density_and_coverage(last, known),
         "sharpness_ratio": sharpness_ratio(image, real),
