@@ -128,8 +128,8 @@ def test_the_error_of_fid_inf_is_its_spread_far_away_and_less_than_twice_that_ne
     result = [fid_inf(gaussian(n, d, i, shift), unit(d)) for i in range(16)]
     values = [distances._extrapolated(gaussian(n, d, i, shift), unit(d), torch.arange(n)) for i in range(120)]
     spread = torch.tensor(values).std().item()  # known within 7 %; the mean of 16 errors within 5 %
-    assert low < sum(one.error for one in result) / 16 / spread < high
-    assert sum(abs(one.value - d * shift**2) <= 2 * one.error for one in result) >= 13
+    assert low < sum(estimate.error for estimate in result) / 16 / spread < high
+    assert sum(abs(estimate.value - d * shift**2) <= 2 * estimate.error for estimate in result) >= 13
 
 
 def test_fid_inf_keeps_a_true_distance():

@@ -1,11 +1,13 @@
 """The second rulers: independent samples, standardised features, the spectrum, known damage, and rows of all of it."""
 
 import math
+from itertools import combinations
 
 import pytest
 import torch
 
-from distill_lib.diffusion.pixels import to_bytes
+from distill_lib.diffusion.pixels import from_patches, to_bytes
+from distill_lib.diffusion.schedules import OURS, Schedule
 from distill_lib.diffusion.solvers import SAMPLERS, sample_by
 from distill_lib.measure import features as features_module
 from distill_lib.measure import independent
@@ -62,6 +64,20 @@ def test_samples_are_counted_kept_and_of_their_own_stream(net, runs, monkeypatch
     assert not torch.equal(independent_samples(sampled, 4, seed=1), six[:4])
     monkeypatch.setattr(independent, "sample_by", lambda *_: pytest.fail("these are kept"))
     assert torch.equal(independent_samples(sampled, 6), six)
+
+
+def darker(x):
+    """A decoder for another adapter of the same weights."""
+    return from_patches(0.5 * x)
+
+
+def test_what_changes_the_pictures_of_the_same_weights_is_part_of_the_key(net, runs):
+    known = independent_samples(Sampled(net, 2, 0.0), 3)
+    grid = {"schedule": Schedule(0.9 * OURS.alpha + 0.1)}  # with signal at its end, as a network of epsilon needs
+    changes = grid, grid | {"predicts": "epsilon"}, {"decode": darker}
+    drawn = [independent_samples(Sampled(net.like(net.module, **change), 2, 0.0), 3) for change in changes]
+    for first, second in combinations([known, *drawn], 2):
+        assert not torch.equal(first, second)
 
 
 def test_an_unknown_stream_and_sampler_are_refused(net):
@@ -133,6 +149,21 @@ def test_reference_is_rendered_once_in_parts(reader, runs, monkeypatch):
     assert torch.allclose(result.mean, f.mean(0)) and torch.allclose(result.covariance, f.T.cov(), atol=1e-8)
     monkeypatch.setattr(features_module, "render_pictures", lambda *_: pytest.fail("they are kept"))
     assert torch.equal(reference(reader, "plain", 40).mean, result.mean)
+
+
+class Doubled(Extractor):
+    """The same weights, other answers."""
+
+    def forward(self, image):
+        features, *rest = super().forward(image)
+        return 2 * features, *rest
+
+
+def test_a_reader_of_another_class_with_the_same_weights_has_moments_of_its_own(reader, runs):
+    other = Doubled(4, 3, width=8)
+    other.load_state_dict(reader.net.state_dict())
+    first, second = (reference(judge, "plain", 8).mean[:64] for judge in (reader, Reader(other)))
+    assert torch.allclose(second, 2 * first) and not torch.equal(first, second)
 
 
 # ------------------------------------------------------------------------------------------------ spectrum
