@@ -75,6 +75,42 @@ def test_rows_of_other_data_are_not_kept(tmp_path, monkeypatch):
     assert set(record.load_record("smoke", "g-abl-range")["made"]) == {"1"}
 
 
+def test_rows_of_a_seed_that_was_measured_at_another_size_are_left_out_and_it_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DISTILL_FIGURES", str(tmp_path))
+    row = {"method": "ddim", "metric": "fid", "value": 1.0}
+    first, second = row | {"seed": 0, "n": 256}, row | {"seed": 1, "n": 768}
+    recorder = Recorder("smoke", "textured", [])
+    recorder.rows("g-tab1", [first])
+    assert recorder.rows("g-tab1", [second]) == [second]
+    message = "g-tab1: the rows of seed 0 are left out, draw that seed again: n=[256] where the new rows have n=[768]"
+    assert message in capsys.readouterr().err
+    assert set(record.load_record("smoke", "g-tab1")["made"]) == {"1"}
+    third = row | {"seed": 2, "n": 768}
+    assert recorder.rows("g-tab1", [third]) == [second, third]
+    both = [row | {"seed": 3, "n": n} for n in (64, 768)]  # one cell at two sizes on purpose, in every seed
+    recorder.rows("x-metrics", both)
+    again = [copied | {"seed": 4} for copied in both]
+    assert recorder.rows("x-metrics", again) == both + again
+    old = recorder.rows("g-tab2", [row | {"seed": 0}])  # as old files are, without `n`
+    assert recorder.rows("g-tab2", [second]) == [*old, second]
+
+
+def test_rows_of_a_seed_that_rests_on_other_weights_of_a_shipped_folder_are_left_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DISTILL_FIGURES", str(tmp_path))
+    monkeypatch.setattr(record.pretrained, "PRETRAINED", tmp_path / "pretrained")
+    (tmp_path / "pretrained" / "student-toy").mkdir(parents=True)
+    row = {"metric": "fid", "value": 1.0}
+    Recorder("smoke", "textured", ["student-toy-aaa", "halving-2-aaa"]).rows("g-tab1", [row | {"seed": 0}])
+    same = Recorder("smoke", "textured", ["student-toy-aaa", "halving-2-bbb"])  # a training of another seed has its key
+    assert len(same.rows("g-tab1", [row | {"seed": 1}])) == 2
+    new = Recorder("smoke", "textured", ["student-toy-ccc", "halving-2-ccc"])
+    assert new.rows("g-tab1", [row | {"seed": 2}]) == [row | {"seed": 2}]
+    assert (
+        "seed 1 are left out, draw that seed again: they rest on student-toy-aaa, not student"
+        in capsys.readouterr().err
+    )
+
+
 # ------------------------------------------------------------------------------------------------ the commit
 
 

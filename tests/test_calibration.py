@@ -23,11 +23,27 @@ def made_up(seed=0, last=9.0):
 
 
 def test_damage_is_seen_from_where_it_stays_beyond_chance():
-    assert chance(made_up(), "fid", 64) == (2.0, 1.0)
+    assert chance(made_up(), "fid", 64, 0) == (2.0, 1.0)
     assert seen_from(made_up(), "fid", "blur") == STRENGTHS["blur"][1]  # 7 - 2 > 4 and all that follow
     assert seen_from(made_up(last=5.0), "fid", "blur") is None  # the greatest is not seen
     both = made_up() + [row | {"seed": 1} for row in made_up(last=5.0)]
     assert seen_from(both, "fid", "blur") is None
+
+
+def test_each_bench_stands_beside_its_own_chance():
+    shifted = [row | {"seed": 1, "value": row["value"] + 10} for row in made_up()]
+    both = made_up() + shifted  # pooled, the untouched sets of the two have a standard deviation of 5.5
+    assert chance(both, "fid", 64, 1) == (12.0, 1.0)
+    assert seen_from(both, "fid", "blur") == seen_from(made_up(), "fid", "blur") == STRENGTHS["blur"][1]
+    assert purposes(both, list(CORRUPTIONS))[1][0][2:4] == ["7 (1)", "0.4"]
+
+
+def test_a_point_is_filled_where_the_table_says_that_damage_is_seen():
+    # the mean of 9 and 5 lies outside the grey, yet one bench does not see the greatest damage
+    both = made_up() + [row | {"seed": 1} for row in made_up(last=5.0)]
+    for rows, filled in ((made_up(), [False, True, True, True]), (both, [False] * 4)):
+        points = [line for line in answers(rows, "made up").axes[0].lines if line.get_marker() == "o"]
+        assert [point.get_markerfacecolor() != "white" for point in points] == filled
 
 
 def test_the_table_and_the_picture_have_a_line_a_ruler_and_a_column_a_corruption():
@@ -41,7 +57,9 @@ def test_the_table_and_the_picture_have_a_line_a_ruler_and_a_column_a_corruption
 
 
 def test_every_ruler_of_the_table_is_measured(monkeypatch):
-    monkeypatch.setattr(calibration, "world_values", lambda *_: dict.fromkeys(set(PURPOSE) - {"fid", "copies"}, 1.0))
+    monkeypatch.setattr(
+        calibration, "world_values", lambda *_, few: dict.fromkeys(set(PURPOSE) - {"fid", "copies"}, 1.0)
+    )
     monkeypatch.setattr(calibration, "frechet", lambda *_: 1.0)
     monkeypatch.setattr(calibration, "novelty", lambda image, *_: image)
 

@@ -10,7 +10,7 @@ from distill_lib.diffusion.guidance import guidance_embedding
 from distill_lib.diffusion.mixture import Mixture, MixtureData, ToyNetwork
 from distill_lib.diffusion.noise import normal
 from distill_lib.diffusion.samplers import above_zero, ddim_step, encode, sample, trajectory
-from distill_lib.diffusion.schedules import OURS, add_noise, step_grid
+from distill_lib.diffusion.schedules import OURS, Schedule, add_noise, step_grid
 from distill_lib.engine import store
 from distill_lib.engine.loop import TrainSettings, finish
 from distill_lib.guided.encoder import encoding_loss, encoding_target, halve_encoder, halve_encoder_once
@@ -178,6 +178,8 @@ def test_an_encoder_is_made_of_the_one_before_and_is_found_again(runs, pictures)
     second = halve_encoder_once(first, (8, 4), pictures, SHORT)
     assert [item.run.config["counts"] for item in (first, second)] == [(64, 8), (8, 4)]
     assert [item.run.config["parent"] for item in (first, second)] == ["parent", first.key]
+    grid = Keyed(pair.net.like(pair.net.module, schedule=Schedule(0.9 * OURS.alpha + 0.1)), "parent")
+    assert halve_encoder_once(grid, (64, 8), pictures, SHORT).key != first.key  # the same weights, another teacher
     again = halve_encoder_once(first, (8, 4), pictures, SHORT)
     assert again.key == second.key
     z = add_noise(torch.zeros(2, 12, 4, 4), torch.ones(2, 12, 4, 4), torch.tensor([512, 512]))

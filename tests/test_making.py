@@ -3,12 +3,15 @@
 import shutil
 
 import pytest
+import torch
 
 from distill_lib.engine.files import folder_hash
 from distill_lib.networks.pruning import Cut
+from distill_lib.networks.unet import build_unet
 from distill_lib.sdxs import tiny_unet
 from distill_lib.shipped import make, pretrained
 from distill_lib.shipped.write import write_origin
+from distill_lib.worlds.pictures import Pictures
 
 SMALL = {"steps": 2, "batch_size": 4, "warmup": 1, "count": 16, "alone": 1, "teacher_steps": 2}
 SMALL |= {"width": 16, "layers": 1, "tower": 8, "blocks": 1}
@@ -69,3 +72,12 @@ def test_what_is_made_by_the_recipes_opens_and_says_how_it_was_made(small_pipeli
 def test_an_unknown_setting_of_a_recipe_is_named():
     with pytest.raises(ValueError, match=r"recipes.yaml: setps=2: Unexpected keyword argument"):
         make.settings_of({"setps": 2, "steps": 2, "batch_size": 4, "lr": 1e-3})
+
+
+def test_the_run_of_a_teacher_is_known_by_the_sizes_of_its_network(runs):
+    """They stand in a file of settings, which no key reads, under a name."""
+    pictures = Pictures(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.arange(4) % 2, ("a", "b"))
+    recipe = {"steps": 1, "batch_size": 4, "lr": 1e-3, "warmup": 1, "network": "toy"}
+    unets = [build_unet(resolution=8, n_classes=2, channels=channels) for channels in ((16, 16), (16, 32))]
+    first, second = (make._train_teacher("toy", unet, pictures, recipe) for unet in unets)
+    assert first.key != second.key

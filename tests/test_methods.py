@@ -13,7 +13,7 @@ from distill_lib.diffusion.guidance import combine, guided_pair
 from distill_lib.diffusion.mixture import Mixture, MixtureData, ToyNetwork, ring
 from distill_lib.diffusion.noise import Draws, normal
 from distill_lib.diffusion.samplers import ddim_step, sample
-from distill_lib.diffusion.schedules import add_noise
+from distill_lib.diffusion.schedules import OURS, Schedule, add_noise
 from distill_lib.engine import replay, store
 from distill_lib.engine.loop import TrainSettings, finish
 from distill_lib.guided.halving import Halving, halve_down, halve_once, halve_steps, halve_stochastic
@@ -346,6 +346,8 @@ def test_a_chain_halves_to_one_step_and_hands_each_student_on_as_the_next_teache
     assert {n: student.key for n, student in other.items()} == {n: chain[n].key for n in (2, 1)}
     other = halve_down(Keyed(first, "another"), pictures, plan(train_settings, 4, 2, 1))
     assert other[1].key != chain[1].key  # through two parents
+    grid = first.like(first.module, schedule=Schedule(0.9 * OURS.alpha + 0.1))  # the same weights, another teacher
+    assert halve_down(Keyed(grid, "parent"), pictures, plan(train_settings, 4))[4].key != chain[4].key
 
 
 def test_a_stochastic_student_starts_from_the_deterministic_one(runs, pictures):

@@ -6,7 +6,9 @@ import pytest
 
 from distill_lib import profiles
 from distill_lib.engine.loop import TrainSettings
+from distill_lib.measure.distances import LEAST
 from distill_lib.measure.draw import check_steps, check_strengths
+from distill_lib.measure.readers.extractor import FEATURES
 from distill_lib.worlds.pictures import WORLDS
 
 
@@ -18,6 +20,14 @@ def test_every_profile_is_valid_and_asks_for_steps_that_are_distilled(name):
     check_strengths(profile.ws, 4.0)
     assert set(profile.hardness.worlds) <= set(WORLDS)
     assert set(profile.single_w) <= set(profile.ws)  # 04 compares with the student of all w at the same strengths
+
+
+@pytest.mark.parametrize("name", [name for name in profiles.names() if name != "smoke"])
+def test_rulers_have_pictures_for_the_features_that_fid_inf_reads(name):
+    rulers = profiles.load(name).rulers
+    assert rulers.samples >= LEAST * FEATURES
+    assert rulers.reference >= LEAST * FEATURES  # no plumbing, which `fid_inf` lets pass
+    assert profiles.load("smoke").rulers.reference < LEAST * FEATURES
 
 
 def test_an_unknown_profile_is_named_with_those_that_exist():

@@ -1,12 +1,14 @@
 """The second rulers: independent samples, standardised features, the spectrum, known damage, and rows of all of it."""
 
 import math
+from itertools import combinations
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from distill_lib.diffusion.pixels import to_bytes
+from distill_lib.diffusion.pixels import from_patches, to_bytes
+from distill_lib.diffusion.schedules import OURS, Schedule
 from distill_lib.measure import features as features_module
 from distill_lib.measure import independent
 from distill_lib.measure.corruptions import CORRUPTIONS, Pool, kept_classes
@@ -65,6 +67,20 @@ def test_samples_are_counted_kept_and_of_their_own_stream(net, runs, monkeypatch
     assert not torch.equal(independent_samples(sampled, 4, seed=1), six[:4])
     monkeypatch.setattr(independent, "sample_by", lambda *_: pytest.fail("these are kept"))
     assert torch.equal(independent_samples(sampled, 6), six)
+
+
+def darker(x):
+    """A decoder for another adapter of the same weights."""
+    return from_patches(0.5 * x)
+
+
+def test_what_changes_the_pictures_of_the_same_weights_is_part_of_the_key(net, runs):
+    known = independent_samples(Sampled(net, 2, 0.0), 3)
+    grid = {"schedule": Schedule(0.9 * OURS.alpha + 0.1)}  # with signal at its end, as a network of epsilon needs
+    changes = grid, grid | {"predicts": "epsilon"}, {"decode": darker}
+    drawn = [independent_samples(Sampled(net.like(net.module, **change), 2, 0.0), 3) for change in changes]
+    for first, second in combinations([known, *drawn], 2):
+        assert not torch.equal(first, second)
 
 
 def test_an_unknown_stream_and_sampler_are_refused(net):
@@ -129,6 +145,21 @@ def test_reference_of_two_objects_is_of_what_prompts_ask_for(reader, runs):
     assert result.count == len(kept) < 24
     f = features_of(reader, render_pictures(WORLDS["captioned"], 1002, kept)[0])
     assert torch.allclose(result.mean, f.mean(0))
+
+
+class Doubled(Extractor):
+    """The same weights, other answers."""
+
+    def forward(self, image):
+        features, *rest = super().forward(image)
+        return 2 * features, *rest
+
+
+def test_a_reader_of_another_class_with_the_same_weights_has_moments_of_its_own(reader, runs):
+    other = Doubled(4, 3, width=8)
+    other.load_state_dict(reader.net.state_dict())
+    first, second = (reference(judge, "plain", 8).mean[:64] for judge in (reader, Reader(other)))
+    assert torch.allclose(second, 2 * first) and not torch.equal(first, second)
 
 
 # ------------------------------------------------------------------------------------------------ spectrum

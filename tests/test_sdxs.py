@@ -1,5 +1,8 @@
 """The parts of SDXS on a small pipeline: from prompts and noise alone, to a plain pipeline of diffusers of one step."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
@@ -18,7 +21,7 @@ from distill_lib.sdxs.texture import tune_texture
 from distill_lib.sdxs.tiny_decoder import DECODER_LOSSES, tiny_decoder
 from distill_lib.sdxs.tiny_unet import small_unet
 from distill_lib.shipped.export import export_one_step
-from distill_lib.teachers.latents import Remembered, decoded, teacher_pairs
+from distill_lib.teachers.latents import Remembered, decoded, latent_pictures, teacher_pairs
 from distill_lib.worlds import pictures, scenes
 from distill_lib.worlds.captions import drawn_attributes, say
 
@@ -58,6 +61,21 @@ def test_a_solver_with_few_steps_is_nearer_to_many_steps(small_pipeline, runs):
 
 def test_decoded_pictures_are_those_of_the_teachers_decoder(pairs):
     assert torch.equal(decoded(pairs), to_bytes(pairs.model.network.decode(pairs.x)))
+    tiny = TinyDecode(build_tiny(3, 8, 1, pairs.x.shape[1]), bf16=False)
+    model = replace(pairs.model, network=pairs.model.network.like(pairs.model.network.module, decode=tiny))
+    assert torch.equal(decoded(replace(pairs, model=model)), to_bytes(tiny(pairs.x)))
+
+
+def test_a_name_that_two_pipelines_share_mixes_none_of_what_is_kept_under_it(pairs):
+    model = pairs.model
+    unet = copy.deepcopy(model.network.module)
+    unet.conv_out.weight.data += 0.5
+    other = replace(model, network=model.network.like(unet))
+    assert not torch.equal(teacher_pairs(other, pairs.prompts, 2, 1.0, 5, "teacher", "unipc").x, pairs.x)
+    before = latent_pictures(model, "teacher", "captioned", 4, 0).z
+    model.pipe.vae.register_to_config(scaling_factor=2 * model.pipe.vae.config.scaling_factor)
+    scaled = latent_pictures(replace(model), "teacher", "captioned", 4, 0).z
+    assert torch.allclose(scaled.float(), 2 * before.float(), rtol=1e-2)
 
 
 def test_what_was_decoded_once_is_not_decoded_again(pairs):

@@ -31,7 +31,7 @@ def test_the_seeds_behind_the_committed_rows_stay_as_they_were():
     assert [training_seed(k) for k in range(3)] == [100, 101, 102]
 
 
-@pytest.mark.parametrize("numbers", [RUNS, range(40), [0, 9, 10, 99, 100, 999, 1000, 9999]])
+@pytest.mark.parametrize("numbers", [RUNS, range(40), [0, 9, 10, 99, 100, 999, 1000, 1010, 2000, 9999], range(10_000)])
 def test_each_use_has_seeds_of_its_own(numbers):
     drawn = [held_out_seed(use, number) for use in HELD_OUT_SEEDS for number in numbers]
     drawn += [training_seed(number) for number in numbers]

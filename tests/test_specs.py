@@ -1,5 +1,6 @@
 """A key holds all that tells one training from another: any field of a loss, any weight, any number of the data."""
 
+import copy
 import dataclasses
 import importlib
 from functools import partial
@@ -117,6 +118,21 @@ def test_a_network_is_known_by_every_weight_and_not_by_its_place_in_memory(model
     assert key(first) != key(same)
     small = model.network
     assert key(small) == key(small.like(small.module)) != key(small.like(small.module, bf16=True))
+
+
+def scaled(factor, layer, inputs):
+    return (factor * inputs[0],)
+
+
+def test_a_network_is_known_by_what_hooks_do_to_its_layers():
+    plain = nn.Sequential(nn.Linear(2, 2))
+    nets = [copy.deepcopy(plain) for _ in range(3)]
+    for net, factor in zip(nets, (1.0, 2.0, 2.0), strict=True):
+        net[0].register_forward_pre_hook(partial(scaled, torch.tensor(factor)))
+    assert len({key(plain), *map(key, nets)}) == 3 and key(nets[1]) == key(nets[2])
+    plain[0].register_forward_hook(lambda layer, inputs, output: 2 * output)
+    with pytest.raises(ValueError, match="has no name of its own"):
+        key(plain)
 
 
 def test_a_tensor_is_known_by_all_of_its_numbers():

@@ -5,7 +5,7 @@
     dataclass                         its qualified name and its fields: a loss that is one names itself
     function, class                   its qualified name; of a partial or a method also what is bound
     tensor                            its type, its shape and a hash of its numbers
-    network                           its qualified name, its configuration and a hash of its weights
+    network                           its qualified name, its configuration, a hash of its weights, and its hooks
     pipeline of diffusers             its networks
     what has a `spec`                 that
 
@@ -44,7 +44,17 @@ def _network(net: nn.Module) -> dict[str, Any]:
     # what starts with _ is where it was loaded from
     kept = {k: str(v) for k, v in config.items() if k[0] != "_"} if isinstance(config, Mapping) else {}
     weights = hashlib.sha256(str([(k, spec_of(v)) for k, v in sorted(net.state_dict().items())]).encode())
-    return {"of": _name(type(net)), "config": kept, "weights": weights.hexdigest()[:16]}
+    of = {"of": _name(type(net)), "config": kept, "weights": weights.hexdigest()[:16]}
+    return of | ({"hooks": hooks} if (hooks := _hooks(net)) else {})
+
+
+def _hooks(net: nn.Module) -> dict[str, list[Any]]:
+    """Functions that change what goes into a layer of a network or comes out of it; no weights tell of them."""
+    layers = net.named_modules()
+    hooks_by_layer = {
+        name: [*layer._forward_pre_hooks.values(), *layer._forward_hooks.values()] for name, layer in layers
+    }
+    return {name: spec_of(hooks) for name, hooks in hooks_by_layer.items() if hooks}
 
 
 def spec_of(value: Any) -> Any:

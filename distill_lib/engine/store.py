@@ -2,7 +2,8 @@
 
 A key is a hash of a configuration and of the source of every module of the library that the maker reaches by import, or
 that a function or class in the configuration does: a loss, a network, a kind of data.
-A maker is a function or class of the library, passed as it is, so that no renaming leaves a key blind to code.
+A maker is a function or class of the library. It is passed as an object and not by its name, so that its code stays a
+part of the key when it is renamed or moved.
 A folder is trusted only when it has its `done` mark, which holds the checksum of its weights; without it, it is
 resumed. Every file is whole or absent (`files`); a spoiled one is found by its checksum, and named or made again.
 """
@@ -116,7 +117,7 @@ class Run:
             self._append("\n")
 
     def save_state(self, tensors: dict[str, Tensor]) -> None:
-        """Keep what is needed to go on, and the state before it, for the day on which this one cannot be read."""
+        """Keep what is needed to go on; the state before it is kept too, in case the new file cannot be read."""
         state, previous = self._states()
         save_tensors(state, tensors, keep=previous)
 

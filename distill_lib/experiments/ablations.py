@@ -3,11 +3,12 @@ choices of the method itself: range of w, start, embedding of w, stage one, and 
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill_lib.diffusion.guidance import combine, guided_pair
 from distill_lib.diffusion.noise import normal
@@ -82,6 +83,11 @@ def _fresh(unet: UNet2DConditionModel, seed: int) -> UNet2DConditionModel:
     return UNet2DConditionModel(**config_of(unet)).to(unet.device)
 
 
+def _scaled(factors: Tensor, layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """A hook before a layer: its input times `factors`."""
+    return (factors * inputs[0],)
+
+
 def stage_one(teacher: Network, parent: str, choice: Choice, pictures: Pictures, settings: TrainSettings) -> Trained:
     """The finished student of stage one under a choice, from the pair `teacher` with key `parent`."""
     unet = student_of(teacher.module)
@@ -89,8 +95,9 @@ def stage_one(teacher: Network, parent: str, choice: Choice, pictures: Pictures,
         unet = _fresh(unet, settings.seed)
     student = Network(unet, bf16=teacher.bf16_option)
     kept = EMBEDDINGS[choice.embedding].to(student.device)
-    student.module.time_embedding.cond_proj.register_forward_pre_hook(lambda _, inputs: (kept * inputs[0],))
+    student.module.time_embedding.cond_proj.register_forward_pre_hook(partial(_scaled, kept))
     config = {"choice": choice, "settings": settings, "pictures": identity(pictures), "parent": parent}
+    config |= {"teacher": teacher}
     run = Run("stage-one", config, stage_one)
     training = distill_guidance(student, teacher, pictures, settings, run, choice.w_max)
     return Trained(student, finish(student, training, run, f"stage one, {choice}"), run)
@@ -104,6 +111,11 @@ class FoldedPair:
     def __init__(self, pair: Network) -> None:
         self.pair, self.module, self.bf16_option, self.null = pair, pair.module, pair.bf16_option, pair.null
         self.schedule = pair.schedule
+
+    @property
+    def spec(self) -> dict[str, Network]:
+        """What tells it from another pair, for keys."""
+        return {"pair": self.pair}
 
     def __call__(self, z_t: Tensor, t: Tensor, label: Tensor, w: Tensor) -> Tensor:
         return combine(*guided_pair(self.pair, z_t, t, label, self.null), w)

@@ -108,6 +108,7 @@ def halve_encoder_once(
     """
     student = teacher.net.student()
     config = {"counts": counts, "settings": settings, "pictures": identity(pictures), "parent": teacher.key}
+    config |= {"teacher": teacher.net}  # the key names its weights, and not its grid, prediction or precision
     run = Run(f"encoder-{counts[1]}", config, halve_encoder)
     training = halve_encoder(student, teacher.net, counts, pictures, settings, run)
     return Trained(student, finish(student, training, run, f"encoder: {counts[1]} steps"), run)

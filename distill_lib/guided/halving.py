@@ -179,6 +179,7 @@ def halve_once(
     """
     student = start(teacher.net, halving)
     config = vars(halving) | {"pictures": identity(pictures), "parent": teacher.key, "train": train, "start": start}
+    config |= {"teacher": teacher.net}  # the key names its weights, and not its grid, prediction or precision
     run = Run(f"{name}-{halving.n_steps}", config, train, start)
     training = train(student, teacher.net, pictures, halving, run)
     return Trained(student, finish(student, training, run, f"{name}: {halving.n_steps} steps"), run)

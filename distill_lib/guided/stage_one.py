@@ -33,8 +33,8 @@ def stage_one_loss(v_student: Tensor, v_cond: Tensor, v_w: Tensor, unit: Tensor)
     """Loss (2) in v, relative to what guidance adds:  |v_w - v_student|^2 / (unit + |v_w - v_cond|^2).
 
     Differs from the paper: it takes the truncated SNR weight on x. What guidance adds differs between noise levels and
-    grows as w^2; the divisor gives each level and each strength an equal say, where an absolute error would leave the
-    batch to strong guidance: the answer at w near 0 suffered for it.
+    grows as w^2. With an absolute error, samples with large w would contribute almost all of the loss of a batch; the
+    divisor gives each noise level and each strength about the same weight.
 
     Args:
         v_student: student's prediction, the only input with a gradient, (B, *D).
@@ -88,8 +88,8 @@ def distill_guidance(
 ) -> Iterator[Progress]:
     """Train student.module on the guided pair of `teacher`.
 
-    Differs from the paper: w = w_max u^1.5 with u uniform, which puts more mass near w = 0, the end of the range where
-    the student is worst; and each noisy picture is used with `strengths` values of w, which share one teacher pair.
+    Differs from the paper: w = w_max u^1.5 with u uniform, which draws small w more often: half of the draws are
+    below 0.36 w_max. And each noisy picture is used with `strengths` values of w, which share one teacher pair.
 
     Raises:
         ValueError: a process's samples of a step do not divide by `strengths`.

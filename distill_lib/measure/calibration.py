@@ -4,10 +4,12 @@ Untouched sets of n real pictures, K of them, say how far a value moves by chanc
 
     |value - mean over untouched sets| > THRESHOLD times their standard deviation                                    (1)
 
-Everything is compared with one set of n other real pictures, and FID with the moments of many. `fid` stands beside
-`fid_inf` for what the bias of few pictures does, and the rulers of `rulers.world_values` beside
+All sets of a bench are compared with one set of n other real pictures, and FID with the moments of many. Each seed has
+a bench of its own, with another set to compare with, so a value is judged by the untouched sets of its own bench. `fid`
+stands beside `fid_inf` to show the bias of few pictures. The rulers are those of `rulers.world_values`, and
 
-    copies    share of pictures nearer to a training picture than half of what is left to others (`memorisation`)
+    copies    share of pictures whose distance to the nearest training picture is less than half of the distance to the
+              nearest picture that was never trained on (`memorisation.novelty` below 0.5)
 """
 
 from collections.abc import Iterable
@@ -26,19 +28,19 @@ from distill_lib.worlds.pictures import REAL, DatasetSpec, Pictures, load
 from distill_lib.worlds.seeds import held_out_seed
 
 THRESHOLD = 4
-"""Standard deviations of untouched sets beyond which damage counts as seen: by chance less than once in a hundred, from
-eight sets."""
+"""Standard deviations of a bench's untouched sets, beyond which damage counts as seen. With eight sets chance alone
+exceeds it in less than one case in a hundred."""
 PURPOSE = {
-    "fid": "one number for tables; of few pictures mostly its own bias",
+    "fid": "one number for tables; with few pictures mostly its own bias",
     "fid_inf": "the same without the bias, so that numbers of two sizes compare",
-    "mmd_world": "whether two laws differ at all: 0 on average where they do not, with an error of its own",
+    "mmd_world": "whether two distributions differ at all: 0 on average where they do not, with an error of its own",
     "precision": "share of samples that lie among real pictures: spoiled ones do not",
     "recall": "share of real pictures that lie among samples: lost variety shows, in large sets",
     "density": "as precision, but not fooled by a single outlying real picture",
     "coverage": "share of real pictures with a sample nearby: what was dropped is missing here",
     "sharpness_ratio": "blur below 0.9, noise above 1.1; says nothing of what is shown",
     "fine_ratio": "where in the spectrum it is lost: the share of power above 7 cycles",
-    "copies": "the one that looks into the training set: all others praise a copy",
+    "copies": "the one that looks into the training set: all others count a copy as a perfect sample",
 }
 """What each ruler is for, in the order of tables."""
 _POOL, _OTHER, _REAL, _SEEDS = 3, 4, 5, 10  # parts of the held-out pictures, and parts to each seed
@@ -72,9 +74,12 @@ class Bench:
         return [part[:n] for part in self.pool.real.image.split(self.n)]
 
     def values(self, image: Tensor) -> dict[str, float | Estimate]:
-        """What each ruler says of pictures uint8 (n, 3, R, R), by the names of PURPOSE, n at most that of the sets."""
+        """What each ruler says of pictures uint8 (n, 3, R, R), by the names of PURPOSE, n at most that of the sets.
+
+        Sets of fewer pictures are there to show what few pictures do, so `fid_inf` is computed of them at any size.
+        """
         last = self.features.last(image)
-        values = world_values(self.features, image, self.real[: len(image)])
+        values = world_values(self.features, image, self.real[: len(image)], few=len(image) < self.n)
         values["fid"] = frechet(last, self.features.real.first(last.shape[1]))
         copies = novelty(image, self.pool.training, self.other) < 0.5
         return values | {"copies": copies.double().mean().item()}
@@ -84,10 +89,10 @@ def bench(features: Features, world: str, n: int, sets: int, seed: int = 0) -> B
     """A bench of `sets` untouched sets of n pictures of an embedded world, and of n training pictures to copy.
 
     Raises:
-        ValueError: the world is real data, which has no pictures without end.
+        ValueError: the world is real data, of which no new pictures can be rendered.
     """
     if world in REAL:
-        raise ValueError(f"world={world!r}: rulers are tried on an embedded world, which has pictures without end")
+        raise ValueError(f"world={world!r}: rulers are tried on an embedded world, where new pictures can be rendered")
 
     def fresh(part: int, count: int) -> Pictures:
         return load(DatasetSpec(name=world, count=count, seed=held_out_seed("measured", part + _SEEDS * seed)))
@@ -114,17 +119,18 @@ def corruption_rows(bench: Bench, name: str, strengths: int) -> list[Row]:
     return rows
 
 
-def chance(rows: list[Row], metric: str, n: int) -> tuple[float, float]:
-    """Mean and standard deviation of a ruler over untouched sets of n pictures."""
-    values = [row["value"] for row in select(rows, corruption="none", metric=metric, n=n)]
+def chance(rows: list[Row], metric: str, n: int, seed: int) -> tuple[float, float]:
+    """Mean and standard deviation of a ruler over the untouched sets of n pictures of one bench."""
+    values = [row["value"] for row in select(rows, corruption="none", metric=metric, n=n, seed=seed)]
     return fmean(values), stdev(values)
 
 
 def seen_from(rows: list[Row], metric: str, corruption: str) -> float | None:
-    """The least strength from which on a ruler sees all greater ones, by (1) and every seed; None if it sees none."""
+    """The least strength such that a ruler sees it and all greater ones, by (1), in every seed's bench; or None."""
     selected, least = select(rows, corruption=corruption, metric=metric), None
     for strength in sorted({row["strength"] for row in selected}, reverse=True):
-        values = [(row["value"], *chance(rows, metric, row["n"])) for row in select(selected, strength=strength)]
+        same = select(selected, strength=strength)
+        values = [(row["value"], *chance(rows, metric, row["n"], row["seed"])) for row in same]
         if any(abs(value - mean) <= THRESHOLD * spread for value, mean, spread in values):
             break
         least = strength

@@ -3,12 +3,13 @@
     blur(s)        a Gaussian of s pixels
     noise(s)       white noise of standard deviation s in [-1, 1], clipped
     colour(s)      s added to red and taken from blue, clipped
-    dropped(s)     the share s of the classes never comes, the others the more often
+    dropped(s)     the share s of the classes never comes, and the others come more often
     copied(s)      the share s of the pictures are training pictures
 
-Strength 0 leaves the pictures as they are. Blur, noise and colour spoil each picture, `dropped` the law alone: every
-picture is a good one. `copied` spoils neither: a training picture is a true picture of the world, and only a look into
-the training set tells it. Each is a function of (pool, n, strength) that gives pictures uint8 (n, 3, R, R).
+Strength 0 leaves the pictures as they are. Blur, noise and colour damage each picture. `dropped` changes the
+distribution only: each single picture is a real one. `copied` changes neither: a training picture is a real picture of
+the world, and only a comparison with the training set finds it. Each is a function of (pool, n, strength) that gives
+pictures uint8 (n, 3, R, R).
 """
 
 from collections.abc import Callable
@@ -70,7 +71,10 @@ def colour(pool: Pool, n: int, strength: float) -> Tensor:
 
 
 def kept_classes(n_classes: int, strength: float) -> Tensor:
-    """Classes that `dropped` keeps: all but round(strength n_classes) of them, chosen by lot, the fewer the earlier."""
+    """Classes that `dropped` keeps: all but round(strength n_classes) of them, which are drawn at random.
+
+    The order of dropping is fixed: what is kept at a greater strength is kept at every smaller one.
+    """
     order = uniform(0, "dropped classes", 0, torch.arange(n_classes), 1)[:, 0].argsort()
     return order[round(strength * n_classes) :].sort().values
 
@@ -90,7 +94,7 @@ def dropped(pool: Pool, n: int, strength: float) -> Tensor:
 
 
 def copied(pool: Pool, n: int, strength: float) -> Tensor:
-    """The first round(strength n) of n real pictures replaced by training pictures, in their order, again and again."""
+    """The first round(strength n) of n real pictures, replaced by training pictures in order, repeated if too few."""
     count = round(strength * n)
     return torch.cat([pool.training[torch.arange(count) % len(pool.training)], pool.first(n)[count:]])
 
@@ -110,4 +114,5 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
     "dropped": (0.1, 0.2, 0.3, 0.5),
     "copied": (0.1, 0.25, 0.5, 1.0),
 }
-"""By which each is tried: from what an eye misses to what it cannot miss; of the classes a tenth to a half."""
+"""With which each is tried: from damage that a viewer hardly notices to damage that is obvious; of the classes, from a
+tenth to a half."""

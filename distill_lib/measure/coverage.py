@@ -2,7 +2,7 @@
 
 Of N samples x_i and M real pictures y_j, with r_j the distance from y_j to its k-th nearest real neighbour:
 
-    density     1/(k N) sum_i sum_j [ |x_i - y_j| < r_j ]        1 for the real law itself                       (1)
+    density     1/(k N) sum_i sum_j [ |x_i - y_j| < r_j ]        1 for the real distribution                     (1)
     coverage    1/M sum_j [ min_i |x_i - y_j| < r_j ]            see `expected_coverage`                         (2)
 
 Naeem et al. 2020 (arXiv 2002.09797), eqs. 3 and 4. Precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991)
@@ -38,9 +38,10 @@ def density_and_coverage(x: Tensor, y: Tensor, k: int = NEIGHBOURS) -> dict[str,
 
 
 def expected_coverage(n: int, k: int = NEIGHBOURS) -> float:
-    """(2) where both sets are n samples of one law: 1 - prod over i = 1 .. k of (n - i) / (2 n - i).
+    """(2) where both sets are n samples of one distribution: 1 - prod over i = 1 .. k of (n - i) / (2 n - i).
 
-    None of the k nearest among the 2 n - 1 others is a sample; about 1 - 2^-k.
+    The product is the probability that a real picture is not covered: none of its k nearest neighbours, among the
+    2 n - 1 other pictures of both sets, is a sample. So the value is about 1 - 2^-k.
     """
     return 1 - prod((n - i) / (2 * n - i) for i in range(1, k + 1))
 

@@ -1,13 +1,13 @@
-"""Standardised features of pictures: what the extractor reads, and how its first layers answer; and those of the world.
+"""Standardised features of pictures, from the last layer and two early layers of the extractor; moments of real ones.
 
     f = [64 features of the last layer; mean and standard deviation over places of each channel of two early layers]
     z = (f - mean_r) / std_r,    r: real pictures                                                                (1)
 
-The last layer knows what is shown and little of fine pattern, the early ones know pattern and little of what is shown.
-Without (1) a few features of large spread would be all that a distance sees. Nothing is trained for it. A reader that
-is no `Extractor` (Inception) has no early layers here.
+The last layer describes what is shown and little of fine pattern; the early layers describe pattern and little of what
+is shown. Without (1) a distance would depend almost only on the few features of large spread. Nothing is trained for
+these features. A reader that is no `Extractor` (Inception) has no early layers here.
 
-Moments of real pictures come from a stream of them, by Chan's update, so that none are kept:
+Moments of real pictures are updated part by part (Chan's update), so that the pictures need not be kept:
 
     n = a + b,    mean = mean_a + b/n d,    S = S_a + S_b + a b/n d d^T,    d = mean_b - mean_a                  (2)
 """
@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from distill_lib.diffusion.pixels import to_unit
-from distill_lib.engine.store import cached, weights_hash
+from distill_lib.engine.store import cached
 from distill_lib.measure.distances import Moments
 from distill_lib.measure.metrics import Reader
 from distill_lib.measure.readers.extractor import Extractor
@@ -37,8 +37,9 @@ def early(net: Extractor, image: Tensor) -> Tensor:
     """Mean and standard deviation over places of the channels of the first two blocks, (N, 2 (C_1 + C_2)), float64.
 
     Args:
-        net: the extractor, whose convolutions are read before they are normalised: a norm undoes a part of what blur
-            takes (DDIM with 8 steps is then 5 standard errors from the teacher in place of 10, LOG.md).
+        net: the extractor. Its convolutions are read before they are normalised: blur makes their answers smaller, and
+            a normalisation would make them larger again. (With normalised ones DDIM with 8 steps is 5 standard errors
+            from the teacher in place of 10, LOG.md.)
         image: pictures uint8 (N, 3, R, R).
     """
     batches = []
@@ -73,7 +74,7 @@ class Features:
         return self._read[image]
 
     def __call__(self, image: Tensor) -> Tensor:
-        """z of (1), (N, F); a feature that no real picture moves is left out of it as 0."""
+        """z of (1), (N, F); a feature that is the same for all real pictures is set to 0."""
         spread = self.real.covariance.diagonal().sqrt()
         return torch.where(spread > 0, (self.raw(image) - self.real.mean) / spread, 0.0)
 
@@ -104,11 +105,11 @@ def moments(features: Tensor) -> Moments:
 def reference(reader: Reader, world: str, count: int) -> Moments:
     """Moments of f over `count` real pictures that no training of ours has seen; of real data over training pictures.
 
-    Rendered and read once, and kept by the reader's weights. Of a world of two objects they leave out those that hold a
-    pair of `worlds.captions.HELD_OUT`, which no prompt names.
+    Rendered and read once, and kept by the reader: its class, its weights and the layer that is read. Of a world of two
+    objects they leave out those that hold a pair of `worlds.captions.HELD_OUT`, which no prompt names.
     """
     spec = {"data": fingerprint(world)} if world in REAL else {"world": WORLDS[world]}
-    spec |= {"reader": weights_hash(reader.net, "reader"), "count": count}
+    spec |= {"reader": reader.net, "layer": reader.features, "count": count}
 
     def make() -> dict[str, Tensor]:
         whole = None

@@ -1,12 +1,13 @@
-"""Independent samples: classes drawn by lot and noise of their own, kept in parts by the weights that they came from.
+"""Independent samples: classes drawn at random and noise of their own, kept in parts in a cache.
 
-`draw.samples_of` takes the classes in turn and gives everybody the same noise, which compares methods picture by
-picture. A distance between two laws asks for the opposite: samples that are independent and identically distributed,
+`draw.samples_of` takes the classes in turn and gives every method the same noise, so that methods are compared picture
+by picture. A distance between two distributions needs the opposite: samples that are independent and identically
+distributed, within a set and from one set to the other,
 
     label_i = floor(u_i C),    u_i uniform in (0, 1)                                                             (1)
 
-from one set to the other too. Each stream ("student", "truth") has counted draws of its own, so that a network measured
-against itself meets other noise and other classes. The first m of n samples are the m samples.
+Each stream ("student", "truth") has random numbers of its own, so a network that is measured against itself gets other
+noise and other classes. Sample i depends on its number i and not on n: a set of m samples is the start of a set of n.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from torch import Tensor
 
 from distill_lib.diffusion import noise
 from distill_lib.diffusion.solvers import check_sampler, sample_by
-from distill_lib.engine.store import cached, weights_hash
+from distill_lib.engine.precision import current
+from distill_lib.engine.specs import spec_of
+from distill_lib.engine.store import cached
 from distill_lib.measure.draw import in_batches
 from distill_lib.networks.adapter import Network, denoiser
 
@@ -47,6 +50,8 @@ def _labels(index: Tensor, n_classes: int, seed: int, stream: str) -> Tensor:
 def independent_samples(sampled: Sampled, n: int, seed: int = 0, stream: str = "student") -> Tensor:
     """Pictures uint8 (n, 3, R, R) of a network of classes, of the classes `labels(n, net.null, seed, stream)`.
 
+    Kept in `runs/cache` by all that tells the network from another one, decoder, grid and precision included.
+
     Raises:
         ValueError: no such stream or sampler.
     """
@@ -55,7 +60,8 @@ def independent_samples(sampled: Sampled, n: int, seed: int = 0, stream: str = "
         raise ValueError(f"stream={stream!r} is unknown; choose one of {', '.join(STREAMS)}")
     net = sampled.net
     spec = {"steps": sampled.n_steps, "w": sampled.w, "sampler": sampled.sampler}
-    spec |= {"net": weights_hash(net.module, "net"), "seed": seed, "stream": stream, "bf16": net.bf16}
+    spec |= {"net": spec_of(net), "seed": seed, "stream": stream, "bf16": net.bf16}
+    spec |= {"precision": current()}  # of the decoder, whatever the network is told
 
     def draw(index: Tensor) -> Tensor:
         denoise = denoiser(net, _labels(index.cpu(), net.null, seed, stream).to(index.device), sampled.w)

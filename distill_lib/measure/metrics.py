@@ -3,7 +3,8 @@
 FID at finite N is biased, so `floor_fid` (real against other real pictures, same N) stands beside each. The primary
 measures of distillation compare with the many-step teacher at the same w, from the same noise and classes:
 
-    fid_teacher   Frechet distance between the two sets; 0 for a perfect student, since they share their noise
+    fid_teacher   Frechet distance between the two sets; 0 for a perfect student with a deterministic sampler, since
+                  both start from the same noise; above 0 where a sampler draws fresh noise on the way
     paired        mean over pictures of the mean square difference in [-1, 1]
 """
 
@@ -152,5 +153,8 @@ def median_seconds(work: Callable[[], object], repeats: int = 5) -> float:
 
 
 def psnr(image: Tensor, other: Tensor) -> float:
-    """(1) in decibels, of pictures uint8 (N, 3, R, R); infinite if they are the same."""
+    """Peak signal-to-noise ratio, 10 log10(2^2 / `paired`) in decibels; infinite if all pictures are the same.
+
+    Of pictures uint8 (N, 3, R, R), whose values span 2 in [-1, 1].
+    """
     return (10 * torch.log10(4 / paired(image, other).double().mean())).item()

@@ -9,8 +9,9 @@
     sharpness_ratio    sharpness over that of real pictures
     fine_ratio         share of the power above 7 cycles over that of real pictures
 
-Rows of the first three hold the standard error beside the value, `error`. At w > 0 a distance to the world rewards not
-following guidance, which narrows the law on purpose: what distillation loses is told by `mmd_teacher`.
+Rows of the first three hold the standard error beside the value, `error`. Guidance with w > 0 makes the distribution
+narrower than that of the world on purpose, so a distance to the world becomes smaller where a student follows guidance
+less. What distillation loses is measured by `mmd_teacher`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from distill_lib.diffusion.samplers import nfe
 from distill_lib.measure.coverage import density_and_coverage, precision_and_recall
-from distill_lib.measure.distances import fid_inf, mmd2
+from distill_lib.measure.distances import enough, fid_inf, mmd2
 from distill_lib.measure.features import Features
 from distill_lib.measure.independent import Sampled, independent_samples
 from distill_lib.measure.rows import Estimate, Row, tidy
@@ -30,23 +31,24 @@ OF_NETWORKS = ("mmd_teacher", "fid_inf")
 """The metrics of `Rulers`; "recall" is told where it is asked for."""
 
 
-def world_fid(features: Features, image: Tensor) -> Estimate:
-    """FID_inf of pictures uint8 (n, 3, R, R), to the real ones that standardise the features."""
+def world_fid(features: Features, image: Tensor, few: bool = False) -> Estimate:
+    """FID_inf of pictures uint8 (n, 3, R, R), to the real ones that standardise the features; raises as `fid_inf`."""
     last = features.last(image)
-    return fid_inf(last, features.real.first(last.shape[1]))
+    return fid_inf(last, features.real.first(last.shape[1]), few)
 
 
-def world_values(features: Features, image: Tensor, real: Tensor) -> dict[str, float | Estimate]:
+def world_values(features: Features, image: Tensor, real: Tensor, few: bool = False) -> dict[str, float | Estimate]:
     """All of these metrics but the teacher's, of pictures uint8 (n, 3, R, R) against as many real ones.
 
     Args:
         features: standardised by the moments of the reference pictures, whose last layer FID is taken to.
         image, real: independent sets of one size.
+        few: as in `distances.fid_inf`, which refuses too few pictures otherwise.
     """
     last, known = features.last(image), features.last(real)
     return {
         "mmd_world": mmd2(features(image), features(real)),
-        "fid_inf": world_fid(features, image),
+        "fid_inf": world_fid(features, image, few),
         **precision_and_recall(last, known),
         **density_and_coverage(last, known),
         "sharpness_ratio": sharpness_ratio(image, real),
@@ -102,6 +104,8 @@ class Rulers:
     def rows(self, method: str, sampled: Sampled, metrics: Sequence[str] = OF_NETWORKS) -> list[Row]:
         """These metrics of a network's samples, one row each; `method` is their label.
 
+        None of `fid_inf` where the samples are too few for a result (`distances.enough`), as at quick in `07`.
+
         Raises:
             ValueError: recall is asked for, and there are no real pictures.
         """
@@ -111,7 +115,7 @@ class Rulers:
         if "mmd_teacher" in metrics:
             z = self.features(self.truth(sampled.w))
             rows += tidy({"mmd_teacher": mmd2(self.features(image)[: len(z)], z)}, **columns, n=len(z))
-        if "fid_inf" in metrics:
+        if "fid_inf" in metrics and enough(len(image), self.features.real.first(self.features.last(image).shape[1])):
             rows += tidy({"fid_inf": world_fid(self.features, image)}, **columns, n=len(image))
         if "recall" in metrics:
             if self._real is None:

@@ -1,8 +1,10 @@
-"""Sharpness against that of real pictures: a band, and the power of the grey picture by cycles a picture.
+"""Sharpness compared with real pictures, as one ratio and as the power of the grey picture by cycles a picture.
 
-ratio      sharpness of samples over that of real pictures; faithful from 0.9 to 1.1, since noise is sharp too
-P(f)       mean of |F|^2 over all frequencies with f - 1/2 <= |k| < f + 1/2, F the transform of the grey picture
-           less its mean, under a Hann window: the edges of a picture are no edges in it
+ratio      sharpness of samples over that of real pictures. A good value lies between 0.9 and 1.1: blur makes it smaller
+           and noise makes it larger, so larger is not better
+P(f)       mean of |F|^2 over all frequencies with f - 1/2 <= |k| < f + 1/2, F the Fourier transform of the grey picture
+           less its mean, times a Hann window. The window goes to 0 at the border, so that the border itself, where the
+           transform continues a picture with its opposite side, does not count as a sharp edge
 fine       share of the power at |k| > 7 cycles, summed over frequencies and pictures
 """
 

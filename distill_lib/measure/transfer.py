@@ -22,6 +22,7 @@ from torch import Tensor
 from distill_lib.diffusion.noise import normal
 from distill_lib.diffusion.pixels import to_patches, to_unit
 from distill_lib.diffusion.samplers import encode, nfe, sample
+from distill_lib.engine.precision import current
 from distill_lib.engine.store import cached
 from distill_lib.measure.draw import in_batches
 from distill_lib.measure.metrics import Reader, fid, laplacian_variance, margins, paired
@@ -46,7 +47,7 @@ def transfer(up: Leg, down: Leg, image: Tensor, label: Tensor, w: float = 0.0, t
     """
     target = label if target is None else target
     spec = {"up": up, "down": down, "w": w, "bf16": [net.bf16 for net, _ in (up, down)]}
-    spec |= {"image": image, "label": label, "target": target}
+    spec |= {"image": image, "label": label, "target": target, "precision": current()}
 
     def draw(index: Tensor) -> Tensor:
         cpu_index = index.cpu()

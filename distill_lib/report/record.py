@@ -1,7 +1,8 @@
 """Writing results: figures/<profile>/<artefact>.{json,csv,md,png,svg}, each moved into place whole.
 
 The JSON file holds tidy rows, one measured value a row, and where they came from; pictures and tables are drawn from it
-alone. Rows of another seed are kept, rows of the same seed replaced.
+alone. Rows of another seed are kept, rows of the same seed replaced. Rows of another seed that were measured in another
+way (another number of samples `n`, other shipped weights) are no repeat of the same measurement: they are left out.
 """
 
 import csv
@@ -21,6 +22,7 @@ from distill_lib.engine.files import atomic
 from distill_lib.engine.origin import origin
 from distill_lib.measure.rows import Row, read_rows
 from distill_lib.paths import COMMITTED, ROOT, figures_folder
+from distill_lib.shipped import pretrained
 
 
 def own_folder(**settings: Any) -> str:
@@ -76,6 +78,36 @@ def _check(artefact: str, rows: list[Row]) -> None:
             )
 
 
+_MEASURED = ("seed", "n", "value", "error")  # all other columns say which cell a row belongs to
+
+
+def _sizes(rows: list[Row]) -> dict[str, set[int]]:
+    """The numbers of samples, `n`, behind each cell; rows without the column are passed over."""
+    sizes: dict[str, set[int]] = {}
+    for row in rows:
+        if "n" in row:
+            cell = ", ".join(f"{key}={value}" for key, value in sorted(row.items()) if key not in _MEASURED)
+            sizes.setdefault(cell, set()).add(row["n"])
+    return sizes
+
+
+def _shipped(parents: list[str]) -> dict[str, str]:
+    """The shipped folders among the keys of parents: name to key."""
+    named = {key.rpartition("-")[0]: key for key in parents}
+    return {name: key for name, key in named.items() if name and (pretrained.PRETRAINED / name).is_dir()}
+
+
+def _unlike(old: list[Row], rows: list[Row], old_parents: list[str], parents: list[str]) -> str:
+    """Why old rows of another seed are no repeat of the same measurement as new rows; empty if they are."""
+    before, now = _sizes(old), _sizes(rows)
+    for cell in before.keys() & now.keys():
+        if before[cell] != now[cell]:
+            return f"n={sorted(before[cell])} where the new rows have n={sorted(now[cell])} at {cell}"
+    before, now = _shipped(old_parents), _shipped(parents)
+    other = [f"{before[name]}, not {now[name]}" for name in before.keys() & now.keys() if before[name] != now[name]]
+    return f"they rest on {other[0]}" if other else ""
+
+
 class Recorder:
     """Writes the artefacts of one notebook run.
 
@@ -103,7 +135,9 @@ class Recorder:
     def rows(self, artefact: str, rows: list[Row]) -> list[Row]:
         """Write rows as JSON and CSV; returns them with the kept rows of other seeds, which keep their own origin.
 
-        Rows of other data are not kept. Nothing is written where there is nothing to add.
+        Rows of other data are not kept. Rows of a seed that has another `n` in some cell, or rests on other weights of
+        the same shipped folder, are not kept either, and a sentence says so. Rows without `n`, and seeds without
+        parents, are as old files have them, and are kept. Nothing is written where there is nothing to add.
 
         Raises:
             ValueError: a number in a row is not finite.
@@ -114,13 +148,20 @@ class Recorder:
         seeds = {row.get("seed") for row in rows}
         old = load_record(self.profile, artefact)
         old_rows = old["rows"] if old.get("dataset") == self.dataset else []
-        kept = [row for row in old_rows if row.get("seed") not in seeds]
+        before = old.get("made", {})
+        kept = []
+        for seed in dict.fromkeys(row.get("seed") for row in old_rows if row.get("seed") not in seeds):
+            of_seed = [row for row in old_rows if row.get("seed") == seed]
+            if reason := _unlike(of_seed, rows, before.get(str(seed), {}).get("parents", []), self.parents):
+                message = f"{artefact}: the rows of seed {seed} are left out, draw that seed again: {reason}"
+                print(message, file=sys.stderr, flush=True)
+            else:
+                kept += of_seed
         rows = sorted(kept + rows, key=lambda row: row.get("seed", 0))
         _check(artefact, rows)
         paper = {"g": "guided", "s": "sdxs", "x": "both"}[artefact[0]]
         record = {"artefact": artefact, "paper": paper, "profile": self.profile, "dataset": self.dataset, "rows": rows}
         made = origin() | {"seconds": round(time.perf_counter() - self.start, 1), "parents": self.parents}
-        before = old.get("made", {})
         known = {str(row.get("seed")) for row in kept}
         by_seed = {seed: made_by for seed, made_by in before.items() if seed in known} | {
             str(seed): made for seed in seeds

@@ -1,6 +1,7 @@
 """How rulers answer to known damage: small panels, and the table of what each sees and is for."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,16 +20,26 @@ AXES = {
 """By corruption, what its strength is."""
 
 
-def _level(ax: Axes, mean: float, spread: float) -> None:
-    ax.axhspan(mean - THRESHOLD * spread, mean + THRESHOLD * spread, color=COLORS["real"], alpha=0.25, lw=0)
-    ax.axhline(mean, color=COLORS["real"], lw=0.8)
+def _chances(rows: list[Row], metric: str, n: int) -> list[tuple[float, float]]:
+    """Mean and standard deviation of untouched sets, of each seed's bench."""
+    seeds = sorted({row["seed"] for row in select(rows, corruption="none", metric=metric, n=n)})
+    return [chance(rows, metric, n, seed) for seed in seeds]
+
+
+def _level(ax: Axes, chances: list[tuple[float, float]]) -> None:
+    for mean, spread in chances:
+        band = mean - THRESHOLD * spread, mean + THRESHOLD * spread
+        ax.axhspan(*band, color=COLORS["real"], alpha=0.25 / len(chances), lw=0)
+        ax.axhline(mean, color=COLORS["real"], lw=0.8)
 
 
 def answers(rows: list[Row], title: str) -> Figure:
     """A row of panels a ruler, a column a corruption and the last one the number of pictures, untouched.
 
-    Grey: what chance gives untouched sets, THRESHOLD standard deviations about their mean; a filled point lies outside.
-    The panels of a row share their axis but for the last, where few pictures move what damage does not.
+    Grey: what chance gives untouched sets, THRESHOLD standard deviations about their mean, of each seed's bench. A
+    point is filled where the table of `purposes` says that the damage is seen: values at this strength and at all
+    greater ones lie outside the grey of their own bench, for every seed. The panels of a row share their axis but for
+    the last, where few pictures move what damage does not.
     """
     metrics, names = (
         list(PURPOSE),
@@ -37,14 +48,16 @@ def answers(rows: list[Row], title: str) -> Figure:
     n = max(row["n"] for row in rows)
     figure, axes = new_axes(1.55 * len(names) + 2.6, 0.95 * len(metrics) + 0.8, len(metrics), len(names) + 1)
     for line, metric in zip(axes, metrics, strict=True):
-        mean, spread = chance(rows, metric, n)
+        chances = _chances(rows, metric, n)
+        mean = fmean(mean for mean, _ in chances)
         for ax, name in zip(line, names, strict=False):
-            _level(ax, mean, spread)
+            _level(ax, chances)
+            least = seen_from(rows, metric, name)
             x, value, low, high = mean_and_range(select(rows, corruption=name, metric=metric), "strength")
             ax.plot([0, *x], [mean, *value], color=COLORS["ours-D"], lw=1)
             ax.fill_between(x, low, high, color=COLORS["ours-D"], alpha=0.2, lw=0)
             for place, height in zip(x, value, strict=True):
-                seen = abs(height - mean) > THRESHOLD * spread
+                seen = least is not None and place >= least
                 ax.plot(place, height, "o", ms=4, color=COLORS["ours-D"], mfc=COLORS["ours-D"] if seen else "white")
             ax.sharey(line[0])
         _by_count(line[-1], select(rows, corruption="none", metric=metric))
@@ -69,11 +82,14 @@ def _by_count(ax: Axes, rows: list[Row]) -> None:
 
 
 def purposes(rows: list[Row], corruptions: Sequence[str]) -> tuple[list[str], list[list[object]]]:
-    """Header and lines: what each ruler is for, what chance makes of it at the most pictures, from where on it sees."""
+    """Header and lines: what each ruler is for, what chance makes of it at the most pictures, from where on it sees.
+
+    Mean and standard deviation of untouched sets are those of each seed's bench, averaged over seeds.
+    """
     n = max(row["n"] for row in rows)
     lines = []
     for metric, purpose in PURPOSE.items():
-        mean, spread = chance(rows, metric, n)
+        mean, spread = map(fmean, zip(*_chances(rows, metric, n), strict=True))
         least = [seen_from(rows, metric, name) for name in corruptions]
         seen = ["blind" if strength is None else f"{strength:g}" for strength in least]
         lines.append([LABELS.get(metric, metric), purpose, f"{mean:.3g} ({spread:.2g})", *seen])

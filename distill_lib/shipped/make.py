@@ -15,7 +15,7 @@ from distill_lib.engine.loop import finish
 from distill_lib.guided.stage_one import distill_guidance
 from distill_lib.networks.adapter import Network
 from distill_lib.networks.pipeline import Latents
-from distill_lib.networks.unet import build_unet, student_of
+from distill_lib.networks.unet import build_unet, config_of, student_of
 from distill_lib.shipped import pretrained
 from distill_lib.shipped.make_control import make_controlnet, make_one_control
 from distill_lib.shipped.make_lora import make_lora
@@ -61,7 +61,7 @@ def make_teacher(name: str) -> None:
 def _train_teacher(name: str, unet: UNet2DConditionModel, pictures: Pictures, config: dict[str, Any]) -> store.Run:
     """One training; leaves its averaged weights in the network."""
     run, net = (
-        store.Run(f"teacher-{name}", config, train_teacher),
+        store.Run(f"teacher-{name}", config | {"unet": config_of(unet)}, train_teacher),
         Network(unet.requires_grad_(True), compiled=COMPILED),
     )
     training = train_teacher(net, pictures, settings_of(config), run, config.get("drop", 0.1))

@@ -54,7 +54,7 @@ def visible_latents(model: TextToImage, image: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_pictures(model: TextToImage, name: str, world: str, count: int, seed: int) -> Latents:
-    """`latents.latent_pictures`, each with a box to be painted; kept in a cache under `name`."""
+    """`latents.latent_pictures`, each with a box to be painted; kept in a cache likewise."""
 
     def make() -> dict[str, Tensor]:
         image, _ = captioned(world, count, seed, known=True)
@@ -62,7 +62,7 @@ def masked_pictures(model: TextToImage, name: str, world: str, count: int, seed:
         mask = drawn_masks(torch.arange(len(image)), seed, image.shape[-1])
         return {"seen": torch.cat([visible_latents(model, image[part], mask[part]).half().cpu() for part in parts])}
 
-    spec = {"pipeline": name, "world": WORLDS[world], "count": count, "seed": seed}
+    spec = {"pipeline": name, "model": model, "world": WORLDS[world], "count": count, "seed": seed}
     seen = cached("masked", spec, make, masked_pictures)["seen"]
     return replace(latent_pictures(model, name, world, count, seed), seen=seen)
 

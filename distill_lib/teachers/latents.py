@@ -9,6 +9,7 @@ from torch import Tensor
 from distill_lib.diffusion.noise import normal, uniform
 from distill_lib.diffusion.pixels import to_unit
 from distill_lib.diffusion.solvers import check_sampler, sample_by
+from distill_lib.engine.precision import current
 from distill_lib.engine.store import cached
 from distill_lib.networks.adapter import denoiser
 from distill_lib.networks.pipeline import Latents, TextToImage
@@ -41,15 +42,16 @@ def encoded(model: TextToImage, image: Tensor) -> Tensor:
 
 
 def latent_pictures(model: TextToImage, name: str, world: str, count: int, seed: int) -> Latents:
-    """Captioned pictures of a world in a pipeline's latents, without the pairs held out; kept in a cache under `name`,
-    which says which pipeline.
+    """Captioned pictures of a world in a pipeline's latents, without the pairs held out.
+
+    Kept in a cache by the pipeline's fingerprint and by `name`, which says where the pipeline came from.
     """
 
     def make() -> dict[str, Tensor]:
         image, wanted_attributes = captioned(world, count, seed, known=True)
         return {"z": encoded(model, image), "asked": wanted_attributes}
 
-    spec = {"pipeline": name, "world": WORLDS[world], "count": count, "seed": seed}
+    spec = {"pipeline": name, "model": model, "world": WORLDS[world], "count": count, "seed": seed}
     tensors = cached("latents", spec, make, latent_pictures)
     return Latents(tensors["z"], phrased(tensors["asked"], seed), model)
 
@@ -94,7 +96,7 @@ class Pairs:
 def teacher_pairs(
     model: TextToImage, prompts: list[str], n_steps: int, w: float, seed: int, name: str, sampler: str = "ddim"
 ) -> Pairs:
-    """The teacher's own samples; kept in a cache under `name`, which says which teacher.
+    """The teacher's own samples; kept in a cache by the teacher and by `name`, which says where it came from.
 
     Data-free: nothing but prompts and noise goes in. Kept in parts, so that a run that was cut off goes on. A faster
     solver in place of "ddim" comes nearer to the end of the teacher's way with as many steps.
@@ -117,7 +119,8 @@ def teacher_pairs(
             return {"x": torch.cat(parts)}
 
         spec = {"teacher": name, "prompts": [prompts[i] for i in numbers.tolist()], "first": numbers[0].item()}
-        spec |= {"steps": n_steps, "w": w, "seed": seed, "bf16": net.bf16, "sampler": sampler}
+        spec |= {"model": model, "null": net.null, "steps": n_steps, "w": w, "seed": seed, "sampler": sampler}
+        spec |= {"bf16": net.bf16}
         parts.append(cached("pairs", spec, make, teacher_pairs)["x"])
     return Pairs(torch.cat(parts), prompts, model, seed)
 
@@ -125,7 +128,8 @@ def teacher_pairs(
 def decoded(pairs: Pairs) -> Tensor:
     """What the teacher's decoder makes of pairs, uint8 (N, 3, R, R); kept in a cache."""
     model = pairs.model
-    spec = {"model": model, "bf16": model.network.bf16, "x": pairs.x}
+    # the pipeline's fingerprint holds its own decoder, the network may have another
+    spec = {"model": model, "decode": model.network.decode, "precision": current(), "x": pairs.x}
     make = lambda: {"image": torch.cat([model.pictures(z.float()).cpu() for z in pairs.x.split(64)])}  # noqa: E731
     return cached("decoded", spec, make, TextToImage)["image"]
 

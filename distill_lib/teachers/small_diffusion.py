@@ -117,7 +117,7 @@ def train_small_diffusion(recipe: dict[str, Any], folder: Path) -> list[store.Ru
     pipe = plain_pipeline(**parts, unet=unet)
     model = TextToImage(pipe, Network(unet, null=text_states(pipe, [""])[0], decode=partial(decode, pipe, bf16=None)))
     make = lambda: {"z": encoded(model, image[known])}  # noqa: E731
-    z = store.cached("encoded", data | {"parent": vae_run.key}, make, encoded)["z"]
+    z = store.cached("encoded", data | {"vae": vae}, make, encoded)["z"]
     scale = 1 / z.float().std().item()
     vae.register_to_config(scaling_factor=scale)
     config = {"parents": [clip_run.key, vae_run.key], "settings": recipe["unet"], "unet": config_of(unet)}

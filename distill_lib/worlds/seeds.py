@@ -19,19 +19,20 @@ HELD_OUT_SEEDS: dict[str, range] = {
 """By use, one seed for each number: mostly the seed of a notebook's run."""
 TRAINING_SEEDS = range(100, 110)
 """Of prompts and noise that a notebook's own pairs are made from, where the run's seed itself draws those measured."""
-_FAR, _MOST = 1000, 10_000
+_MOST = 10_000
 
 
 def _seed(seeds: range, number: int) -> int:
     if not 0 <= number < _MOST:
         raise ValueError(f"seed={number} cannot be kept apart from the others; take one from 0 to {_MOST - 1}")
-    return seeds[number] if number < len(seeds) else _FAR * seeds.start + number
+    return seeds[number] if number < len(seeds) else _MOST * seeds.start + number
 
 
 def held_out_seed(use: str, number: int = 0) -> int:
     """The seed of a use of `HELD_OUT_SEEDS` for the number of a run or a part.
 
-    Beyond the range it is 1000 times its start plus the number, so that uses stay apart for every number.
+    Beyond the range it is 10,000 times the start of the range plus the number. Numbers are below 10,000 and starts
+    differ, so no two uses share a seed.
 
     Raises:
         ValueError: there is no such use, or the number is negative or above 9999.
