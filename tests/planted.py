@@ -119,7 +119,7 @@ FAULTS = {
         "measure/distances.py",
         "h[torch.arange(len(part)), part] = 0",
         "h = h",
-        "one law, 200 times 40 samples: the mean is 0",
+        "one distribution, 200 times 40 samples: the mean is 0",
     ),
 }
 
