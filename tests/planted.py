@@ -119,7 +119,7 @@ FAULTS = {
         "measure/distances.py",
         "h[torch.arange(len(part)), part] = 0",
         "h = h",
-        "one distribution, 200 times 40 samples: the mean is 0",
+        "same distribution, 200 times 40: the mean is 0",
     ),
 }
 
