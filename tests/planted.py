@@ -110,9 +110,9 @@ FAULTS = {
         "our function draws the picture of diffusers",
     ),
     "15_claims": Fault(
-        "papers/verdicts.py",
-        'return high <= margin if direction == "at_most"',
-        'return low <= margin if direction == "at_most"',
+        "papers/measured.py",
+        '(high <= margin if direction == "at_most"',
+        '(low <= margin if direction == "at_most"',
         "verdicts on three seeds below the limit, above and around it",
     ),
     "16_rulers": Fault(

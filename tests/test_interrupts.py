@@ -55,10 +55,15 @@ def handlers():
 
 @pytest.fixture(autouse=True)
 def restored():
-    """Every test leaves the handlers as they were."""
+    """Every test starts as in a terminal, where Ctrl-C raises, and leaves the handlers as they were.
+
+    A shell that starts a command in the background has it ignore SIGINT.
+    """
+    of_shell = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = handlers()
     yield
     assert handlers() == before
+    signal.signal(signal.SIGINT, of_shell)
     assert not interrupts._watching and not interrupts._requests
 
 
