@@ -89,7 +89,10 @@ def test_metrics_of_the_true_edit_and_of_none(edits):
 
 def test_the_distance_to_the_true_edit_in_features_is_of_the_region_alone(edits):
     edit = edits["shape"]
-    features = lambda image: image.double().flatten(1)  # noqa: E731  # pixels as features: the square error
+
+    def features(image):  # pixels as features: the square error
+        return image.double().flatten(1)
+
     reads = Reads(edit.wanted_attributes)
     assert "feature_target" not in edit.judged(edit.after, reads)
     spoiled = torch.where(edit.region > 0, edit.after, 255 - edit.after)

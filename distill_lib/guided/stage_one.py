@@ -89,7 +89,7 @@ def distill_guidance(
     """Train student.module on the guided pair of `teacher`.
 
     Differs from the paper: w = w_max u^1.5 with u uniform, which draws small w more often: half of the draws are
-    below 0.36 w_max. And each noisy picture is used with `strengths` values of w, which share one teacher pair.
+    below 0.354 w_max. And each noisy picture is used with `strengths` values of w, which share one teacher pair.
 
     Raises:
         ValueError: a process's samples of a step do not divide by `strengths`.
