@@ -31,10 +31,14 @@ OF_NETWORKS = ("mmd_teacher", "fid_inf")
 """The metrics of `Rulers`; "recall" is told where it is asked for."""
 
 
-def world_fid(features: Features, image: Tensor, few: bool = False) -> Estimate:
-    """FID_inf of pictures uint8 (n, 3, R, R), to the real ones that standardise the features; raises as `fid_inf`."""
+def fid_rows(features: Features, image: Tensor, **columns: object) -> list[Row]:
+    """A row of `fid_inf` of pictures uint8 (n, 3, R, R), to the real ones that standardise the features.
+
+    None where the pictures are too few for a result (`distances.enough`), as at quick.
+    """
     last = features.last(image)
-    return fid_inf(last, features.real.first(last.shape[1]), few)
+    real = features.real.first(last.shape[1])
+    return tidy({"fid_inf": fid_inf(last, real)}, **columns, n=len(image)) if enough(len(image), real) else []
 
 
 def world_values(features: Features, image: Tensor, real: Tensor, few: bool = False) -> dict[str, float | Estimate]:
@@ -48,7 +52,7 @@ def world_values(features: Features, image: Tensor, real: Tensor, few: bool = Fa
     last, known = features.last(image), features.last(real)
     return {
         "mmd_world": mmd2(features(image), features(real)),
-        "fid_inf": world_fid(features, image, few),
+        "fid_inf": fid_inf(last, features.real.first(last.shape[1]), few),
         **precision_and_recall(last, known),
         **density_and_coverage(last, known),
         "sharpness_ratio": sharpness_ratio(image, real),
@@ -102,9 +106,7 @@ class Rulers:
         return self._truth[w]
 
     def rows(self, method: str, sampled: Sampled, metrics: Sequence[str] = OF_NETWORKS) -> list[Row]:
-        """These metrics of a network's samples, one row each; `method` is their label.
-
-        None of `fid_inf` where the samples are too few for a result (`distances.enough`), as at quick in `07`.
+        """These metrics of a network's samples, one row each (`fid_rows`: or none); `method` is their label.
 
         Raises:
             ValueError: recall is asked for, and there are no real pictures.
@@ -115,8 +117,8 @@ class Rulers:
         if "mmd_teacher" in metrics:
             z = self.features(self.truth(sampled.w))
             rows += tidy({"mmd_teacher": mmd2(self.features(image)[: len(z)], z)}, **columns, n=len(z))
-        if "fid_inf" in metrics and enough(len(image), self.features.real.first(self.features.last(image).shape[1])):
-            rows += tidy({"fid_inf": world_fid(self.features, image)}, **columns, n=len(image))
+        if "fid_inf" in metrics:
+            rows += fid_rows(self.features, image, **columns)
         if "recall" in metrics:
             if self._real is None:
                 raise ValueError("recall needs real pictures, which these rulers were not given")
