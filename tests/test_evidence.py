@@ -148,7 +148,7 @@ def test_the_graph_holds_each_premise_once_and_an_arrow_to_each_claim():
     ax = evidence.premise_graph(chain).axes[0]
     heads = [text.get_text() for text in ax.texts if ": " in text.get_text()]
     expected = ["a: supported", "b: not assessable here", f"c: {UNJUDGED} (as first set: supported)", "d: contradicted"]
-    assert sorted(heads) == sorted([*expected, "gate: fails", "other: not measured yet"])
+    assert sorted(heads) == sorted([*expected, "gate: fails", "other: not known"])
     assert sum(text.get_text() == "" for text in ax.texts) == 4  # arrows
 
 

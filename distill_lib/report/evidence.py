@@ -28,7 +28,7 @@ _NAMES = {"guided": "Meng et al.", "sdxs": "SDXS"}
 _STATES = {
     True: ("holds", VERDICTS["supported"]),
     False: ("fails", VERDICTS["contradicted"]),
-    None: ("not measured yet", VERDICTS[UNJUDGED]),
+    None: ("not known", VERDICTS[UNJUDGED]),
 }
 
 
