@@ -263,7 +263,7 @@ def test_on_a_gaussian_one_network_makes_the_steps_of_all_counts(runs):
     centre = torch.tensor([[0.4, -0.2]])
     teacher, data = Mixture(centre, 0.5), MixtureData(centre, 0.5)
     net, run = ToyShortcut(), run_named("gauss")
-    training = replace(SETTINGS, steps=700, batch_size=256, lr=5e-3, warmup=20, checkpoint_seconds=60)
+    training = replace(SETTINGS, steps=400, batch_size=128, lr=5e-3, warmup=20, checkpoint_seconds=60)
     finish(net, distill_shortcut(net, teacher, data, Shortcuts(4, training, share=0.5), run), run, "shortcut")
     z_T, label, w = torch.randn(1000, 2), torch.zeros(1000, dtype=torch.long), torch.zeros(1000)
     many = sample(denoise_student(teacher, label, w), z_T, 4)

@@ -19,7 +19,7 @@ from distill_lib.profiles import Profile
 from distill_lib.worlds.pictures import Pictures, identity
 
 MIXTURES = {"shortcut": 1 / 4, "shortcut-own": 3 / 4}
-"""Share of the samples whose target is the network's own two steps, by method: the paper's, and the other way round."""
+"""Share of the samples whose target is the network's own two steps, by method: the paper's, and the reverse."""
 _UPDATE = 3  # evaluations: forward, and backward, which costs two
 
 

@@ -1,7 +1,7 @@
 """One network for all numbers of steps: all halvings at once, of which the network itself is the teacher.
 
 A network that is conditioned on the length of its step (`networks.shortcut`) has one answer for each n, the number of
-equal steps that a whole way is made of. With N a power of two, the finest grid, its step from t to t - 1/n learns
+equal steps in a path. With N a power of two, the steps of the finest grid, its step from t to t - 1/n learns
 
     x_target = x_hat_teacher(z_t)                                              n = N                           (1)
     x_target = `halving_target` of the average of the network itself for 2n    n = N/2, N/4, .., 1             (2)
@@ -57,7 +57,7 @@ def consistent_target(average: Shortcut, z_t: Tensor, times: Times, n: Tensor, s
         average: the network with the average of its weights, with condition and w bound.
         z_t: noisy data at the first of the times, (B, *D).
         times: of the step whose length is 1/n.
-        n: steps that a whole way is made of, (B,), below N.
+        n: steps in a path, (B,), below N.
     """
     return halving_target(lambda z, t: average(z, t, 2 * n), z_t, *times, schedule)
 

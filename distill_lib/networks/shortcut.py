@@ -1,7 +1,7 @@
 """A U-Net that is also conditioned on the length of the step that its answer is used for.
 
-A way from noise to data in n equal steps has steps of length d = 1/n. The length enters as w does: as Fourier features,
-side by side with those of w, through the layer that adds them to the input of the time embedding,
+A path from noise to data in n equal steps has steps of length d = 1/n. The length enters as w does: as Fourier
+features, side by side with those of w, through the layer that adds them to the input of the time embedding,
 
     cond_proj [f(w), f(k)] = P_w f(w) + P_d f(k),     k = log2(n) = log2(1/d)                                   (1)
 
@@ -29,11 +29,11 @@ Shortcut = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class ShortcutNetwork(Network):
-    """A `Network` that takes w, and for steps of which length it answers: `at` says of how many a whole way is made.
+    """A `Network` that takes w, and answers for steps of one length: `at` says how many of them make a path.
 
     Args:
         unet: the diffusers network; the first half of what its layer of w reads is of w, the second of the length.
-        n_steps: n, one for all samples or one a sample, (B,).
+        n_steps: n, one for all samples or one for each, (B,).
         options: as in `Network`.
     """
 
