@@ -8,7 +8,7 @@ Imports point up this list only, never down; chapters of one number import nothi
    3 worlds/       The data: the embedded world of scenes, its captions and maps, and real pictures by the same door.
    4 networks/     Diffusers' networks behind one adapter: building, cutting, loading, adapting.
    5 teachers/     What is distilled: teachers in pixels and in latents, and the pairs and latents they make.
-   6 guided/       Meng et al. 2023 (arXiv 2210.03142): one file an algorithm, its target, loss and loop together.
+   6 guided/       Meng et al. 2023 (arXiv 2210.03142) and a successor: one file an algorithm with target, loss, loop.
    6 sdxs/         Song et al. 2024 (arXiv 2403.16627): one file a block of equations, its loss and loop together.
    7 measure/      What is measured, by networks that no loss sees; one tidy row a value.
    8 profiles/     Every size of every run: one validated model, one YAML file a profile.

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from distill_lib.diffusion import errors
-from distill_lib.guided import encoder, halving, stage_one
+from distill_lib.guided import encoder, halving, shortcut, stage_one
 from distill_lib.paths import ROOT
 from distill_lib.sdxs import consistency, feature_matching, one_step, score_distillation, tiny_unet
 from distill_lib.teachers import autoencoder, heads
@@ -31,6 +31,7 @@ def calls(dtype):
         "feature_matching_loss": lambda: feature_matching.feature_matching_loss(layers, wanted, (2.0, 1.0), 3),
         "stage_one_loss": lambda: stage_one.stage_one_loss(c, b, a, torch.ones(B, dtype=dtype)),
         "halving_loss": lambda: halving.halving_loss(lambda z, t: c * z, a, b, T),
+        "shortcut_loss": lambda: shortcut.shortcut_loss(lambda z, t, n: c * z, a, b, T, torch.full_like(T, 4)),
         "head_loss": lambda: head(head="v", weighting=next(iter(heads.WEIGHTINGS))),
         "output_loss": lambda: tiny_unet.output_loss(c, a),
         "feature_loss": lambda: tiny_unet.feature_loss(layers, wanted),

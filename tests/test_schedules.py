@@ -13,6 +13,7 @@ from distill_lib.diffusion.schedules import (
     add_noise,
     eps_from_v,
     log_snr,
+    step_counts,
     step_grid,
     v_from,
     v_from_x,
@@ -187,3 +188,10 @@ def test_our_schedule_comes_back_from_its_own_export():
     back = Schedule.from_scheduler(OURS.to_scheduler())
     # float32 sums of alpha^2 (above), halved by the root; the last index is exact
     assert torch.allclose(back.alpha, OURS.alpha, rtol=32 * 2**-24, atol=0)
+
+
+@pytest.mark.parametrize("start", [0, 3, 24, 257])
+def test_a_chain_of_halvings_starts_from_a_power_of_two(start):
+    assert step_counts(256) == [128, 64, 32, 16, 8, 4, 2, 1] and step_counts(16, 4) == [8, 4] and step_counts(1) == []
+    with pytest.raises(ValueError, match=f"start={start} cannot be halved down to one step; take a power of two"):
+        step_counts(start)

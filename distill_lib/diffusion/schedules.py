@@ -95,7 +95,13 @@ def step_grid(n_steps: int, T: int = 1024) -> list[int]:
 
 
 def step_counts(start: int, until: int = 1) -> list[int]:
-    """start/2, start/4, .., until: steps of the students of a chain of halvings, for powers of two."""
+    """start/2, start/4, .., until: steps of the students of a chain of halvings, for powers of two.
+
+    Raises:
+        ValueError: start is no power of two, so that it cannot be halved down to 1.
+    """
+    if start < 1 or start & (start - 1):
+        raise ValueError(f"start={start} cannot be halved down to one step; take a power of two")
     return [start >> k for k in range(1, start.bit_length()) if start >> k >= until]
 
 

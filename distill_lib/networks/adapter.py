@@ -121,7 +121,7 @@ class Network:
             raise ValueError("this network takes no w: it is a teacher, not a student; guide it as a pair")
         if w is None and self.takes_w:
             raise ValueError("this network is a student: it needs w, (B,)")
-        features = guidance_embedding(w, self.module.config.time_cond_proj_dim) if self.takes_w else None
+        features = self.features(w)
         has_tokens, seen = label.is_floating_point(), z_t
         tokens = label if has_tokens else z_t.new_zeros(len(z_t), 1, self.module.config.cross_attention_dim)
         if has_tokens and self.module.config.in_channels > z_t.shape[1]:
@@ -142,11 +142,20 @@ class Network:
         alpha_t, sigma_t = self.schedule(t, z_t)
         return (answer.float() - sigma_t * z_t) / alpha_t  # finite: alpha_T >= _LEAST
 
-    def like(self, unet: UNet2DConditionModel, **changed: Any) -> "Network":
-        """Another U-Net behind the same adapter, that is with these arguments but for the `changed` ones."""
+    def features(self, w: Tensor | None) -> Tensor | None:
+        """What the network reads beside time and condition: features of w (B,); nothing where it takes none."""
+        return guidance_embedding(w, self.module.config.time_cond_proj_dim) if self.takes_w else None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments beside its U-Net, with which another one is called alike."""
         null = self.null if isinstance(self.null, Tensor) else None
         alike = {"bf16": self.bf16_option, "null": null, "schedule": self.schedule, "predicts": self.predicts}
-        return Network(unet, **alike | {"decode": self.decode} | changed)
+        return alike | {"decode": self.decode}
+
+    def like(self, unet: UNet2DConditionModel, **changed: Any) -> "Network":
+        """Another U-Net behind the same adapter, that is with these `options` but for the `changed` ones."""
+        return Network(unet, **self.options | changed)
 
     def exact(self) -> "Network":
         """The same weights, run in float32."""

@@ -23,7 +23,7 @@ class Theme(Strict):
 class Point(Strict):
     """One point of a paper that it leaves open, or that we do otherwise.
 
-    where: item or section of the paper.
+    where: item or section of the paper; of successors the paper itself.
     point: what is not said, or what the paper does.
     ours: what we do.
     code, recipes, settings: where that stands: names of the library, fields of recipes.yaml and of a profile.
@@ -31,7 +31,7 @@ class Point(Strict):
     claims: that rest on it.
     """
 
-    paper: Literal["guided", "sdxs"]
+    paper: Literal["guided", "sdxs", "successors"]
     where: str
     point: str
     ours: str

@@ -6,39 +6,21 @@ parameters to a notebook), DISTILL_FIGURES the folder that artefacts are written
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from distill_lib.diffusion.schedules import OURS
 from distill_lib.engine.bounds import Count, Number, Positive, Unit
 from distill_lib.engine.loop import TrainSettings
 from distill_lib.engine.messages import short
 from distill_lib.paths import suffix_of
+from distill_lib.profiles.fields import Counts, Look, Strengths, Strict, World, Worlds
 from distill_lib.profiles.reading import read_yaml, sentence
-from distill_lib.worlds.pictures import REAL, WORLDS, DatasetSpec, data_name
+from distill_lib.worlds.pictures import REAL, DatasetSpec, data_name
 from distill_lib.worlds.pictures import load as load_pictures
 
 _FOLDER = Path(__file__).parent
-
-
-def _known(name: str) -> str:
-    if name not in WORLDS and name not in REAL:
-        raise ValueError(f"choose one of {', '.join([*WORLDS, *REAL])}")
-    return name
-
-
-def _look(name: str) -> str:
-    if f"captioned-{name}" not in WORLDS:
-        raise ValueError(f"choose of {', '.join(w.removeprefix('captioned-') for w in WORLDS if 'captioned-' in w)}")
-    return name
-
-
-World = Annotated[str, AfterValidator(_known)]
-Look = Annotated[str, AfterValidator(_look)]
-Worlds = Annotated[list[World], Field(min_length=1)]
-Counts = Annotated[list[Count], Field(min_length=1)]
-Strengths = Annotated[list[Number], Field(min_length=1)]
 
 
 def _powers(least: int, below: int) -> set[int]:
@@ -46,11 +28,7 @@ def _powers(least: int, below: int) -> set[int]:
     return {1 << i for i in range(below.bit_length()) if least <= 1 << i < below}
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Sizes(_Strict):
+class Sizes(Strict):
     """How much is measured."""
 
     pictures: Count = Field(description="training pictures rendered for live training")
@@ -60,7 +38,7 @@ class Sizes(_Strict):
     stride: Count = Field(le=8, description="of the map of stage one's error: 1 takes all 16 times and 8 strengths")
 
 
-class Hardness(_Strict):
+class Hardness(Strict):
     """The worlds compared in g-hardness, and the short halving whose advantage is measured on each."""
 
     worlds: Worlds
@@ -70,7 +48,7 @@ class Hardness(_Strict):
     training: TrainSettings
 
 
-class Transfer(_Strict):
+class Transfer(Strict):
     """Style transfer: what is encoded and decoded, and how its networks are halved."""
 
     worlds: tuple[World, World] = Field(description="two looks of one world: from the first to the second")
@@ -81,7 +59,7 @@ class Transfer(_Strict):
     halving: TrainSettings = Field(description="of the encoders; decoders are halved as everywhere")
 
 
-class Text(_Strict):
+class Text(Strict):
     """A text-to-image teacher, what is asked of it, and how it is distilled."""
 
     pipeline: str = Field(description="a shipped small Stable Diffusion; of another teacher its folder or hub id")
@@ -107,7 +85,7 @@ class Latent(Text):
     inpainting: TrainSettings = Field(description="of each halving of the inpainting network")
 
 
-class Small(_Strict):
+class Small(Strict):
     """SDXS: how much its notebooks train live and measure, of the shipped text-to-image teacher."""
 
     pairs: Count = Field(
@@ -129,7 +107,7 @@ class Small(_Strict):
     compiled: bool = Field(description="time networks through torch.compile too, a minute or two each")
 
 
-class Lora(_Strict):
+class Lora(Strict):
     """SDXS's LoRA distillation: how much its notebook trains live and measures, of the shipped one-step student."""
 
     looks: list[Look] = Field(description="styles; the first is the one that placements and ranks are varied on")
@@ -142,7 +120,7 @@ class Lora(_Strict):
     scores: TrainSettings = Field(description="of score distillation; the paper's batches are of 1,024 to 2,048")
 
 
-class Control(_Strict):
+class Control(Strict):
     """ControlNets of SDXS: how much 13_controlnet trains live and measures."""
 
     pairs: Count = Field(description="of the teacher's shipped pairs, the first so many, of which triplets are made")
@@ -157,7 +135,7 @@ class Control(_Strict):
     share: Unit = Field(description="the one that is used elsewhere")
 
 
-class Ablations(_Strict):
+class Ablations(Strict):
     """The choices of the method, each varied alone."""
 
     world: World = Field(description="of all of them; an easy one lets many networks be trained to the end")
@@ -171,7 +149,7 @@ class Ablations(_Strict):
     heads: TrainSettings
 
 
-class Rulers(_Strict):
+class Rulers(Strict):
     """Metrics without a floor, and how they are tried on known damage."""
 
     reference: Count = Field(ge=2, description="real pictures behind the moments that FID and z-scores are taken to")
@@ -181,7 +159,17 @@ class Rulers(_Strict):
     strengths: Count = Field(le=4, description="of each kind of damage, from the strongest down")
 
 
-class Profile(_Strict):
+class Successors(Strict):
+    """What came after guided distillation, beside it at equal cost: one network for all steps, and adapters."""
+
+    samples: Count = Field(description="pictures behind each metric")
+    ws: Strengths
+    mixtures: list[Literal["shortcut", "shortcut-own"]] = Field(min_length=1, description="of the two targets")
+    rank: Count = Field(description="of the adapters, which are trained as long as live stage one")
+    adapter_lr: Positive
+
+
+class Profile(Strict):
     """All settings of the guided-distillation notebooks."""
 
     name: str
@@ -207,6 +195,7 @@ class Profile(_Strict):
     lora: Lora
     control: Control
     rulers: Rulers
+    successors: Successors
     other: Text | None = Field(default=None, description="another one, for notebook 07 with a file of prompts")
 
     def halving_settings(self, n_steps: int, seed: int) -> TrainSettings:

@@ -18,7 +18,7 @@ def curves(
     rows: list[Row], metrics: Sequence[str], ws: Sequence[float], title: str, floor: float | None = None
 ) -> Figure:
     """Metrics (down) for each w (across) against network evaluations; the many-step teacher is a dashed line."""
-    drawn = ("ours-D", "ours-S", "single-w", "ddim", "ancestral")
+    drawn = ("ours-D", "ours-S", "single-w", "shortcut", "shortcut-own", "ddim", "ancestral")
     most = max((row["steps"] for row in select(rows, method="teacher")), default=math.inf)
     figure, axes = new_axes(
         2.5 * len(ws) + 0.6, 2.0 * len(metrics) + 0.5, len(metrics), len(ws), sharex=True, sharey="row"

@@ -24,7 +24,7 @@ VERDICTS = {
 }
 """Colour and hatch by verdict, from dark to light, so that they are told apart in grey too."""
 EDITIONS = ("as first set", "second edition")
-_NAMES = {"guided": "Meng et al.", "sdxs": "SDXS"}
+_NAMES = {"guided": "Meng et al.", "sdxs": "SDXS", "successors": "Later papers"}
 _STATES = {
     True: ("holds", VERDICTS["supported"]),
     False: ("fails", VERDICTS["contradicted"]),

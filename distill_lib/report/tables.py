@@ -55,7 +55,7 @@ def ratio_sentences(rows: list[Row], base: str, metric: str) -> list[str]:
                 verdict = "more" if low > 0 else "less" if high < 0 else "not distinguishable"
                 verdict = f"[{_digits(math.exp(low))}, {_digits(math.exp(high))}], {verdict}"
             parts.append(f"{_digits(math.exp(sum(logs) / len(logs)))} times at w = {w:g} ({verdict})")
-        sentences.append(f"{label(metric)} of {name}, beside {base}: {'; '.join(parts)}")
+        sentences.append(f"{label(metric)} of {label(name)}, beside {label(base)}: {'; '.join(parts)}")
     return sentences
 
 
