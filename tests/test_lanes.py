@@ -16,11 +16,10 @@ import torch
 from torch import nn
 
 from distill_lib.diffusion.noise import normal
-from distill_lib.engine import alone as machine
-from distill_lib.engine import store
-from distill_lib.engine.alone import alone, lock_paths, others_go_on
+from distill_lib.engine import measuring, store
 from distill_lib.engine.files import locked, save_tensors
 from distill_lib.engine.loop import finish
+from distill_lib.engine.measuring import lock_paths, measuring_time, others_go_on
 from distill_lib.engine.store import cached
 from distill_lib.paths import CORES, ROOT
 from distill_lib.run import notebooks
@@ -124,28 +123,28 @@ def settled(condition):
 
 
 def test_a_notebook_is_stopped_while_another_one_measures_and_goes_on_afterwards(side_by_side):
-    said = []
-    with child(ENDLESS) as kernel, GivingWay(said.append):
-        with alone():
-            assert stopped(kernel)
-            with alone():  # a measurement within a measurement
+    lines = []
+    with child(ENDLESS) as kernel, GivingWay(lines.append):
+        with measuring_time():
+            assert settled(lambda: stopped(kernel))
+            with measuring_time():  # a measurement within a measurement
                 assert stopped(kernel)
             with others_go_on():
                 assert settled(lambda: not stopped(kernel))
-            assert stopped(kernel)
+            assert settled(lambda: stopped(kernel))
         assert settled(lambda: not stopped(kernel))
-        with pytest.raises(ZeroDivisionError), alone():
+        with pytest.raises(ZeroDivisionError), measuring_time():
             _ = 1 / 0
         assert settled(lambda: not stopped(kernel))
-    assert said and set(said) == {"waits, since another notebook measures time"}
-    assert not machine._held
+    assert lines and set(lines) == {"waits, since another notebook measures time"}
+    assert not measuring._held
 
 
 MEASURES = f"""
-from distill_lib.engine.alone import _take, lock_paths
+from distill_lib.engine.measuring import _take, lock_paths
 files = [path.open("a+") for path in lock_paths()]
 _take(*files)
-print("alone", flush=True)
+print("measures", flush=True)
 {ENDLESS}
 """
 
@@ -153,7 +152,7 @@ print("alone", flush=True)
 def test_a_notebook_is_not_stopped_by_its_own_measurement_nor_by_what_a_killed_one_has_left(side_by_side):
     lock_paths()[0].write_text("4194305")  # the number of no process
     with GivingWay(lambda message: pytest.fail(message)) as runner, child(MEASURES) as kernel:
-        assert kernel.stdout.readline() == "alone\n"
+        assert kernel.stdout.readline() == "measures\n"
         runner.look()
         assert not stopped(kernel)
         kernel.kill()
@@ -164,12 +163,12 @@ def test_a_notebook_is_not_stopped_by_its_own_measurement_nor_by_what_a_killed_o
 def test_what_is_timed_has_all_threads_and_others_have_theirs_back(side_by_side, monkeypatch):
     monkeypatch.setenv(CORES, "3")
     before = torch.get_num_threads()
-    with alone():
+    with measuring_time():
         assert torch.get_num_threads() == 3
     assert torch.get_num_threads() == before
     monkeypatch.delenv(CORES)
-    with alone():
-        assert torch.get_num_threads() == before and not machine._held
+    with measuring_time():
+        assert torch.get_num_threads() == before and not measuring._held
 
 
 def test_a_runner_that_begins_during_a_measurement_waits_for_its_end(side_by_side):
@@ -179,7 +178,7 @@ def test_a_runner_that_begins_during_a_measurement_waits_for_its_end(side_by_sid
         with GivingWay(print):
             began.set()
 
-    with alone():
+    with measuring_time():
         thread = threading.Thread(target=run)
         thread.start()
         assert not began.wait(0.1)
@@ -188,12 +187,14 @@ def test_a_runner_that_begins_during_a_measurement_waits_for_its_end(side_by_sid
 
 
 def test_a_process_that_is_stopped_hears_that_it_should_end():
-    code = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\nprint(1, flush=True)\n"
-    with child(code + ENDLESS) as process:
-        process.stdout.readline()
+    """As a training does, which then saves its state."""
+    handler = "import os, signal\ndef end(*_): print('state kept', flush=True); os._exit(0)"
+    ready = "signal.signal(signal.SIGTERM, end)\nprint('ready', flush=True)"
+    with child(f"{handler}\n{ready}\n{ENDLESS}") as process:
+        assert process.stdout.readline() == "ready\n"
         psutil.Process(process.pid).suspend()
         _end([psutil.Process(process.pid)], 4.0)
-        assert process.wait(10) == 7
+        assert process.stdout.read() == "state kept\n"
 
 
 # ------------------------------------------------------------------------------------------------ shared results
@@ -265,7 +266,7 @@ def test_of_two_that_need_one_training_the_second_waits_and_reads(runs, capsys):
 def test_processes_of_one_launch_do_not_wait_for_each_other(runs, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     run = store.Run("shared", {}, normal)
-    with held(run.folder / "training.lock"), run.alone():
+    with held(run.folder / "training.lock"), run.training_lock():
         pass
 
 

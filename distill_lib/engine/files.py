@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from distill_lib.engine.alone import others_go_on
+from distill_lib.engine.measuring import others_go_on
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

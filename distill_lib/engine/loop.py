@@ -274,7 +274,7 @@ def finish(net: Trainable, training: Iterable[Progress], run: Run, title: str) -
         The training curve as (step, loss).
     """
     if not run.done:
-        with run.alone():
+        with run.training_lock():
             if not run.done:
                 follow(training, title)
     net.module.load_state_dict(run.weights())

@@ -89,7 +89,7 @@ class Run:
         return (self.folder / "done").exists()
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
+    def training_lock(self) -> Iterator[None]:
         """Within the block no other process trains this run: of two that need it one waits, says so, and then reads.
 
         Processes that were launched together (torchrun, accelerate) share one training, and no lock keeps them apart.

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from distill_lib.engine.alone import alone
+from distill_lib.engine.measuring import measuring_time
 from distill_lib.engine.precision import current
 from distill_lib.measure.rows import Row, tidy
 
@@ -53,12 +53,12 @@ def _now() -> float:
 def time_interleaved(works: Mapping[Key, Callable[[], object]], rounds: int) -> dict[Key, float]:
     """Median seconds of each piece of work over rounds in which all have their turn.
 
-    What slows the machine for a while slows all of them, so that their ratios stay; no other notebook does
-    (`engine.alone`). Each is called twice in its turn, and the second call counts: the first finds the caches as the
-    others left them.
+    What slows the machine for a while slows all of them, so that their ratios stay; no other notebook does so
+    (`engine.measuring`). Each is called twice in its turn, and the second call counts: the first finds the caches as
+    the others left them.
     """
     times: dict[Key, list[float]] = {key: [] for key in works}
-    with alone():
+    with measuring_time():
         for _, (key, work) in product(range(rounds), works.items()):
             work()
             start = _now()

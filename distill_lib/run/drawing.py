@@ -99,8 +99,8 @@ def figures(artefact: str | None, settings: Settings) -> None:
             _snakemake(settings, {name: outs[name] for name in stale})
         if not settings.extra:
             _judge(settings.profile, folder)
-    if told := summary(outs):
-        print(told)
+    if memory := summary(outs):
+        print(memory)
     written = {path for name in names for path in _written(outs[name])}
     for place in sorted({path.parent for path in written} or {folder}):
         print(f"figures: {place}")

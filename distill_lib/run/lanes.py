@@ -30,7 +30,7 @@ class Lanes:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What tells notebooks that others run beside them (`engine.alone`)."""
+        """What tells notebooks that others run beside them (`engine.measuring`)."""
         return {CORES: str(self.timed)} if self.count > 1 else {}
 
 

@@ -76,7 +76,7 @@ class Progress:
     def __init__(self, outs: dict[str, Path], seconds: dict[str, float], lanes: Lanes) -> None:
         self.outs, self.seconds, self.lanes = outs, seconds, lanes
         self._before = {name: _written_at(out) for name, out in outs.items()}
-        self.start = self._said = time.monotonic()
+        self.start = self._printed = time.monotonic()
         self._begun: dict[str, float] = {}
         self.done: list[str] = []
         several = f", {lanes.count} at a time" if lanes.count > 1 else ""
@@ -87,8 +87,8 @@ class Progress:
         """Say how it stands if a notebook has ended, or a minute has passed."""
         now = time.monotonic()
         done = [name for name, out in self.outs.items() if _written_at(out) != self._before[name]]
-        if len(done) > len(self.done) or now - self._said >= _MINUTE:
-            self.done, self._said = done, now
+        if len(done) > len(self.done) or now - self._printed >= _MINUTE:
+            self.done, self._printed = done, now
             print(f"{len(done)} of {_count(len(self.outs), 'notebook')} done{self._left(now)}", flush=True)
 
     def _running(self, now: float) -> dict[str, float]:
@@ -133,8 +133,8 @@ def summary(outs: Mapping[str, Path]) -> str:
         return ""
     above = [name for name, size in held.items() if size > MEMORY]
     most = max(held, key=held.__getitem__)
-    told = f"; above {MEMORY / 2**30:g} GB: {', '.join(above)}" if above else f", below {MEMORY / 2**30:g} GB"
-    return f"memory: at most {held[most] / 2**30:.1f} GB a notebook ({most}){told}"
+    above_limit = f"; above {MEMORY / 2**30:g} GB: {', '.join(above)}" if above else f", below {MEMORY / 2**30:g} GB"
+    return f"memory: at most {held[most] / 2**30:.1f} GB a notebook ({most}){above_limit}"
 
 
 def keep_whole(place: str, progress: Progress) -> None:

@@ -23,6 +23,7 @@ def _hash(path: Path) -> str:
 
 
 _kept_hash = cache(_hash)  # of what no run changes
+_files = cache(notebook_files)
 
 
 def digest(name: str, profile: str) -> str:
@@ -30,7 +31,7 @@ def digest(name: str, profile: str) -> str:
 
     Of one that judges, the committed rows as well. Outputs of cells do not count: `publish` writes those.
     """
-    library = notebook_files(NOTEBOOKS / f"{name}.ipynb")
+    library = _files(NOTEBOOKS / f"{name}.ipynb")
     beside = {path.parent for path in library if path.parent.name in ("papers", "report", "run")}
     data = sorted(path for folder in beside for path in folder.glob("*.yaml"))
     files = [*library, *data, ROOT / "distill_lib" / "profiles" / f"{profile}.yaml"]
@@ -47,7 +48,7 @@ def digest(name: str, profile: str) -> str:
 
 def judges(name: str) -> bool:
     """Whether a notebook reads the committed rows that the others write."""
-    return ROOT / "distill_lib" / "papers" / "claims.py" in notebook_files(NOTEBOOKS / f"{name}.ipynb")
+    return ROOT / "distill_lib" / "papers" / "claims.py" in _files(NOTEBOOKS / f"{name}.ipynb")
 
 
 def stamp_path(executed: Path) -> Path:

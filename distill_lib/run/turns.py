@@ -1,4 +1,4 @@
-"""Stopping a notebook for as long as another one measures time: the other half of `engine.alone`."""
+"""Stopping a notebook for as long as another one measures time: the other half of `engine.measuring`."""
 
 import contextlib
 import fcntl
@@ -9,7 +9,7 @@ from typing import TextIO
 
 import psutil
 
-from distill_lib.engine.alone import lock_paths
+from distill_lib.engine.measuring import lock_paths
 from distill_lib.paths import CORES
 
 _EVERY = 0.2  # seconds between two looks

@@ -28,7 +28,7 @@ def lock_paths() -> tuple[Path, Path]:
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
+def measuring_time() -> Iterator[None]:
     """Within the block no other notebook of the run computes, and this one has as many threads as CORES says."""
     cores = os.environ.get(CORES, "")
     if _held or not cores:
