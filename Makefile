@@ -1,6 +1,6 @@
 # Everything a reader runs. POSIX make and sh; needs Python 3.11 to 3.13 and git. `make` alone lists the targets.
 .POSIX:
-.PHONY: help figures ablations test chaos teachers bench true-scale verify publish readme lab lint lock
+.PHONY: help figures ablations test chaos teachers bench true-scale verify publish pace readme lab lint lock
 
 PYTHON ?= python3
 PROFILE ?= quick
@@ -39,6 +39,9 @@ verify: .venv/.installed ## redraw, and compare with the committed figures/lapto
 
 publish: .venv/.installed ## put the outputs of a run back into notebooks/ [PROFILE=quick]
 	$(run) distill_lib.run publish --profile "$(PROFILE)"
+
+pace: .venv/.installed ## keep how long the last whole run took here, for the minutes left that others see [PROFILE=quick]
+	$(run) distill_lib.run pace --profile "$(PROFILE)"
 
 readme: .venv/.installed ## renew the tables of README.md from manifest and results
 	$(run) distill_lib.run readme

@@ -1,19 +1,27 @@
-# One rule a notebook, executed by papermill. `make figures` calls this with the notebooks that are stale; what is
-# stale it tells itself, by content (distill_lib/run/stale.py). Nothing of a path or of a setting passes through a shell.
-from distill_lib.run.notebooks import names
+# One rule for each notebook of a run, executed by papermill. `make figures` calls this with a plan: the notebooks that are
+# stale, which it tells by content (distill_lib/run/stale.py), their order, and the threads of each (run/lanes.py).
+# Nothing of a path or of a setting passes through a shell.
+import json
+import os
+from pathlib import Path
 
-for number, notebook in enumerate(names()):
+plan = json.loads(Path(os.environ["DISTILL_PLAN"]).read_text())
+
+for job in plan["jobs"]:
 
     rule:
         name:
-            f"notebook_{notebook}"
+            f"notebook_{job['name']}"
+        input:
+            job["after"],  # the notebooks whose rows it reads
         output:
-            f"notebooks/{{place}}/seed{{seed}}/{notebook}.ipynb",
+            job["output"],
         params:
-            notebook=notebook,
-        priority: -number  # in reading order: the first pictures are those of 00_start_here
-        threads: workflow.cores
+            notebook=job["name"],
+            seed=plan["parameters"]["seed"],
+        priority: job["priority"]
+        threads: plan["threads"]  # Snakemake sets OMP_NUM_THREADS by it
         shell:
             # not `run:`, which starts Python again by a path that it does not quote
             '"$DISTILL_PYTHON" -m distill_lib.run notebook {params.notebook} "$DISTILL_RUNS/{output}"'
-            ' --settings "$DISTILL_RUNS/notebooks/{wildcards.place}/settings.json" --seed {wildcards.seed} 2>&1'
+            ' --settings "$DISTILL_PLAN" --seed {params.seed} 2>&1'

@@ -15,6 +15,8 @@ COMMITTED = "laptop"
 """The profile whose figures the repository holds."""
 PRECISIONS = ("bf16", "fp32")
 """The numbers that networks compute in: bfloat16 autocast, or float32."""
+CORES = "DISTILL_CORES"
+"""Set where notebooks run side by side: threads of one that measures time, while the others are stopped."""
 _DEFAULTS = {"DISTILL_RUNS": ROOT / "runs", "DISTILL_FIGURES": ROOT / "figures"}
 
 

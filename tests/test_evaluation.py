@@ -245,6 +245,18 @@ def test_samples_are_kept_by_the_name_of_their_sampler(runs):
         assert len(list(runs.rglob("*.safetensors"))) == count
 
 
+def test_sets_of_one_network_share_the_parts_that_are_alike(runs, monkeypatch):
+    net = Network(student_of(tiny_unet()).requires_grad_(False), bf16=False)
+    monkeypatch.setattr(draw, "BATCH", 4)
+    kept = []
+    for n in (6, 10, 8, 6):
+        assert torch.equal(draw.samples_of(net, 2, 1.0, n), sample_pictures(net, 2, 1.0, classes(n, 3)))
+        kept.append(len(list(runs.rglob("*.safetensors"))))
+    assert kept == [2, 4, 4, 4]  # numbers 0 to 3 and 4, 5; then 4 to 7 and 8, 9; then nothing new
+    draw.samples_of(net, 2, 1.0, 4, seed=1)
+    assert len(list(runs.rglob("*.safetensors"))) == 5
+
+
 def test_the_pictures_shown_are_spread_over_the_classes():
     for n, count in ((768, 10), (256, 8), (96, 2)):
         index = showcase(n, 96, count)

@@ -11,6 +11,7 @@ import glob
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from distill_lib.engine.measuring import others_go_on
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -87,15 +90,24 @@ def appended(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file; it falls with the process, however that ends."""
+def locked(path: Path, waiting: str = "") -> Iterator[None]:
+    """Hold an exclusive lock on a file; it falls with the process, however that ends.
+
+    Where another process holds it, `waiting` is said, if it says anything, and then waited.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("w")
     except OSError as error:
         raise _failed(path, error) from error
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting:
+                print(waiting, file=sys.stderr, flush=True)
+            with others_go_on():
+                fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

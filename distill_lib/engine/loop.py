@@ -268,11 +268,15 @@ def follow(training: Iterable[Progress], title: str, every_seconds: float = 5.0)
 def finish(net: Trainable, training: Iterable[Progress], run: Run, title: str) -> list[tuple[float, float]]:
     """Run a training to its end unless it is done, load the averaged weights into the network and freeze it.
 
+    Where another process is training the same run, it is waited for, and its result is read.
+
     Returns:
         The training curve as (step, loss).
     """
     if not run.done:
-        follow(training, title)
+        with run.training_lock():
+            if not run.done:
+                follow(training, title)
     net.module.load_state_dict(run.weights())
     net.module.eval().requires_grad_(False)
     return [(record["step"], record["loss"]) for record in run.progress()]

@@ -11,9 +11,10 @@ resumed. Every file is whole or absent (`files`); a spoiled one is found by its 
 import contextlib
 import hashlib
 import json
+import os
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def content_key(config: dict[str, Any], *makers: Maker) -> str:
 
 class Run:
     """One run folder: `config.json`, `weights.safetensors`, `state/` while unfinished, `progress.jsonl`, `done`;
-    `snapshots/` holds weights that were kept on the way.
+    `snapshots/` holds weights that were kept on the way; `training.lock` is held while it is trained.
 
     Its key holds what PRECISION asks for, and not what a machine makes of "auto": that stands in `config.json`.
 
@@ -86,6 +87,19 @@ class Run:
     def done(self) -> bool:
         """Whether the result is complete."""
         return (self.folder / "done").exists()
+
+    @contextlib.contextmanager
+    def training_lock(self) -> Iterator[None]:
+        """Within the block no other process trains this run: of two that need it one waits, says so, and then reads.
+
+        Processes that were launched together (torchrun, accelerate) share one training, and no lock keeps them apart.
+        """
+        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+            yield
+            return
+        message = f"{self.key} is being trained by another process; waiting for it"
+        with locked(self.folder / "training.lock", message):
+            yield
 
     @property
     def precision(self) -> str | None:
@@ -205,7 +219,7 @@ def cached(kind: str, config: dict[str, Any], make: Callable[[], dict[str, Tenso
     `make` is often a closure over what the configuration names; `maker` is the function of the library behind it.
     """
     path = RUNS / "cache" / f"{kind}-{content_key(config, maker)}.safetensors"
-    with locked(path.with_suffix(".lock")):
+    with locked(path.with_suffix(".lock"), f"{path.stem} is being made by another process; waiting for it"):
         if path.exists():
             try:
                 return load_tensors(path, strict=True)

@@ -12,6 +12,7 @@ evaluations of the U-Net at batch 1, and guidance as two of the text encoder.
 
 import time
 from collections.abc import Callable, Hashable, Mapping
+from itertools import product
 from statistics import median
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from distill_lib.engine.measuring import measuring_time
 from distill_lib.engine.precision import current
 from distill_lib.measure.rows import Row, tidy
 
@@ -51,12 +53,13 @@ def _now() -> float:
 def time_interleaved(works: Mapping[Key, Callable[[], object]], rounds: int) -> dict[Key, float]:
     """Median seconds of each piece of work over rounds in which all have their turn.
 
-    What slows the machine for a while slows all of them, so that their ratios stay. Each is called twice in its turn,
-    and the second call counts: the first finds the caches as the others left them.
+    What slows the machine for a while slows all of them, so that their ratios stay; no other notebook does so
+    (`engine.measuring`). Each is called twice in its turn, and the second call counts: the first finds the caches as
+    the others left them.
     """
     times: dict[Key, list[float]] = {key: [] for key in works}
-    for _ in range(rounds):
-        for key, work in works.items():
+    with measuring_time():
+        for _, (key, work) in product(range(rounds), works.items()):
             work()
             start = _now()
             work()

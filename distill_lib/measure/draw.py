@@ -9,6 +9,7 @@ from distill_lib.diffusion import noise
 from distill_lib.diffusion.pixels import to_bytes
 from distill_lib.diffusion.solvers import check_sampler, sample_by
 from distill_lib.engine.precision import current
+from distill_lib.engine.specs import spec_of
 from distill_lib.engine.store import cached
 from distill_lib.networks.adapter import Network, denoiser
 from distill_lib.worlds.pictures import REAL, WORLDS, DatasetSpec, load, rendered_once
@@ -89,6 +90,13 @@ def sample_pictures(
     Raises:
         ValueError: there is no such sampler.
     """
+    return in_batches(net, len(label), _drawing(net, n_steps, w, label, seed, sampler))
+
+
+def _drawing(
+    net: Network, n_steps: int, w: float, label: Tensor, seed: int, sampler: str
+) -> Callable[[Tensor], Tensor]:
+    """The data x of the samples with the numbers index (B,)."""
     check_sampler(sampler)
 
     def draw(index: Tensor) -> Tensor:
@@ -97,18 +105,24 @@ def sample_pictures(
         fresh = lambda i: noise.normal(seed, "fresh", i, index, net.shape)  # noqa: E731
         return sample_by(sampler, denoise, z_T, n_steps, fresh, net.schedule)
 
-    return in_batches(net, len(label), draw)
+    return draw
 
 
 def pictures_of(net: Network, n_steps: int, w: float, label: Tensor, seed: int = 0, sampler: str = "ddim") -> Tensor:
-    """`sample_pictures`, kept in `runs/cache` by the weights and settings of the network and by all that it is told."""
-    spec = {"net": net, "steps": n_steps, "w": w, "label": label, "seed": seed, "sampler": sampler, "bf16": net.bf16}
+    """`sample_pictures`, kept in `runs/cache` by the weights and settings of the network and by all that it is told.
+
+    Kept in parts of `BATCH`, so that two sets of one network whose labels begin alike share what is alike.
+    """
+    spec = {"net": spec_of(net), "steps": n_steps, "w": w, "seed": seed, "sampler": sampler, "bf16": net.bf16}
     spec |= {"precision": current()}  # of the decoder, whatever the network is told
+    draw = _drawing(net, n_steps, w, label, seed, sampler)
 
-    def make() -> dict[str, Tensor]:
-        return {"image": sample_pictures(net, n_steps, w, label, seed, sampler)}
+    def part(first: int) -> Tensor:
+        labels = label[first : first + BATCH]
+        make = lambda: {"image": in_batches(net, len(labels), lambda index: draw(index + first))}  # noqa: E731
+        return cached("pictures", spec | {"label": labels, "first": first}, make, pictures_of)["image"]
 
-    return cached("pictures", spec, make, sample_pictures)["image"]
+    return torch.cat([part(first) for first in range(0, len(label), BATCH)])
 
 
 def samples_of(net: Network, n_steps: int, w: float, n: int, seed: int = 0, sampler: str = "ddim") -> Tensor:

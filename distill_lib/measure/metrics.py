@@ -22,6 +22,7 @@ from torch_fidelity.metric_kid import kid_featuresdict_to_metric
 from torch_fidelity.metric_prc import prc_featuresdict_to_metric
 
 from distill_lib.diffusion.pixels import finite, to_unit
+from distill_lib.engine.measuring import measuring_time
 from distill_lib.measure.readers.common import Once, answers_of
 from distill_lib.measure.readers.extractor import Extractor
 
@@ -140,15 +141,19 @@ def margins(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def median_seconds(work: Callable[[], object], repeats: int = 5) -> float:
-    """Median wall-clock seconds of `work`, after one call that does not count; waits for the GPU."""
+    """Median wall-clock seconds of `work`, after one call that does not count; waits for the GPU.
+
+    The machine is its own meanwhile (`engine.measuring`).
+    """
     times = []
-    for i in range(repeats + 1):
-        start = time.perf_counter()
-        work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        if i:
-            times.append(time.perf_counter() - start)
+    with measuring_time():
+        for i in range(repeats + 1):
+            start = time.perf_counter()
+            work()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if i:
+                times.append(time.perf_counter() - start)
     return sorted(times)[len(times) // 2]
 
 

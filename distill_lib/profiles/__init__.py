@@ -35,6 +35,7 @@ class Sizes(Strict):
     samples: Count = Field(description="pictures behind each metric; the paper takes 50,000, as far as we recall")
     teacher_steps: Count = Field(description="of the many-step teacher; the paper takes 1,024, as far as we recall")
     repeats: Count = Field(description="timed repeats of a sampler, of which the median is kept")
+    timed: Count = Field(description="pictures of a timed batch")
     stride: Count = Field(le=8, description="of the map of stage one's error: 1 takes all 16 times and 8 strengths")
 
 
@@ -88,9 +89,7 @@ class Latent(Text):
 class Small(Strict):
     """SDXS: how much its notebooks train live and measure, of the shipped text-to-image teacher."""
 
-    pairs: Count = Field(
-        description="of the teacher's shipped pairs, the first so many; the paper makes them as it goes"
-    )
+    pairs: Count = Field(description="of the teacher's shipped pairs, the first ones; the paper makes them as it goes")
     prompts: Count = Field(description="prompts, and pictures behind each metric; the paper takes 5,000 of COCO")
     decoder: TrainSettings = Field(description="of each tiny decoder")
     unet: TrainSettings = Field(description="of each small U-Net")
@@ -155,6 +154,7 @@ class Rulers(Strict):
     reference: Count = Field(ge=2, description="real pictures behind the moments that FID and z-scores are taken to")
     samples: Count = Field(ge=32, description="pictures of a set")
     independent: Count = Field(ge=32, description="samples of a network behind fid_inf and mmd_teacher")
+    systems: Count = Field(ge=32, description="pictures of a system of Table 3 behind fid_inf and recall, in 14")
     sets: Count = Field(ge=4, description="untouched sets, which say how far a value moves by chance")
     strengths: Count = Field(le=4, description="of each kind of damage, from the strongest down")
 
@@ -178,6 +178,7 @@ class Profile(Strict):
     ws: Strengths
     steps: Counts
     baseline_steps: list[Count] = Field(description="steps of the plain samplers, beyond those of the students")
+    ancestral: Counts = Field(description="steps of the ancestral sampler, of which no claim says anything")
     sizes: Sizes
     toy: TrainSettings
     stage_one: TrainSettings = Field(description="live stage one: the first steps, from the teacher")

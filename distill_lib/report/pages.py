@@ -6,6 +6,7 @@ Each stands between `<!-- begin:NAME -->` and `<!-- end:NAME -->`; the text arou
     claims        the verdicts of claims.json
     table-1       an excerpt of g-tab1: Frechet distance to the teacher, student beside DDIM at equal evaluations
     real-data     the same excerpt and the claims on real data, beside those of the embedded world
+    pace          minutes and memory of whole runs, as `make pace` kept them
     tree          the library's files, each by the first line of its docstring
 """
 
@@ -124,6 +125,21 @@ def real_table(figures: Path = FIGURES) -> str:
     return "\n\n".join(texts) or "Real data is not measured yet."
 
 
+def pace_table(figures: Path = FIGURES) -> str:
+    """Minutes of whole runs by profile and by notebook, and the most memory that one of its notebooks took."""
+    path = figures / COMMITTED / "pace.json"
+    lines, texts = [], []
+    for profile, run in (json.loads(path.read_text()) if path.exists() else {}).items():
+        notebooks = run["notebooks"]
+        most = max(spent["memory"] for spent in notebooks.values()) / 2**30
+        at_once = f"{run['at_once']} of {run['threads']} thread{'s' * (run['threads'] != 1)}"
+        lines.append([f"`{profile}`", f"{run['seconds'] / 60:.1f}", str(run["cores"]), at_once, f"{most:.1f}"])
+        minutes = (f"{name[:2]} {spent['seconds'] / 60:.1f}" for name, spent in notebooks.items())
+        texts.append(f"Minutes of each notebook, others beside it, at `{profile}`: {', '.join(minutes)}.")
+    head = ["profile", "minutes", "cores", "notebooks at once", "GB of memory a notebook, at most"]
+    return "\n\n".join([table(head, lines), *texts]) if lines else "Not measured yet: `make figures`, then `make pace`."
+
+
 _REST = {
     "pretrained/": "shipped weights, safetensors, each with its recipe and training curve",
     "figures/laptop/": "the committed results",
@@ -163,6 +179,7 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "claims": claims_table,
     "table-1": headline_table,
     "real-data": real_table,
+    "pace": pace_table,
     "tree": tree,
 }
 

@@ -126,7 +126,7 @@ class Recorder:
         self.start = time.perf_counter()
         with atomic(figures_folder(profile) / ".writable"):
             pass
-        (figures_folder(profile) / ".writable").unlink()
+        (figures_folder(profile) / ".writable").unlink(missing_ok=True)  # another notebook may have done so
 
     def committed(self, artefact: str) -> list[Row]:
         """The rows that the repository holds of an artefact; none if it holds none."""

@@ -3,6 +3,7 @@
 python -m distill_lib.run figures  [--profile quick] [--id g-tab1] [--seed 0] [--set ws=[0.0,2.0]]
 python -m distill_lib.run verify            redraw the laptop figures apart and compare with the committed ones
 python -m distill_lib.run publish           put the executed laptop notebooks back into notebooks/
+python -m distill_lib.run pace              keep in figures/laptop how long the last whole run took here
 python -m distill_lib.run lab               open the notebooks in JupyterLab
 python -m distill_lib.run notebook NAME OUT one notebook by papermill (what the Snakefile calls)
 python -m distill_lib.run teachers | true-scale | readme    as the Makefile says
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("verify")
     commands.add_parser("lab")
     commands.add_parser("publish").add_argument("--profile", default=COMMITTED)
+    commands.add_parser("pace").add_argument("--profile", default="quick")
     return parser
 
 
@@ -96,6 +98,10 @@ def _run(args: argparse.Namespace) -> None:
 
         sys.argv = ["jupyter-lab", str(ROOT / "notebooks")]
         lab()
+    elif args.command == "pace":
+        from distill_lib.run.pace import publish_pace
+
+        publish_pace(args.profile)
     else:
         from distill_lib.run.publishing import publish
 

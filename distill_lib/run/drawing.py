@@ -1,5 +1,6 @@
 """`figures`: bring the artefacts of a profile up to date, by Snakemake and papermill."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -8,13 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from distill_lib.paths import ROOT, figures_folder, runs_folder, suffix_of, wanted_precision
+from distill_lib.paths import COMMITTED, CORES, ROOT, figures_folder, runs_folder, suffix_of, wanted_precision
 from distill_lib.run import notebooks
 from distill_lib.run.executing import failure_path
 from distill_lib.run.guard import Failure, kept_log
+from distill_lib.run.lanes import in_order, of_this_machine
+from distill_lib.run.pace import Progress, expected, keep_whole, summary
 from distill_lib.run.processes import ending_well, exclusive
 from distill_lib.run.settings import Settings
-from distill_lib.run.stale import digest, is_stale, stamp_path
+from distill_lib.run.stale import digest, is_stale, judges, read_stamp
 
 _PROFILES = ROOT / "distill_lib" / "profiles"
 
@@ -91,47 +94,72 @@ def figures(artefact: str | None, settings: Settings) -> None:
                 from distill_lib.engine.origin import check_committed  # loads torch
 
                 check_committed(folder)
-            _snakemake(settings, stale)
+                if folder == ROOT / "figures" / COMMITTED:  # rows that some read are about to change
+                    stale += [name for name in names if name not in stale and judges(name)]
+            _snakemake(settings, {name: outs[name] for name in stale})
         if not settings.extra:
             _judge(settings.profile, folder)
+    if memory := summary(outs):
+        print(memory)
     written = {path for name in names for path in _written(outs[name])}
     for place in sorted({path.parent for path in written} or {folder}):
         print(f"figures: {place}")
 
 
 def _written(out: Path) -> list[Path]:
-    try:
-        return [Path(path) for path in json.loads(stamp_path(out).read_text())["written"]]
-    except (OSError, ValueError, KeyError):
-        return []
+    return [Path(path) for path in read_stamp(out).get("written", [])]
 
 
-def _snakemake(settings: Settings, stale: list[str]) -> None:
-    """Run the stale notebooks; what Snakemake itself says goes to a log, what cells print to the user."""
+def _snakemake(settings: Settings, outs: dict[str, Path]) -> None:
+    """Run notebooks; what Snakemake itself says goes to a log, what cells print to the user."""
     place = runs_folder() / "notebooks" / settings.place
     place.mkdir(parents=True, exist_ok=True)
-    request = {"parameters": settings.parameters, "depends on": settings.inputs()}
-    (place / "settings.json").write_text(json.dumps(request, indent=1, default=str))
-    outs = {name: executed_path(settings, name, settings.seed) for name in stale}
+    side_by_side, seconds = of_this_machine(len(outs)), expected(outs, settings.profile)
+    outs = {name: outs[name] for name in in_order(outs, seconds, filter(judges, outs))}
     for out in outs.values():
         failure_path(out).unlink(missing_ok=True)
-    targets = [str(out.relative_to(runs_folder())) for out in outs.values()]
+    jobs = planned({name: str(out.relative_to(runs_folder())) for name, out in outs.items()})
+    plan = {"parameters": settings.parameters, "depends on": settings.inputs()}
+    plan |= {"threads": side_by_side.threads, "jobs": jobs}
+    (place / "plan.json").write_text(json.dumps(plan, indent=1, default=str))
+    targets = [job["output"] for job in jobs]
     command = [
         sys.executable, "-m", "snakemake", "--snakefile", "Snakefile", "--directory", str(runs_folder()),
-        "--cores", str(os.cpu_count()), "--nolock", "--rerun-incomplete", "--quiet", "rules", "progress",
+        "--cores", str(side_by_side.count * side_by_side.threads), "--scheduler", "greedy",
+        "--nolock", "--rerun-incomplete", "--quiet", "rules", "progress",
         "--rerun-triggers", "params", "--forcerun", *targets, "--", *targets,
     ]  # fmt: skip
-    log = kept_log("snakemake", "")
-    with log.open("wb") as file:
-        code = subprocess.run(command, cwd=ROOT, env=_environment(), stderr=file, check=False).returncode
-    if code:
+    environment = _environment() | side_by_side.environment | {"DISTILL_PLAN": str(place / "plan.json")}
+    log, progress = kept_log("snakemake", ""), Progress(outs, seconds, side_by_side)
+    with log.open("wb") as file, subprocess.Popen(command, cwd=ROOT, env=environment, stderr=file) as running:
+        while running.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.wait(timeout=1)
+            progress.look()
+    if running.returncode:
         _explain(outs, log)
+    if not settings.inputs() and outs.keys() == {*notebooks.names()}:
+        keep_whole(settings.place, progress)
+
+
+def planned(outputs: dict[str, str]) -> list[dict[str, Any]]:
+    """The jobs of a run, in the order in which they begin: output, priority, and the outputs that come before it.
+
+    What judges comes after all whose rows it reads. No other notebook reads what another one writes.
+    """
+    read = [output for name, output in outputs.items() if not judges(name)]
+    jobs = []
+    for number, (name, output) in enumerate(outputs.items()):
+        after = read if judges(name) else []
+        jobs.append({"name": name, "output": output, "priority": len(outputs) - number, "after": after})
+    return jobs
 
 
 def _environment() -> dict[str, str]:
     """Of all processes of a run: absolute places, this interpreter, and caches that can be written."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "DISTILL_PYTHON": sys.executable}
-    environment.pop("SNAKEMAKE_PROFILE", None)  # what a cluster's profile sets is not ours
+    for variable in ("SNAKEMAKE_PROFILE", CORES):  # what a cluster's profile sets is not ours, nor an outer run's lanes
+        environment.pop(variable, None)
     try:
         (Path.home() / ".cache").mkdir(exist_ok=True)
     except (OSError, RuntimeError):  # there is no home, or it cannot be written to

@@ -7,7 +7,6 @@ import re
 import shutil
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -22,11 +21,13 @@ from jupyter_client.kernelspec import KernelSpec
 
 from distill_lib.paths import runs_folder
 from distill_lib.run.guard import Failure, kept_log, sentence_of, surroundings
-from distill_lib.run.notebooks import NOTEBOOKS, check_parameters, read
+from distill_lib.run.notebooks import NOTEBOOKS, check_parameters, code_cells, read
+from distill_lib.run.pace import Peak
 from distill_lib.run.stale import digest, write_stamp
+from distill_lib.run.turns import GivingWay
+from distill_lib.run.voice import Voice
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_QUIET_SECONDS = 60.0
 
 
 class InterpreterKernel(AsyncKernelManager):
@@ -40,35 +41,6 @@ class InterpreterKernel(AsyncKernelManager):
         """How the kernel is started."""
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         return KernelSpec(argv=argv, display_name="Python 3", language="python")
-
-
-class _Voice:
-    """Passes on what cells print, and says that a cell is still running where it has printed nothing for a minute."""
-
-    def __init__(self, name: str) -> None:
-        self.name, self.start = name, time.monotonic()
-        self.last, self._over = self.start, threading.Event()
-        self._watch = threading.Thread(target=self._say, daemon=True)
-
-    def write(self, text: str) -> None:
-        self.last = time.monotonic()
-        sys.stdout.write(text)
-
-    def flush(self) -> None:
-        sys.stdout.flush()
-
-    def _say(self) -> None:
-        while not self._over.wait(1.0):
-            if time.monotonic() - self.last > _QUIET_SECONDS:
-                self.write(f"{self.name}: running, {time.monotonic() - self.start:.0f} s so far\n")
-                self.flush()
-
-    def __enter__(self) -> "_Voice":
-        self._watch.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
 
 
 def failure_path(executed: Path) -> Path:
@@ -87,23 +59,27 @@ def execute(name: str, out: Path, parameters: dict[str, Any]) -> None:
     check_parameters(name, parameters)
     out.parent.mkdir(parents=True, exist_ok=True)
     failure_path(out).unlink(missing_ok=True)
-    made_of, start = digest(name, str(parameters["profile"])), time.monotonic()
-    print(f"{name}: running", flush=True)
+    made_of, start, peak = digest(name, str(parameters["profile"])), time.monotonic(), Peak()
+    voice = Voice(name, len(code_cells(read(name))), peak.look)
+    voice.say(f"{name}: running")
     try:
         with _place_of_kernel() as place:
-            _papermill(name, place, parameters)
+            with voice, GivingWay(voice.say):
+                _papermill(name, place, parameters, voice)
             written = (place / "written").read_text().splitlines() if (place / "written").exists() else []
             shutil.copyfile(place / f"{name}.ipynb", out.with_suffix(".part"))
         out.with_suffix(".part").replace(out)
-        write_stamp(out, made_of, parameters["seed"], map(Path, written))
+        spent = {"seconds": round(time.monotonic() - start, 1), "memory": peak.bytes}
+        write_stamp(out, made_of, parameters["seed"], map(Path, written), spent)
     except Exception as error:
         log = kept_log(name, _traceback(error))
         sentence = _sentence(name, error)
         failure_path(out).write_text(json.dumps({"sentence": sentence, "log": str(log)}))
+        voice.say(f"{name}: failed in cell {voice.number}; no other notebook begins")
         if sentence is None:
             raise
         raise Failure(sentence, str(log)) from None
-    print(f"{name}: done in {time.monotonic() - start:.0f} s", flush=True)
+    voice.say(f"{name}: done in {spent['seconds']:.0f} s, at most {spent['memory'] / 2**30:.1f} GB of memory")
 
 
 @contextlib.contextmanager
@@ -123,7 +99,7 @@ def _place_of_kernel() -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _papermill(name: str, place: Path, parameters: dict[str, Any]) -> None:
+def _papermill(name: str, place: Path, parameters: dict[str, Any], voice: Voice) -> None:
     import papermill
     from traitlets.config import Config
 
@@ -137,24 +113,26 @@ def _papermill(name: str, place: Path, parameters: dict[str, Any]) -> None:
         "DISTILL_WRITTEN": str(place / "written"),  # where the recorder names its files
         "IPYTHONDIR": str(place / "ipython"),  # no start-up files of the user
         "PYTHONWARNINGS": "ignore:IProgress not found",  # a headless run has no widgets
+        "TQDM_DISABLE": "1",  # nor a line that renews itself: bars of loading would fill the screen
     }
     for variable in ("DISTILL_PROFILE", "PYTHONSTARTUP"):
         os.environ.pop(variable, None)
     kernel = {"connection_file": str(place / "kernel.json"), "transport": "ipc"}
-    with _Voice(name) as voice:
-        papermill.execute_notebook(
-            prepared,
-            place / f"{name}.ipynb",
-            parameters,
-            cwd=str(NOTEBOOKS),
-            kernel_name="python3",
-            language="python",
-            progress_bar=False,
-            stdout_file=voice,
-            stderr_file=voice,
-            kernel_manager_class=InterpreterKernel,
-            config=Config({"InterpreterKernel": kernel}),
-        )
+    papermill.execute_notebook(
+        prepared,
+        place / f"{name}.ipynb",
+        parameters,
+        cwd=str(NOTEBOOKS),
+        request_save_on_cell_execute=False,  # nobody looks into its place before it has ended
+        kernel_name="python3",
+        language="python",
+        progress_bar=False,
+        stdout_file=voice,
+        stderr_file=voice,
+        on_cell_start=voice.begins,
+        kernel_manager_class=InterpreterKernel,
+        config=Config({"InterpreterKernel": kernel}),
+    )
 
 
 def _traceback(error: Exception) -> str:

@@ -61,6 +61,7 @@ def _end(processes: list[psutil.Process], grace: float) -> None:
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.terminate() if grace else process.kill()
+            process.resume()  # one that is stopped (`turns`) hears nothing before
     _, left = psutil.wait_procs(processes, timeout=grace or 2)
     for process in left if grace else []:
         with contextlib.suppress(psutil.Error):

@@ -7,9 +7,10 @@ or changed.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from distill_lib.engine.reach import notebook_files
 from distill_lib.measure.rows import Row, read_rows
@@ -22,6 +23,7 @@ def _hash(path: Path) -> str:
 
 
 _kept_hash = cache(_hash)  # of what no run changes
+_files = cache(notebook_files)
 
 
 def digest(name: str, profile: str) -> str:
@@ -29,12 +31,12 @@ def digest(name: str, profile: str) -> str:
 
     Of one that judges, the committed rows as well. Outputs of cells do not count: `publish` writes those.
     """
-    library = notebook_files(NOTEBOOKS / f"{name}.ipynb")
+    library = _files(NOTEBOOKS / f"{name}.ipynb")
     beside = {path.parent for path in library if path.parent.name in ("papers", "report", "run")}
     data = sorted(path for folder in beside for path in folder.glob("*.yaml"))
     files = [*library, *data, ROOT / "distill_lib" / "profiles" / f"{profile}.yaml"]
     files += [ROOT / "requirements.lock", *sorted((ROOT / "pretrained").glob("*/made.json"))]
-    if ROOT / "distill_lib" / "papers" / "claims.py" in library:
+    if judges(name):
         files += sorted((ROOT / "figures" / COMMITTED).glob("[gs]-*.json"))
     whole = hashlib.sha256()
     for cell in read(name).cells:
@@ -44,15 +46,32 @@ def digest(name: str, profile: str) -> str:
     return whole.hexdigest()
 
 
+def judges(name: str) -> bool:
+    """Whether a notebook reads the committed rows that the others write."""
+    return ROOT / "distill_lib" / "papers" / "claims.py" in _files(NOTEBOOKS / f"{name}.ipynb")
+
+
 def stamp_path(executed: Path) -> Path:
     """Where the stamp of an executed notebook lies."""
     return executed.with_name(f".{executed.stem}.json")
 
 
-def write_stamp(executed: Path, made_of: str, seed: int, written: Iterable[Path]) -> None:
-    """Keep what an executed notebook was made of, and what it wrote."""
+def read_stamp(executed: Path) -> dict[str, Any]:
+    """The stamp of an executed notebook; empty where there is none that can be read."""
+    try:
+        stamp = json.loads(stamp_path(executed).read_text())
+    except (OSError, ValueError):
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
+
+
+def write_stamp(
+    executed: Path, made_of: str, seed: int, written: Iterable[Path], spent: Mapping[str, float] | None = None
+) -> None:
+    """Keep what an executed notebook was made of, what it wrote, and what it took (`pace`)."""
     files = {str(path): _state(path, seed) for path in sorted(set(written)) if path.exists()}
     stamp = {"made_of": made_of, "figures": str(figures_folder("")), "executed": _hash(executed), "written": files}
+    stamp |= spent or {}
     part = stamp_path(executed).with_suffix(".part")
     part.write_text(json.dumps(stamp, indent=1))
     part.replace(stamp_path(executed))
@@ -66,7 +85,7 @@ def is_stale(executed: Path, made_of: str, seed: int) -> bool:
     the run of any seed, and only compared while the rows are the same.
     """
     try:
-        stamp = json.loads(stamp_path(executed).read_text())
+        stamp = read_stamp(executed)
         same = stamp["made_of"] == made_of and stamp["figures"] == str(figures_folder(""))
         if not same or stamp["executed"] != _hash(executed) or not stamp["written"]:
             return True
