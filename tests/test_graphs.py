@@ -49,10 +49,10 @@ def test_weights_of_8_bits_are_nearest_multiples_of_a_scale_for_each_channel():
     result = in_bytes(graph)
     assert operators(result) == operators(graph) | {"DequantizeLinear"}
     known = {tensor.name: numpy_helper.to_array(tensor) for tensor in result.graph.initializer}
-    found = {node.output[0]: node for node in result.graph.node if node.op_type == "DequantizeLinear"}
-    assert len(found) == 2  # biases stay
+    dequantized = {node.output[0]: node for node in result.graph.node if node.op_type == "DequantizeLinear"}
+    assert len(dequantized) == 2  # biases stay
     for name, weight in (("conv.weight", net.conv.weight), ("layer.weight", net.layer.weight)):
-        (node,) = (node for output, node in found.items() if output.endswith(name))
+        (node,) = (node for output, node in dequantized.items() if output.endswith(name))
         q, scale = (known[name] for name in node.input)
         axis = next(attribute.i for attribute in node.attribute if attribute.name == "axis")
         wanted, q = np.moveaxis(weight.detach().numpy(), 0, axis), np.float32(q)

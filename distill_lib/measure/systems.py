@@ -154,21 +154,22 @@ class SystemGraph:
     """
 
     def __init__(self, system: System) -> None:
-        self.system, self.folded = system, system.net.takes_w or system.w != 0
-        if system.sampler != "ddim" or not (self.folded or system.n_steps == 1):
-            kind = "guided" if self.folded else "unguided"
+        self.system, self.takes_steps = system, system.net.takes_w or system.w != 0
+        if system.sampler != "ddim" or not (self.takes_steps or system.n_steps == 1):
+            kind = "guided" if self.takes_steps else "unguided"
             raise ValueError(
                 f"no graph draws {kind} by {system.sampler} in {system.n_steps} steps: take the sampler ddim, and one "
                 "step where there is no w"
             )
-        graph = steps_graph if self.folded else one_step_graph
+        graph = steps_graph if self.takes_steps else one_step_graph
         self.run = GraphRun(graph(system.model, system.net, batch=1))
 
     def __call__(self, prompt: str, z_T: Tensor, n_steps: int | None = None) -> Tensor:
         """As `SystemFunction`."""
         steps, w = torch.tensor(n_steps or self.system.n_steps), torch.tensor([float(self.system.w)])
-        more = {"w": w, "steps": steps} if self.folded else {}
-        return (255 * self.run(ids=self.system.ids(prompt), noise=z_T, **more)).round().to(torch.uint8)
+        more = {"w": w, "steps": steps} if self.takes_steps else {}
+        image = self.run(ids=self.system.ids(prompt), noise=z_T, **more)
+        return (255 * image).round().to(z_T.device, torch.uint8)
 
 
 @cache  # an export takes some ten seconds

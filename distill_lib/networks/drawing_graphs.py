@@ -89,7 +89,7 @@ def steps_graph(model: TextToImage, net: Network, batch: int = 2) -> ModelProto:
     with torch.no_grad():
         label = text(ids)[0]
     last = export(lambda x: _seen(decoder(x / scale)), (decoder,), {"x": _zeros(net, batch)}, "picture")
-    return _folded(first, _step_graph(net, label), last, net.schedule.T)
+    return _scan_graph(first, _step_graph(net, label), last, net.schedule.T)
 
 
 def class_graph(net: Network, batch: int = 2) -> ModelProto:
@@ -99,7 +99,7 @@ def class_graph(net: Network, batch: int = 2) -> ModelProto:
     """
     net, label = _alone(net), torch.zeros(batch, dtype=torch.long, device=net.device)
     last = export(lambda x: _seen(from_patches(x)), (), {"x": _zeros(net, batch)}, "picture")
-    return _folded(None, _step_graph(net, label), last, net.schedule.T)
+    return _scan_graph(None, _step_graph(net, label), last, net.schedule.T)
 
 
 def decoder_graph(model: TextToImage, net: Network, batch: int = 2) -> ModelProto:
@@ -150,7 +150,7 @@ def _step_graph(net: Network, label: Tensor) -> ModelProto:
     return export(step, (net.module,), {name: x.to(net.device) for name, x in inputs.items()}, "z_s")
 
 
-def _folded(first: ModelProto | None, step: ModelProto, last: ModelProto, T: int) -> ModelProto:
+def _scan_graph(first: ModelProto | None, step: ModelProto, last: ModelProto, T: int) -> ModelProto:
     """One graph of what makes the label from ids, of the steps, and of what makes pictures from data x."""
     before = [_prefixed(first.graph, "first/")] if first else []
     body, after = _prefixed(step.graph, "step/"), _prefixed(last.graph, "last/")

@@ -1,5 +1,7 @@
-"""Students leave as ONNX graphs too: `model.onnx`, `model-int8.onnx`, and a README whose lines draw a picture by
-onnxruntime and numpy alone. `python -m distill_lib.run onnx NAME ..` writes shipped ones (`make onnx`).
+"""Students leave as ONNX graphs too, each with a README whose lines draw by onnxruntime and numpy alone.
+
+A folder holds `model.onnx`, `model-int8.onnx`, what turns prompts into ids, and the README. `make onnx` writes those of
+shipped students.
 """
 
 import argparse
