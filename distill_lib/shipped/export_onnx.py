@@ -72,10 +72,8 @@ def export_onnx(
             the tokenizer is no list of words; or as `graphs.export`: all before anything is written.
     """
     if (w_max is None) == net.takes_w:
-        problem = (
-            "takes w, so that its largest is needed" if net.takes_w else "takes no w, so that none can be asked of it"
-        )
-        raise ValueError(f"this student {problem}: w_max={w_max}")
+        wanted = "takes w, so that its largest is needed" if net.takes_w else "takes no w, so that none can be given"
+        raise ValueError(f"this student {wanted}: w_max={w_max}")
     if not net.takes_w and (n_steps != 1 or model is None):
         raise ValueError(f"a student without w has a graph of one step from a prompt alone, not of steps={n_steps}")
     values = {"description": description, "loop": "", "more": "", "inputs": ""}
