@@ -1,6 +1,6 @@
 # Everything a reader runs. POSIX make and sh; needs Python 3.11 to 3.13 and git. `make` alone lists the targets.
 .POSIX:
-.PHONY: help figures ablations test chaos teachers bench true-scale verify publish pace readme lab lint lock
+.PHONY: help figures ablations test chaos teachers onnx bench true-scale verify publish pace readme lab lint lock
 
 PYTHON ?= python3
 PROFILE ?= quick
@@ -27,6 +27,9 @@ chaos: .venv/.installed ## kill runs 200 times and compare what comes out with a
 
 teachers: .venv/.installed ## train the shipped weights that are missing, or [NAMES="teacher-plain .."] [FOLDER=..]
 	$(real) $(run) distill_lib.run teachers $(NAMES)
+
+onnx: .venv/.installed ## write shipped students as ONNX graphs to runs/onnx/ [NAMES="onestep-scenes .."]
+	$(run) distill_lib.run onnx $(NAMES)
 
 bench: .venv/.installed ## time our code against the plain way [PROFILE=quick]
 	PYTHONPATH=tests $(run) bench --profile "$(PROFILE)"

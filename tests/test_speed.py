@@ -10,13 +10,14 @@ from diffusers import StableDiffusionPipeline
 from tiny_pipelines import tiny_pipeline
 
 from distill_lib.diffusion.solvers import SAMPLERS
-from distill_lib.measure import costs, prompts
+from distill_lib.measure import costs, prompts, systems
 from distill_lib.measure.costs import MODULES, module_rows, summed, time_interleaved
 from distill_lib.measure.draw import sample_pictures
 from distill_lib.measure.rows import select
 from distill_lib.measure.systems import (
     System,
     SystemFunction,
+    SystemGraph,
     cost_rows,
     first_noise,
     pictures,
@@ -43,9 +44,14 @@ def value(rows, **wanted):
 def plain(request, tmp_path):
     """A tiny random pipeline, and the same behind our adapter."""
     tiny_pipeline(request.param).save_pretrained(tmp_path / "pipe")
-    pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "pipe", safety_checker=None)
+    return plain_and_ours(tmp_path / "pipe")
+
+
+def plain_and_ours(folder):
+    """A folder as a pipeline of diffusers and behind our adapter."""
+    pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
-    return pipe, open_pipeline(tmp_path / "pipe", bf16=False)
+    return pipe, open_pipeline(folder, bf16=False)
 
 
 def one_step_of(pipe, model):
@@ -121,6 +127,26 @@ def test_a_student_of_one_step_is_drawn_through_its_own_decoder(plain):
     assert torch.allclose(SystemFunction(system)(PROMPT, z_T) / 255, reference, atol=0.6 / 255)
 
 
+def test_a_graph_by_onnx_runtime_draws_the_picture_of_diffusers(tmp_path):
+    tiny_pipeline("epsilon", levels=1).save_pretrained(tmp_path / "pipe")
+    pipe, model = plain_and_ours(tmp_path / "pipe")
+    z_T = first_noise(System(model, model.network, 4, 2.0), 3)
+    guided = SystemGraph(System(model, model.network, 4, 2.0))
+    for n in (4, 2):
+        options = {"num_inference_steps": n, "guidance_scale": 3.0, "latents": z_T, "output_type": "pt"}
+        assert torch.allclose(guided(PROMPT, z_T, n) / 255, pipe(PROMPT, **options).images, atol=0.6 / 255)
+    student, system = one_step_of(pipe, model)
+    reference = student(PROMPT, num_inference_steps=1, guidance_scale=1.0, latents=z_T, output_type="pt").images
+    assert torch.allclose(SystemGraph(system)(PROMPT, z_T) / 255, reference, atol=0.6 / 255)
+
+
+@pytest.mark.parametrize(("w", "sampler"), [(0.0, "ddim"), (2.0, "dpm++")])
+def test_what_no_graph_draws_is_refused(plain, w, sampler):
+    _, model = plain
+    with pytest.raises(ValueError, match=f"by {sampler.replace('+', '.')} in 4 steps: take the sampler ddim"):
+        SystemGraph(System(model, model.network, 4, w, sampler))
+
+
 def test_half_precision_changes_rounding_and_nothing_of_the_system_itself(plain):
     _, model = plain
     system = System(model, model.network, 2, 1.0)
@@ -169,31 +195,32 @@ def test_the_sampler_of_consistency_models_draws_anew_from_the_second_step_on(pl
 # --- rows
 
 
-def test_rows_of_a_run_hold_modules_their_sums_and_whole_pictures(plain):
+def test_rows_of_a_run_hold_modules_their_sums_and_whole_pictures(plain, monkeypatch):
     pipe, model = plain
+    monkeypatch.setattr(systems, "graph_of", SystemFunction)  # an export takes seconds
     student, after = one_step_of(pipe, model)
-    systems = {"teacher": System(model, model.network, 16, 2.0), "sdxs": after}
-    rows = cost_rows(systems, {"teacher": pipe, "sdxs": student}, PROMPT, 1, 5, [8])
+    both = {"teacher": System(model, model.network, 16, 2.0), "sdxs": after}
+    rows = cost_rows(both, {"teacher": pipe, "sdxs": student}, PROMPT, 1, 5, [8])
     assert {row["seed"] for row in rows} == {5}
-    for method, system in systems.items():
+    for method, system in both.items():
         for kind, (module, _) in system.modules(PROMPT).items():
             assert value(rows, method=method, kind=kind, metric="params") == sum(p.numel() for p in module.parameters())
             item, total = (select(rows, method=method, kind=kind, metric=m)[0] for m in ("seconds", "total"))
             assert (
                 total["value"] == item["value"] * system.evaluations[kind] and item["nfe"] == system.evaluations[kind]
             )
-    flops = [value(rows, method=name, kind="U-Net", metric="total_flops") for name in systems]
+    flops = [value(rows, method=name, kind="U-Net", metric="total_flops") for name in both]
     assert flops[0] == 32 * flops[1]  # the same U-Net
-    for kind in ("pipeline", "function"):
+    for kind in ("pipeline", "function", "onnx runtime"):
         for steps in (8, 16):
             slow = value(rows, method="teacher", kind=kind, steps=steps, metric="seconds")
             fast = value(rows, method="sdxs", kind=kind, steps=1, metric="seconds")
             assert value(rows, method="sdxs", kind=kind, steps=steps, metric="speedup") == slow / fast
     best = value(rows, method="sdxs", kind="pipeline", steps=16, metric="speedup_best")
     assert best >= value(rows, method="sdxs", kind="pipeline", steps=16, metric="speedup")
-    assert {row["kind"] for row in rows if "kind" in row} == {*MODULES, "pipeline", "function"}
+    assert {row["kind"] for row in rows if "kind" in row} == {*MODULES, "pipeline", "function", "onnx runtime"}
     header, lines = kind_table(rows)
-    assert len(lines) == 6 and all(len(line) == len(header) for line in lines)
+    assert len(lines) == 9 and all(len(line) == len(header) for line in lines)
     where_time_goes(rows, "teacher", "sdxs", "").savefig("/dev/null", format="png")
 
 
@@ -201,12 +228,14 @@ def test_compiled_systems_are_timed_as_one_more_way(plain, monkeypatch):
     pipe, model = plain
     student, after = one_step_of(pipe, model)
     calls = []
+    monkeypatch.setattr(systems, "graph_of", SystemFunction)
     monkeypatch.setattr(torch, "compile", lambda net, **options: calls.append(type(net).__name__) or net)
-    systems = {"teacher": System(model, model.network, 16, 2.0), "sdxs": after}
-    rows = cost_rows(systems, {"teacher": pipe, "sdxs": student}, PROMPT, 1, 5, compiled=True)
-    networks = [{type(module).__name__ for module, _ in system.modules(PROMPT).values()} for system in systems.values()]
+    both = {"teacher": System(model, model.network, 16, 2.0), "sdxs": after}
+    rows = cost_rows(both, {"teacher": pipe, "sdxs": student}, PROMPT, 1, 5, compiled=True)
+    networks = [{type(module).__name__ for module, _ in system.modules(PROMPT).values()} for system in both.values()]
     assert len(calls) == 6 and [set(calls[:3]), set(calls[3:])] == networks
-    assert {row["kind"] for row in rows if "kind" in row} == {*MODULES, "pipeline", "function", "compiled"}
+    ways = {"pipeline", "function", "compiled", "onnx runtime"}
+    assert {row["kind"] for row in rows if "kind" in row} == ways.union(MODULES)
     slow = value(rows, method="teacher", kind="pipeline", metric="seconds")
     fast = min(row["value"] for row in select(rows, method="sdxs", metric="seconds") if row["kind"] not in MODULES)
     assert value(rows, method="sdxs", kind="pipeline", metric="speedup_best") == slow / fast

@@ -15,7 +15,8 @@ def scheduler(predicts):
     return DDIMScheduler(1000, **betas, clip_sample=False, prediction_type=predicts, timestep_spacing="trailing")
 
 
-def tiny_pipeline(predicts):
+def tiny_pipeline(predicts, levels=2):
+    """With `levels` of 1 the latents are as large as the pictures."""
     torch.manual_seed(0)
     tokens = tokenizer()
     text = CLIPTextConfig(
@@ -23,13 +24,14 @@ def tiny_pipeline(predicts):
         max_position_embeddings=LENGTH, bos_token_id=tokens.bos_token_id, eos_token_id=tokens.eos_token_id,
     )  # fmt: skip
     unet = UNet2DConditionModel(
-        sample_size=4, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        sample_size=4, in_channels=4, out_channels=4, block_out_channels=(16, 32)[:levels], layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D")[:levels],
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D")[-levels:],
         cross_attention_dim=16, attention_head_dim=4, norm_num_groups=8,
     )  # fmt: skip
     vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4, scaling_factor=0.5,
+        down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=(8,) * levels, norm_num_groups=4, latent_channels=4, scaling_factor=0.5,
     )  # fmt: skip
     return StableDiffusionPipeline(
         vae=vae, text_encoder=CLIPTextModel(text), tokenizer=tokens, unet=unet, scheduler=scheduler(predicts),

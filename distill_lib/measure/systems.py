@@ -11,7 +11,7 @@ import copy
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -27,7 +27,9 @@ from distill_lib.measure.independent import Sampled
 from distill_lib.measure.prompts import PromptBenchmark
 from distill_lib.measure.rows import Row, tidy
 from distill_lib.networks.adapter import Network, denoiser
+from distill_lib.networks.drawing_graphs import decoder_of, one_step_graph, steps_graph
 from distill_lib.networks.pipeline import TextToImage
+from distill_lib.networks.runtime import GraphRun, runs_where_networks_live
 
 _COMPILER = {"freezing": True, "cpp_wrapper": True}
 
@@ -78,14 +80,12 @@ class System:
     @property
     def decoder(self) -> nn.Module:
         """Scaled latents to pictures: a tiny decoder where the network has one of its own, or the teacher's."""
-        tiny = getattr(self.net.decode, "tiny", None)
-        vae = self.model.pipe.vae
-        return nn.Sequential(vae.post_quant_conv, vae.decoder) if tiny is None else tiny.decoder
+        return decoder_of(self.model, self.net)[0]
 
     @property
     def scale(self) -> float:
         """By which the decoder's latents differ from the U-Net's."""
-        return 1.0 if hasattr(self.net.decode, "tiny") else self.model.pipe.vae.config.scaling_factor
+        return decoder_of(self.model, self.net)[1]
 
     def ids(self, prompt: str) -> Tensor:
         """Tokens of a prompt, (1, L)."""
@@ -143,6 +143,41 @@ class SystemFunction:
         return to_bytes(self.decoder(z / system.scale)[0])
 
 
+class SystemGraph:
+    """A system as one ONNX graph from tokens to pixels (`drawing_graphs`), in float32, by ONNX Runtime.
+
+    Args:
+        system: with the sampler "ddim"; one that is neither guided nor takes w draws in one step alone.
+
+    Raises:
+        ValueError: it draws in another way, or as `drawing_graphs.steps_graph`.
+    """
+
+    def __init__(self, system: System) -> None:
+        self.system, self.takes_steps = system, system.net.takes_w or system.w != 0
+        if system.sampler != "ddim" or not (self.takes_steps or system.n_steps == 1):
+            kind = "guided" if self.takes_steps else "unguided"
+            raise ValueError(
+                f"no graph draws {kind} by {system.sampler} in {system.n_steps} steps: take the sampler ddim, and one "
+                "step where there is no w"
+            )
+        graph = steps_graph if self.takes_steps else one_step_graph
+        self.run = GraphRun(graph(system.model, system.net, batch=1))
+
+    def __call__(self, prompt: str, z_T: Tensor, n_steps: int | None = None) -> Tensor:
+        """As `SystemFunction`."""
+        steps, w = torch.tensor(n_steps or self.system.n_steps), torch.tensor([float(self.system.w)])
+        more = {"w": w, "steps": steps} if self.takes_steps else {}
+        image = self.run(ids=self.system.ids(prompt), noise=z_T, **more)
+        return (255 * image).round().to(z_T.device, torch.uint8)
+
+
+@cache  # an export takes some ten seconds
+def graph_of(system: System) -> SystemGraph:
+    """The graph of a system, exported once in a process; raises as `SystemGraph`."""
+    return SystemGraph(system)
+
+
 def compiles() -> bool:
     """Whether torch.compile finds a C++ compiler here, without which it cannot be asked for."""
     return any(map(shutil.which, ("g++", "c++", "clang++")))
@@ -157,7 +192,9 @@ def first_noise(system: System, seed: int) -> Tensor:
 def _drawing_functions(
     system: System, pipe: StableDiffusionPipeline, prompt: str, z_T: Tensor, compiled: bool
 ) -> dict[str, Callable[[int], object]]:
-    """How a picture is drawn in n steps, by name: by diffusers, and by one function of ours, eager and compiled."""
+    """How a picture is drawn in n steps, by name: by diffusers, by one function of ours, eager and compiled, and as one
+    graph by ONNX Runtime where it computes on the same device.
+    """
     options = {"guidance_scale": 1 + system.w, "latents": z_T, "output_type": "pt"}
     functions: dict[str, Callable[[int], object]] = {
         "pipeline": lambda n: pipe(prompt, num_inference_steps=n, **options)
@@ -166,6 +203,8 @@ def _drawing_functions(
     for name, by_compiler in (("function", False), ("compiled", True))[: 1 + compiled]:
         function = SystemFunction(system, fast, by_compiler)
         functions[name] = lambda n, function=function: function(prompt, z_T, n)
+    if runs_where_networks_live():
+        functions["onnx runtime"] = partial(graph_of(system), prompt, z_T)
     return functions
 
 

@@ -61,7 +61,7 @@ def assembled(
 
 
 def _write(folder: Path, student: StableDiffusionPipeline, readme: str, shards: str = "10GB") -> Path:
-    with _replaced(folder) as part:
+    with replaced(folder) as part:
         student.save_pretrained(part, safe_serialization=True, max_shard_size=shards)
         (part / "README.md").write_text(readme)
     return folder
@@ -87,7 +87,7 @@ def export_one_step(
 
 
 @contextlib.contextmanager
-def _replaced(folder: Path) -> Iterator[Path]:
+def replaced(folder: Path) -> Iterator[Path]:
     """A folder to write to, which takes the place of an older one when all is written."""
     part, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("part", "old"))
     shutil.rmtree(part, ignore_errors=True)
@@ -117,7 +117,7 @@ def export_student(
         last_feature=unet.config.time_cond_proj_dim // 2 - 1,
         tokens=unet.config.cross_attention_dim,
     )
-    with _replaced(folder) as part:
+    with replaced(folder) as part:
         unet.save_pretrained(part / "unet", safe_serialization=True)
         OURS.to_scheduler().save_pretrained(part / "scheduler")
         (part / "README.md").write_text(text)

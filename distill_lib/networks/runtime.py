@@ -1,0 +1,30 @@
+"""ONNX Runtime as it is used here: a graph as a function of tensors, computed where networks live."""
+
+import onnxruntime
+import torch
+from onnx import ModelProto
+from torch import Tensor
+
+from distill_lib.engine.precision import default_device
+
+_ON_GPU = "CUDAExecutionProvider"
+
+
+def runs_where_networks_live() -> bool:
+    """Whether ONNX Runtime computes on the device of our networks: always on a CPU, with the right build on a GPU."""
+    return default_device().type == "cpu" or _ON_GPU in onnxruntime.get_available_providers()
+
+
+class GraphRun:
+    """A graph with one output as a function of tensors by name, on as many threads as torch has."""
+
+    def __init__(self, graph: ModelProto) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        on_gpu = default_device().type == "cuda" and runs_where_networks_live()
+        providers = [_ON_GPU] * on_gpu + ["CPUExecutionProvider"]
+        self.session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers)
+
+    def __call__(self, **inputs: Tensor) -> Tensor:
+        (output,) = self.session.run(None, {name: x.cpu().numpy() for name, x in inputs.items()})
+        return torch.from_numpy(output)
