@@ -40,7 +40,7 @@ verify: .venv/.installed ## redraw, and compare with the committed figures/lapto
 publish: .venv/.installed ## put the outputs of a run back into notebooks/ [PROFILE=quick]
 	$(run) distill_lib.run publish --profile "$(PROFILE)"
 
-readme: .venv/.installed ## renew the tables of README.md from manifest and results
+readme: .venv/.installed ## renew README, the pages behind it and its pictures, from manifests and results
 	$(run) distill_lib.run readme
 
 lab: .venv/.installed ## open the notebooks in JupyterLab

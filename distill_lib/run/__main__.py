@@ -24,7 +24,7 @@ from distill_lib.run.settings import Settings, read_settings
 _OTHERS = {
     "teachers": "distill_lib.shipped.make",
     "true-scale": "distill_lib.run.true_scale",
-    "readme": "distill_lib.report.pages",
+    "readme": "distill_lib.report.pages.write",
 }
 """Commands that read their own arguments, and the modules whose `main` they are."""
 
