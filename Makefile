@@ -46,7 +46,7 @@ publish: .venv/.installed ## put the outputs of a run back into notebooks/ [PROF
 pace: .venv/.installed ## keep how long the last whole run took here, for the minutes left that others see [PROFILE=quick]
 	$(run) distill_lib.run pace --profile "$(PROFILE)"
 
-readme: .venv/.installed ## renew the tables of README.md from manifest and results
+readme: .venv/.installed ## renew README, the pages behind it and its pictures, from manifests and results
 	$(run) distill_lib.run readme
 
 lab: .venv/.installed ## open the notebooks in JupyterLab

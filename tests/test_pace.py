@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from distill_lib.paths import ROOT
-from distill_lib.report.pages import pace_table
+from distill_lib.report.pages.tree import pace_table
 from distill_lib.run import pace, voice
 from distill_lib.run.lanes import MEMORY, Lanes
 from distill_lib.run.pace import Peak, Progress, expected, publish_pace, summary, whole_path

@@ -114,7 +114,7 @@ def test_make_calls_reads_commands_only():
     assert list(make_calls(text)) == ["a", "b-c", "e", "figures"]
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md", "CONTRIBUTING.md", "docs/run.md"])
 def test_every_make_command_of_a_page_exists(page):
     assert (ROOT / page).exists(), f"{page} is missing"
     targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))

@@ -1,4 +1,4 @@
-"""The manifests have no gap, verdicts follow from rows alone, and README says what they say."""
+"""The manifests have no gap, verdicts follow from rows alone, and pages say what they say."""
 
 import importlib
 import json
@@ -13,7 +13,9 @@ from distill_lib.papers.claims import judge_first, judged_there, write_claims
 from distill_lib.papers.editions import First, Part, first_edition, rules, second_edition
 from distill_lib.papers.manifest import PAPERS, Item, Reported, load_paper
 from distill_lib.paths import ROOT
-from distill_lib.report import pages
+from distill_lib.report.pages.claims import claims_table
+from distill_lib.report.pages.limits import limits_table
+from distill_lib.report.pages.results import real_table, reproduced_table, table_1_excerpt
 
 ITEMS = {
     "guided": [
@@ -390,7 +392,7 @@ def test_real_data_is_judged_apart_by_the_same_margins(tmp_path: Path) -> None:
     assert (plain["g-S2"]["v1"]["effect"], real["g-S2"]["v1"]["effect"]) == pytest.approx((0.2, 1.5), abs=0.02)
     assert real["g-S2"]["artefacts"] == ["g-tab1-fashion-mnist"] and plain["g-S2"]["artefacts"] == ["g-tab1"]
     assert "g-S6" in plain and "g-S6" not in real  # not asked of real data
-    text = pages.real_table(tmp_path)
+    text = real_table(tmp_path)
     assert "| g-S2 | ≤ 1 | 0.2 | 1.48 | **otherwise**: holds here, fails there |" in text
     assert "| g-S7 | ≥ 0.02 | 0.4 | 0.4 | as here |" in text
     assert text.startswith("**fashion-mnist**: 1 of ")
@@ -411,54 +413,42 @@ def test_committed_verdicts_are_what_the_committed_rows_give(path: Path) -> None
         assert [old["v1"][k] for k in numbers] == pytest.approx([new["v1"][k] for k in numbers])
 
 
-# --- README
-
-MARKERS = "above\n" + "".join(f"<!-- begin:{name} -->\nold\n<!-- end:{name} -->\nbetween\n" for name in pages.SECTIONS)
+# --- pages
 
 
-def test_readme_sections_say_what_is_not_measured(tmp_path: Path) -> None:
-    text = pages.regenerate(MARKERS, tmp_path)
-    assert "The claims are not measured yet." in text and "Table 1 is not measured yet." in text
-    assert "Real data is not measured yet." in text
-    assert "old" not in text.split() and text.startswith("above\n")
-    assert text.count("\nbetween\n") == len(pages.SECTIONS)
-    assert pages.regenerate(text, tmp_path) == text
+def test_pages_say_what_is_not_measured(tmp_path: Path) -> None:
+    assert claims_table(tmp_path) == limits_table(tmp_path) == "The claims are not measured yet."
+    assert table_1_excerpt(tmp_path) == "Table 1 is not measured yet."
+    assert real_table(tmp_path) == "Real data is not measured yet."
+    assert "| not measured yet" in reproduced_table(tmp_path) and "drawn" not in reproduced_table(tmp_path)
 
 
-def test_readme_shows_measured_numbers_and_verdicts(tmp_path: Path) -> None:
+def test_pages_show_measured_numbers_and_verdicts(tmp_path: Path) -> None:
     table = tab1([0, 1, 2], GOOD)
     ddim = {"method": "ddim", "steps": 4, "w": 0, "nfe": 4, "seed": 0, "n": 64}
     table.append(ddim | {"metric": "fid_teacher", "value": 7.0})
     judged(tmp_path, "g-S2", "g-tab1", table)
     write_claims("laptop", tmp_path)
     (tmp_path / "laptop" / "g-tab1.md").touch()
-    text = pages.regenerate(MARKERS, tmp_path)
-    assert "[g-tab1](figures/laptop/g-tab1.md)" in text
+    assert "[g-tab1](figures/laptop/g-tab1.md)" in reproduced_table(tmp_path)
     # equal evaluations: at w = 0 DDIM makes 4 steps, at w = 1 two steps of the pair
-    assert "| 4 | **0.4 ± 0.0099** / 7 | **0.4 ± 0.0099** / 4 ± 0 |" in text
-    assert "| g-S2 | Samples of 4 steps look like those of the many-step teacher. | the source article (S) |" in text
-    assert "| **supported** 0.2 [0.195, 0.205] ≤ 1 | not judged yet |" in text
+    assert "| 4 | **0.4 ± 0.0099** / 7 | **0.4 ± 0.0099** / 4 ± 0 |" in table_1_excerpt(tmp_path)
+    text = claims_table(tmp_path)
+    assert '| <a id="g-s2"></a>g-S2 | Samples of 4 steps look like those of the many-step teacher. | ' in text
+    assert "| the source article (S) | **supported** 0.2 [0.195, 0.205] ≤ 1 | not judged yet |" in text
 
 
-def test_readme_without_a_marker_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="begin:claims"):
-        pages.regenerate(MARKERS.replace("<!-- begin:claims -->", ""), tmp_path)
-
-
-def test_check_fails_on_an_outdated_readme_and_passes_once_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pages, "ROOT", tmp_path)
-    with pytest.raises(SystemExit, match="missing"):
-        pages.main(["--check"])
-    (tmp_path / "README.md").write_text(MARKERS)
-    with pytest.raises(SystemExit) as stop:
-        pages.main(["--check"])
-    assert stop.value.code not in (0, None)
-    assert (tmp_path / "README.md").read_text() == MARKERS
-    pages.main([])
-    pages.main(["--check"])
-
-
-def test_readme_is_up_to_date() -> None:
-    pages.main(["--check"])
+def test_a_claim_that_fails_stands_among_the_limits_under_its_cause_and_no_other_does(tmp_path: Path) -> None:
+    judged(tmp_path, "g-S2", "g-tab1", tab1([0, 1, 2], GOOD))
+    write_claims("laptop", tmp_path)
+    path = tmp_path / "laptop" / "claims.json"
+    entries = json.loads(path.read_text())
+    assert "g-S2" not in limits_table(tmp_path)
+    for entry in entries:
+        if entry["id"] == "g-S2":
+            entry["v1"]["verdict"] = "contradicted"
+            entry["cause"] = {"kind": "scale", "reason": "too short"}
+    path.write_text(json.dumps(entries))
+    scale = next(part for part in limits_table(tmp_path).split("### ") if part.startswith("Scale"))
+    assert "| [g-S2](CLAIMS.md#g-s2) | Samples of 4 steps look like" in scale
+    assert "| contradicted, as first set: 0.2 [0.195, 0.205] ≤ 1 | too short |" in scale

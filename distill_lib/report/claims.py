@@ -1,12 +1,7 @@
-"""Tables of verdicts for README, made from claims.json: both editions, and real data beside the embedded world."""
+"""Verdicts in words, from claims.json: both editions, and real data beside the embedded world."""
 
-import json
-from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
-
-from distill_lib.paths import COMMITTED
 
 Entry = dict[str, Any]
 AS_HERE = "as here"
@@ -49,60 +44,6 @@ def reason_of(entry: Entry) -> str:
     if entry["cause"]:
         return f"{entry['cause']['kind']}: {entry['cause']['reason']}"
     return "" if entry["verdict"] in (None, "supported") else "not settled"
-
-
-def _line(entry: Entry) -> list[str]:
-    latest = entry if entry["verdict"] else entry["v1"]
-    cells = f"{entry['cells_passed']} of {len(entry['cells'])}" if entry["cells"] else ""
-    dirty = f"; {entry['from_dirty_tree']} from a dirty tree" if entry["from_dirty_tree"] else ""
-    notebook = (entry["notebook_cell"] or "").partition("#")[0]
-    return [
-        entry["id"],
-        entry["sentence"],
-        f"{entry['source']} ({entry['confidence']})",
-        verdict_of(entry["v1"]) + (f" ({entry['v1']['id']})" if entry["v1"]["id"] != entry["id"] else ""),
-        verdict_of(entry),
-        cells,
-        f"{len(latest['seeds'])}{dirty}",
-        reason_of(entry),
-        f"[{notebook}](notebooks/{notebook}.ipynb)" if notebook else "",
-    ]
-
-
-def _counted(words: Iterable[str | None]) -> str:
-    counts = Counter(word or UNJUDGED for word in words)
-    return ", ".join(f"{n} {word}" for word, n in counts.most_common())
-
-
-def claims_table(figures: Path) -> str:
-    """The verdicts of both editions; the claims that nothing can judge follow, one line a reason."""
-    path = figures / COMMITTED / "claims.json"
-    if not path.exists():
-        return "The claims are not measured yet."
-    entries: list[Entry] = json.loads(path.read_text())
-    first = {entry["v1"]["id"]: entry["verdict_v1"] for entry in entries}
-    texts = [
-        f"As first set, {len(first)} claims: {_counted(first.values())}. "
-        f"Second edition, {len(entries)} claims: {_counted(entry['verdict'] for entry in entries)}."
-    ]
-    head = [
-        "claim",
-        "says",
-        "source",
-        "as first set",
-        "second edition",
-        "cells that pass",
-        "seeds",
-        "why not",
-        "shown in",
-    ]
-    judged = [entry for entry in entries if entry["verdict"] or entry["verdict_v1"]]
-    for title, wanted in [("Claims of the papers", False), ("Our hypotheses", True)]:
-        lines = [_line(entry) for entry in judged if (entry["confidence"] == "M") == wanted]
-        if lines:
-            texts.append(f"{title}:\n\n{table(head, lines)}")
-    rest = fold((entry["id"], entry["not_judged"]) for entry in entries if entry not in judged)
-    return "\n\n".join([*texts, table(["not judged", "why"], rest)] if rest else texts)
 
 
 def _holds(part: Entry) -> bool:

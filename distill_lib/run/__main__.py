@@ -26,7 +26,7 @@ _OTHERS = {
     "teachers": "distill_lib.shipped.make",
     "onnx": "distill_lib.shipped.export_onnx",
     "true-scale": "distill_lib.run.true_scale",
-    "readme": "distill_lib.report.pages",
+    "readme": "distill_lib.report.pages.write",
 }
 """Commands that read their own arguments, and the modules whose `main` they are."""
 
