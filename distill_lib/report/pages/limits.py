@@ -15,7 +15,7 @@ CAUSES = {
     "world": "World: our pictures do not ask the question",
     "metric": "Metric: what was measured answers another question",
     "under-specified": "Under-specified: the paper does not say how",
-    "finding": "Finding: the sentence of the paper does not hold as it is said",
+    "finding": "Finding: a reason why the sentence itself may not hold",
 }
 """Titles of the causes of papers/editions.py."""
 _OTHER = "Not settled: no cause is known"
