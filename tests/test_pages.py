@@ -247,8 +247,8 @@ def test_rows_are_cut_out_of_a_figure_pixel_by_pixel(tmp_path):
     grid([[strip] for strip in strips], ["a & b, 4", "c"], [""], "title").savefig(path)
     rows = samples_of(path.read_text(), 32)
     assert list(rows) == ["a & b, 4", "c"]
-    for found, drawn in zip(rows.values(), strips, strict=True):
-        assert np.array_equal(found, drawn.permute(0, 2, 3, 1).numpy())
+    for cropped, drawn in zip(rows.values(), strips, strict=True):
+        assert np.array_equal(cropped, drawn.permute(0, 2, 3, 1).numpy())
     image = np.asarray(cut(Crop("g-x", 32, {"c": "below", "a & b, 4": "above"}), tmp_path))
     corner = image[:128, -128:].reshape(32, 4, 32, 4, 3)
     assert np.array_equal(corner[:, 1, :, 2], rows["c"][5])

@@ -420,7 +420,7 @@ def test_pages_say_what_is_not_measured(tmp_path: Path) -> None:
     assert claims_table(tmp_path) == limits_table(tmp_path) == "The claims are not measured yet."
     assert table_1_excerpt(tmp_path) == "Table 1 is not measured yet."
     assert real_table(tmp_path) == "Real data is not measured yet."
-    assert "| not measured yet" in reproduced_table(tmp_path) and "drawn" not in reproduced_table(tmp_path)
+    assert "| not measured yet" in reproduced_table(tmp_path) and "| drawn" not in reproduced_table(tmp_path)
 
 
 def test_pages_show_measured_numbers_and_verdicts(tmp_path: Path) -> None:
@@ -443,7 +443,7 @@ def test_a_claim_that_fails_stands_among_the_limits_under_its_cause_and_no_other
     write_claims("laptop", tmp_path)
     path = tmp_path / "laptop" / "claims.json"
     entries = json.loads(path.read_text())
-    assert "g-S2" not in limits_table(tmp_path)
+    assert "[g-S2]" not in limits_table(tmp_path)
     for entry in entries:
         if entry["id"] == "g-S2":
             entry["v1"]["verdict"] = "contradicted"

@@ -74,7 +74,7 @@ class _FirstScreen(Strict):
 
 
 class Cost(Strict):
-    """What a command takes on two cores, as far as it was measured; `measured` is the day."""
+    """What a command takes on two cores, as far as it was measured; `measured` is the day, or the days."""
 
     command: str
     does: _Text

@@ -15,7 +15,7 @@ CAUSES = {
     "world": "World: our pictures do not ask the question",
     "metric": "Metric: what was measured answers another question",
     "under-specified": "Under-specified: the paper does not say how",
-    "finding": "Finding: the sentence of the paper does not hold as it is said",
+    "finding": "Finding: a reason why the sentence itself may not hold",
 }
 """Titles of the causes of papers/editions.py."""
 _OTHER = "Not settled: no cause is known"
@@ -23,12 +23,12 @@ _NAMES = {"guided": "Meng et al.", "sdxs": "SDXS"}
 
 
 class Erratum(Strict):
-    """A place where a paper does not agree with itself: what it says, what was found, and by what."""
+    """A place where a paper does not agree with itself: what it says, what is the case, and by what."""
 
     paper: Literal["guided", "sdxs"]
     where: str
     says: str
-    found: str
+    fact: str
     by: str
     claims: list[str] = Field(min_length=1)
 
@@ -46,7 +46,7 @@ def errata_table(figures: Path) -> str:
         figures: not looked into: a paper's own numbers are no artefact.
     """
     del figures
-    lines = [[f"{_NAMES[e.paper]}, {e.where}", e.says, e.found, e.by, linked(e.claims)] for e in errata()]
+    lines = [[f"{_NAMES[e.paper]}, {e.where}", e.says, e.fact, e.by, linked(e.claims)] for e in errata()]
     return table(["where", "says", "found", "by", "claims"], lines)
 
 

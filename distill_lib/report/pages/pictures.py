@@ -21,7 +21,7 @@ from distill_lib.report.evidence import EDITIONS, VERDICTS
 from distill_lib.report.pages.claims import read_claims, verdict_counts
 
 _ROW = re.compile(r'<image xlink:href="data:image/png;base64,([^"]*)".*?<!-- (.*?) -->', re.DOTALL)
-_SHOWN = 6  # samples of a row, the first ones
+_COUNT = 6  # samples of a row, the first ones
 _SIDE, _GAP, _LABELS, _FONT = 128, 6, 220, 25  # pixels: of a sample, between samples, for labels, of letters
 
 
@@ -104,13 +104,13 @@ def cut(crop: Crop, figures: Path) -> Image.Image:
             "report/pages/pictures.py"
         )
     pitch = _SIDE + _GAP
-    canvas = Image.new("RGB", (_LABELS + _SHOWN * pitch - _GAP, len(crop.rows) * pitch - _GAP), "white")
+    canvas = Image.new("RGB", (_LABELS + _COUNT * pitch - _GAP, len(crop.rows) * pitch - _GAP), "white")
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.truetype(Path(mpl.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", _FONT)
     for i, (label, words) in enumerate(crop.rows.items()):
         place = (_LABELS - 2 * _GAP, i * pitch + _SIDE // 2)
         draw.multiline_text(place, words, "black", font, anchor="rm", align="right")
-        for j, sample in enumerate(rows[label][:_SHOWN]):
+        for j, sample in enumerate(rows[label][:_COUNT]):
             enlarged = Image.fromarray(sample).resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
             canvas.paste(enlarged, (_LABELS + j * pitch, i * pitch))
     return canvas
@@ -145,12 +145,12 @@ def _box(x: float, y: float, width: float, height: float, word: str) -> str:
 def verdict_bars(figures: Path) -> str:
     """All claims as an SVG: a bar for each edition, a piece for each verdict with its number."""
     counts, lines = verdict_counts(read_claims(figures)), []
-    shown = [word for word in VERDICTS if any(of_edition[word] for of_edition in counts.values())]
+    judged = [word for word in VERDICTS if any(of_edition[word] for of_edition in counts.values())]
     scale = (_WIDTH - _LEFT - 8) / max(sum(of_edition.values()) for of_edition in counts.values() or [{"": 1}])
     for row, edition in enumerate(EDITIONS):
         x, y = float(_LEFT), 8 + row * (_BAR + 8)
         lines.append(f'<text x="{_LEFT - 8}" y="{y + 18}" text-anchor="end">{edition}</text>')
-        for word in shown:
+        for word in judged:
             if not (count := counts[edition][word]):
                 continue
             width = count * scale
@@ -163,10 +163,10 @@ def verdict_bars(figures: Path) -> str:
             lines.append(f'<text x="{middle:.1f}" y="{y + 18}" text-anchor="middle" fill="{color}">{count}</text>')
             x += width
     bottom = 8 + len(EDITIONS) * (_BAR + 8) + 6
-    for place, word in enumerate(shown):
+    for place, word in enumerate(judged):
         x, y = _LEFT + place % 4 * _LEGEND, bottom + place // 4 * 22
         lines += [_box(x, y, 18, 12, word), f'<text x="{x + 24}" y="{y + 11}">{word}</text>']
-    height = bottom + (len(shown) + 3) // 4 * 22 + 4
+    height = bottom + (len(judged) + 3) // 4 * 22 + 4
     hatches = _HATCH.format(name="stripes", more="") + _HATCH.format(name="crosses", more="M0 0H7")
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}"'
     return "\n".join(
