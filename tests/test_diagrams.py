@@ -77,6 +77,20 @@ def test_a_notebook_shows_a_diagram_with_words_for_who_does_not_see_it(figures, 
     assert data.startswith(b"\x89PNG") and len(metadata["alt"]) > 80 and "\n" not in metadata["alt"]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_words_in_a_box_stay_in_it(figures, name):
+    (ax,) = figures[name].axes
+    canvas = FigureCanvasAgg(figures[name])
+    canvas.draw()
+    boxes = [patch.get_window_extent() for patch in ax.patches if hasattr(patch, "get_boxstyle")]
+    for text in ax.texts:
+        words = text.get_window_extent(canvas.get_renderer())
+        middle = (words.x0 + words.x1) / 2, (words.y0 + words.y1) / 2
+        for box in boxes:
+            if box.contains(*middle):
+                assert box.x0 < words.x0 and words.x1 < box.x1 and box.y0 < words.y0 and words.y1 < box.y1
+
+
 def test_words_that_overlap_are_seen_by_these_tests():
     sheet = Sheet(20, "title", "alt")
     sheet.words(10, 10, "first words")
@@ -120,8 +134,11 @@ def test_a_cut_of_nothing_removes_nothing(pair):
 
 
 def test_the_chain_of_stage_two_has_each_number_of_steps(figures):
-    words = [text.get_text() for text in figures["two stages"].axes[0].texts]
-    assert [int(w.split()[0]) for w in words if re.fullmatch(r"\d+ steps?", w)] == [32, 16, 8, 4, 2, 1]
+    def chain(figure):
+        return [text.get_text() for text in figure.axes[0].texts if re.fullmatch(r"\d+|\.\.\.", text.get_text())]
+
+    assert chain(figures["two stages"]) == ["32", "16", "8", "4", "2", "1"]
+    assert chain(diagrams.two_stages(512)) == ["512", "256", "128", "...", "4", "2", "1"]
 
 
 def test_every_notebook_has_its_place_on_the_map(figures):

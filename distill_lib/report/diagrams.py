@@ -31,12 +31,12 @@ def two_stages(start: int = 16) -> Figure:
     sheet.arrow(guided.at("right"), student.at("left"), kind="comparison")
     sheet.words(23, 16.2, "2 evaluations a step")
     sheet.words(66, 18.2, "1 evaluation a step")
-    sheet.words(2, 13, "Stage two", ha="left", weight="bold")
-    counts = [start >> k for k in range(start.bit_length())]
+    sheet.words(2, 13, "Stage two: numbers of steps", ha="left", weight="bold")
+    counts = [str(start >> k) for k in range(start.bit_length())]
+    counts = counts if len(counts) < 8 else [*counts[:3], "...", *counts[-3:]]
     width, last = 66 / len(counts), None
     for i, n in enumerate(counts):
-        name = f"{n} step" + "s" * (n > 1)
-        box = sheet.box(5 + width * (i + 0.5), 8, width - 4, 5, name, "trained" if i else "frozen")
+        box = sheet.box(4.5 + width * (i + 0.5), 8, width - 4, 5, n, "trained" if i else "frozen")
         if last:
             sheet.arrow(last.at("right"), box.at("left"), kind="comparison")
         last = box
