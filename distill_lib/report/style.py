@@ -40,12 +40,14 @@ mpl.rcParams.update(_STYLE)
 
 
 class _Displayed(Figure):
-    """A Figure that a notebook shows without pyplot and its global state."""
+    """A Figure that a notebook shows without pyplot and its global state; `alt`, where given, is its text for HTML."""
 
-    def _repr_png_(self) -> bytes:
+    alt = ""
+
+    def _repr_png_(self) -> bytes | tuple[bytes, dict[str, str]]:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=100)
-        return buffer.getvalue()
+        return (buffer.getvalue(), {"alt": self.alt}) if self.alt else buffer.getvalue()
 
 
 def label(name: Any) -> Any:
@@ -57,6 +59,15 @@ def new_axes(width: float, height: float, rows: int = 1, columns: int = 1, **kwa
     """A figure of so many inches and its axes, (rows, columns)."""
     figure = _Displayed(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
+
+
+def blank(width: float, height: float, alt: str) -> tuple[Figure, Axes]:
+    """A figure of so many inches that one empty sheet fills, and the words that stand for it."""
+    figure = _Displayed(figsize=(width, height))
+    figure.alt = alt
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.set_axis_off()
+    return figure, ax
 
 
 def mean_and_range(rows: list[Row], x: str) -> tuple[list[float], list[float], list[float], list[float]]:
