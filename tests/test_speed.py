@@ -234,8 +234,8 @@ def test_compiled_systems_are_timed_as_one_more_way(plain, monkeypatch):
     rows = cost_rows(both, {"teacher": pipe, "sdxs": student}, PROMPT, 1, 5, compiled=True)
     networks = [{type(module).__name__ for module, _ in system.modules(PROMPT).values()} for system in both.values()]
     assert len(calls) == 6 and [set(calls[:3]), set(calls[3:])] == networks
-    ways = {"pipeline", "function", "compiled", "onnx runtime"}
-    assert {row["kind"] for row in rows if "kind" in row} == ways.union(MODULES)
+    kinds = {"pipeline", "function", "compiled", "onnx runtime"}
+    assert {row["kind"] for row in rows if "kind" in row} == kinds.union(MODULES)
     slow = value(rows, method="teacher", kind="pipeline", metric="seconds")
     fast = min(row["value"] for row in select(rows, method="sdxs", metric="seconds") if row["kind"] not in MODULES)
     assert value(rows, method="sdxs", kind="pipeline", metric="speedup_best") == slow / fast
