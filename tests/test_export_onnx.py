@@ -153,7 +153,7 @@ def test_what_has_no_graph_is_refused_in_a_sentence_and_leaves_an_older_folder_w
         ((model, net, 4, None), "this student takes w, so that its largest is needed"),
         ((model, teacher, 4, None), "a student without w has a graph of one step from a prompt alone, not of steps=4"),
     ]
-    for (*arguments,), message in cases:
+    for arguments, message in cases:
         with pytest.raises(ValueError, match=message):
             export_onnx(tmp_path / "old", *arguments, "About.")
     with pytest.raises(ValueError, match="teacher-textured is no student with a graph; choose one of onestep-scenes"):

@@ -16,7 +16,7 @@ def scheduler(predicts):
 
 
 def tiny_pipeline(predicts, levels=2):
-    """With `levels` of 1 the latents are as large as the pictures."""
+    """Of pictures of 8 pixels; with `levels` of 1 the latents are as large."""
     torch.manual_seed(0)
     tokens = tokenizer()
     text = CLIPTextConfig(
@@ -24,7 +24,8 @@ def tiny_pipeline(predicts, levels=2):
         max_position_embeddings=LENGTH, bos_token_id=tokens.bos_token_id, eos_token_id=tokens.eos_token_id,
     )  # fmt: skip
     unet = UNet2DConditionModel(
-        sample_size=4, in_channels=4, out_channels=4, block_out_channels=(16, 32)[:levels], layers_per_block=1,
+        sample_size=8 // levels, in_channels=4, out_channels=4, layers_per_block=1,
+        block_out_channels=(16, 32)[:levels],
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D")[:levels],
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D")[-levels:],
         cross_attention_dim=16, attention_head_dim=4, norm_num_groups=8,

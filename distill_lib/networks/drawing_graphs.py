@@ -66,7 +66,7 @@ def one_step_graph(model: TextToImage, net: Network, batch: int = 2) -> ModelPro
     """
     if net.takes_w:
         raise ValueError("this student takes w as an input, for which a graph of one step has no place: fold its steps")
-    net, text, decoder, scale = _checked(net), _exact(model.pipe.text_encoder), *decoder_of(model, net)
+    net, text, decoder, scale = _copied(net), _exact(model.pipe.text_encoder), *decoder_of(model, net)
     decoder = _exact(decoder)
 
     def draw(ids: Tensor, noise: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def steps_graph(model: TextToImage, net: Network, batch: int = 2) -> ModelProto:
     A network that takes no w is evaluated as a guided pair, of batch 1 alone. Arguments and errors as in
     `one_step_graph`.
     """
-    net, text, decoder, scale = _checked(net), _exact(model.pipe.text_encoder), *decoder_of(model, net)
+    net, text, decoder, scale = _copied(net), _exact(model.pipe.text_encoder), *decoder_of(model, net)
     decoder, ids = _exact(decoder), _ids(model, net, batch)
     first = export(lambda ids: text(ids)[0], (text,), {"ids": ids}, "label")
     with torch.no_grad():
@@ -97,7 +97,7 @@ def class_graph(net: Network, batch: int = 2) -> ModelProto:
 
     Arguments and errors as in `steps_graph`.
     """
-    net, label = _checked(net), torch.zeros(batch, dtype=torch.long, device=net.device)
+    net, label = _copied(net), torch.zeros(batch, dtype=torch.long, device=net.device)
     last = export(lambda x: _seen(from_patches(x)), (), {"x": _zeros(net, batch)}, "picture")
     return _scan_graph(None, _step_graph(net, label), last, net.schedule.T)
 
@@ -122,7 +122,7 @@ def _exact(net: Module) -> Module:
     return copy.deepcopy(net).float().eval()
 
 
-def _checked(net: Network) -> Network:
+def _copied(net: Network) -> Network:
     if len(net.modules) > 1 or net.module.config.in_channels != net.shape[0]:
         raise ValueError("only networks of a class or a prompt have a graph here: no ControlNet, no further channels")
     return net.like(_exact(net.module), bf16=False)
