@@ -121,6 +121,12 @@ FAULTS = {
         "h = h",
         "same distribution, 200 times 40: the mean is 0",
     ),
+    "18_score_distillation_in_the_plane": Fault(
+        "sdxs/cloud.py",
+        "(z_t[:, None] - alpha_t[:, None] * self.x.to(z_t))",
+        "(z_t[:, None] - self.x.to(z_t))",
+        "the score is the gradient of the log density",
+    ),
 }
 
 

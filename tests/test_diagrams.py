@@ -142,8 +142,8 @@ def test_the_chain_of_stage_two_has_each_number_of_steps(figures):
 
 
 def test_every_notebook_has_its_place_on_the_map(figures):
-    shown = [text.get_text().replace("\n", "_").replace(" ", "_") for text in figures["map"].axes[0].texts]
-    assert sorted(name for name in shown if name in names()) == names()
+    words = [text.get_text().replace("\n", "_").replace(" ", "_") for text in figures["map"].axes[0].texts]
+    assert sorted(name for name in words if name in names()) == names()
     numbers = [number for column in notebook_map.COLUMNS.values() for number in column]
     assert len(numbers) == len(set(numbers))
 
