@@ -124,6 +124,12 @@ FAULTS = {
     "17_after_guided_distillation": Fault(
         "guided/shortcut.py", "average(z, t, 2 * n)", "average(z, t, n)", "one step with the target lands where two"
     ),
+    "18_score_distillation_in_the_plane": Fault(
+        "sdxs/cloud.py",
+        "(z_t[:, None] - alpha_t[:, None] * self.x.to(z_t))",
+        "(z_t[:, None] - self.x.to(z_t))",
+        "the score is the gradient of the log density",
+    ),
 }
 
 

@@ -99,6 +99,7 @@ class Small(Strict):
     consistency: TrainSettings = Field(description="of the consistency model beside which it stands in Table 3")
     consistency_points: Count = Field(description="of its grid of times, few where it is trained briefly; LCM has 50")
     crossing: TrainSettings = Field(description="of the networks on two-dimensional mixtures")
+    plane: TrainSettings = Field(description="of each run of score distillation on points of the plane")
     alphas: list[Unit] = Field(description="segments of score distillation that are tried, each fixed")
     lambdas: list[Number] = Field(description="weights of feature matching beside scores that are tried, each fixed")
     ratios: list[Count] = Field(description="updates of the online model for one of the student that are tried")
