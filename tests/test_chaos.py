@@ -28,12 +28,12 @@ def figures(campaign, place, *more):
 
 
 def left_of(runs):
-    """Command lines of processes that belong to a folder of runs."""
+    """The processes that belong to a folder of runs."""
     seen = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.environ().get("DISTILL_OWNER") == str(runs) and process.status() != psutil.STATUS_ZOMBIE:
-                seen.append(" ".join(process.cmdline()))
+                seen.append(process)
     return seen
 
 
@@ -64,6 +64,9 @@ def killed(campaign):
     kill_in(campaign, "toy-stage-one", "whole tree")
     campaign.flip_a_byte()
     assert kill_in(campaign, "toy-16", "head alone")[0] == -signal.SIGKILL
+    for orphan in left_of(campaign.folder / "chaos" / "runs"):
+        with contextlib.suppress(psutil.Error):
+            orphan.suspend()  # or it trains on while the next head begins, and leaves that nothing to be killed in
     campaign.ended = *kill_in(campaign, "toy-8", "SIGTERM"), left_of(campaign.folder / "chaos" / "runs")
     campaign.fill_the_disk(NOTEBOOK)
     campaign.two_at_once(NOTEBOOK)

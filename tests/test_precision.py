@@ -148,7 +148,9 @@ def test_networks_and_decoders_follow_it_at_every_call_unless_they_are_told(monk
 
 def test_cached_samples_and_records_say_what_they_were_computed_in(monkeypatch):
     specs = []
-    monkeypatch.setattr(draw, "cached", lambda kind, spec, make, module: specs.append(spec) or {"image": None})
+    monkeypatch.setattr(
+        draw, "cached", lambda kind, spec, make, module: specs.append(spec) or {"image": torch.zeros(1)}
+    )
     net = Network(tiny_unet())
     for bf16 in outputs(monkeypatch):
         samples_of(net, 4, 1.0, 8)

@@ -355,7 +355,9 @@ def test_a_cache_is_made_once_for_a_configuration_and_its_code(runs, library):
 
 def test_cached_samples_go_stale_with_all_code_that_makes_them(monkeypatch):
     calls = []
-    monkeypatch.setattr(draw, "cached", lambda kind, spec, make, maker: calls.append(maker) or {"image": None})
+    monkeypatch.setattr(
+        draw, "cached", lambda kind, spec, make, maker: calls.append(maker) or {"image": torch.zeros(1)}
+    )
     samples_of(Network(tiny_unet()), 4, 1.0, 8)
     reached = {path.name for path in reach.code_files(reach.module_of(calls[0]))}
     # the solver, the schedule, the noise of z_T, the formula of guidance and the adapter that calls the network
