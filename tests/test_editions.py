@@ -290,8 +290,8 @@ def test_the_cause_is_told_beside_what_is_not_supported_alone():
         latest = entry["verdict"] or entry["verdict_v1"]
         assert entry["cause"] is None or latest not in (None, "supported")
     failing = [e["id"] for e in entries if (e["verdict"] or e["verdict_v1"]) == "contradicted" and not e["cause"]]
-    # squares do blur: what the first edition contradicts is the half that is now s-X7b; and s-X10, not its two reasons
-    assert failing == ["s-X7a", "s-X10b", "s-X10c"]
+    # squares do blur: what the first edition contradicts is the half that is now s-X7b
+    assert failing == ["s-X7a"]
 
 
 def test_rows_of_a_dirty_tree_are_counted_by_artefact_and_seed(tmp_path):
