@@ -280,7 +280,9 @@ def test_of_two_that_need_one_set_of_pictures_the_second_reads_what_the_first_ma
         assert settled(lambda: heard.append(capsys.readouterr().err) or "is being made by another process" in heard[-1])
         save_tensors(path, {"x": torch.arange(3)})
 
-    work = lambda: result.append(cached("set", {"a": 1}, lambda: pytest.fail("made again"), normal))  # noqa: E731
+    def work():
+        result.append(cached("set", {"a": 1}, lambda: pytest.fail("made again"), normal))
+
     waiting(work, path.with_suffix(".lock"), meanwhile)
     assert torch.equal(result[0]["x"], torch.arange(3))
 
