@@ -96,3 +96,17 @@ def test_onnx_runtime_has_all_allowed_operators_for_a_cpu():
 
     kernels = {k.op_name for k in get_all_opkernel_def() if k.domain == "" and k.provider == "CPUExecutionProvider"}
     assert OPERATORS - kernels == set()
+
+
+def test_a_graph_runs_on_as_many_threads_as_torch_has_at_the_call():
+    _, graph = small_graph(2)
+    run, threads, x = GraphRun(graph), torch.get_num_threads(), torch.randn(2, 4, 4, 4)
+    answers = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            answers.append(run(x=x))
+            assert run.session.get_session_options().intra_op_num_threads == count
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.allclose(*answers, rtol=0, atol=1e-6)

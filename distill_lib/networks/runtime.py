@@ -16,15 +16,21 @@ def runs_where_networks_live() -> bool:
 
 
 class GraphRun:
-    """A graph with one output as a function of tensors by name, on as many threads as torch has."""
+    """A graph with one output as a function of tensors by name, on as many threads as torch has at the call."""
 
     def __init__(self, graph: ModelProto) -> None:
+        self._graph = graph.SerializeToString()
+        self._open()
+
+    def _open(self) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
+        options.intra_op_num_threads = self.threads = torch.get_num_threads()
         on_gpu = default_device().type == "cuda" and runs_where_networks_live()
         providers = [_ON_GPU] * on_gpu + ["CPUExecutionProvider"]
-        self.session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers)
+        self.session = onnxruntime.InferenceSession(self._graph, options, providers)
 
     def __call__(self, **inputs: Tensor) -> Tensor:
+        if torch.get_num_threads() != self.threads:  # a notebook has more of them while it measures time
+            self._open()
         (output,) = self.session.run(None, {name: x.cpu().numpy() for name, x in inputs.items()})
         return torch.from_numpy(output)
