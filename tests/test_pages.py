@@ -15,12 +15,12 @@ from distill_lib.papers.cells import Place
 from distill_lib.papers.editions import second_edition
 from distill_lib.papers.manifest import PAPERS, load_paper
 from distill_lib.paths import COMMITTED, ROOT
+from distill_lib.report.grids import grid
 from distill_lib.report.pages import write
 from distill_lib.report.pages.claims import read_claims
 from distill_lib.report.pages.first_screen import FIRST_SCREEN, headline_table, verdicts
 from distill_lib.report.pages.limits import CAUSES, errata
 from distill_lib.report.pages.pictures import CROPS, Crop, cut, samples_of, verdict_bars
-from distill_lib.report.pictures import grid
 from distill_lib.run import __main__ as commands
 
 FIGURES = ROOT / "figures"

@@ -1,4 +1,4 @@
-"""Grids of pictures, points in the plane, and the diagram of the samplers."""
+"""Points in the plane, the diagram of the samplers, and the map of errors of stage one."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,29 +10,6 @@ from torch import Tensor
 
 from distill_lib.measure.rows import Row
 from distill_lib.report.style import COLORS, PALETTE, new_axes
-
-
-def grid(images: Sequence[Sequence[Tensor]], rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
-    """Pictures uint8 (3, R, R) in a labelled grid; an inner tensor (n, 3, R, R) is shown as n pictures side by side."""
-    widths = [_width(cell) for cell in images[0]]
-    size = 0.95 * sum(widths) + 0.8, 1.0 * len(images) + 0.5
-    figure, axes = new_axes(*size, len(images), len(images[0]), width_ratios=widths)
-    for i, line in enumerate(images):
-        for j, cell in enumerate(line):
-            strip = cell if cell.ndim == 3 else np.concatenate(list(cell), 2)
-            axes[i, j].imshow(np.asarray(strip).transpose(1, 2, 0), interpolation="nearest")
-            axes[i, j].set(xticks=[], yticks=[])
-            axes[i, j].spines[:].set_visible(False)
-            if i == 0:
-                axes[i, j].set_title(columns[j], fontsize=9)
-            if j == 0:
-                axes[i, j].set_ylabel(rows[i], rotation=0, ha="right", va="center", fontsize=9)
-    figure.suptitle(title, fontsize=10)
-    return figure
-
-
-def _width(cell: Tensor) -> int:
-    return 1 if cell.ndim == 3 else len(cell)
 
 
 def scatter_2d(panels: dict[str, Tensor], label: Tensor, title: str, limit: float = 2.2) -> Figure:

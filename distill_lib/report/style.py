@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from distill_lib.measure.rows import Row
 from distill_lib.profiles.reading import read_yaml
@@ -21,8 +22,10 @@ COLORS, MARKERS, LEVELS = (
 )
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#777777")
 """Colours of what has none of its own."""
+SCREEN = 100
+"""Dots per inch of a figure in a notebook."""
 _STYLE = {
-    "figure.dpi": 100,
+    "figure.dpi": SCREEN,
     "savefig.dpi": 150,
     "savefig.bbox": "tight",
     "font.size": 9,
@@ -40,13 +43,23 @@ mpl.rcParams.update(_STYLE)
 
 
 class _Displayed(Figure):
-    """A Figure that a notebook shows without pyplot and its global state; `alt`, where given, is its text for HTML."""
+    """A Figure that a notebook shows without pyplot and its global state; `alt`, where given, is its text for HTML.
 
-    alt = ""
+    `whole`: nothing around it is cut away, and files have twice the dots of the screen, so that pictures that cover
+    whole pixels of the screen do so in files.
+    """
+
+    alt, whole = "", False
+
+    def savefig(self, *arguments: Any, **options: Any) -> None:
+        """As of a Figure."""
+        if self.whole:
+            options = {"bbox_inches": Bbox.from_bounds(0, 0, *self.get_size_inches()), "dpi": 2 * SCREEN} | options
+        super().savefig(*arguments, **options)
 
     def _repr_png_(self) -> bytes | tuple[bytes, dict[str, str]]:
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=100)
+        self.savefig(buffer, format="png", dpi=SCREEN)
         return (buffer.getvalue(), {"alt": self.alt}) if self.alt else buffer.getvalue()
 
 
@@ -59,6 +72,13 @@ def new_axes(width: float, height: float, rows: int = 1, columns: int = 1, **kwa
     """A figure of so many inches and its axes, (rows, columns)."""
     figure = _Displayed(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
+
+
+def whole_figure(width: float, height: float, alt: str) -> Figure:
+    """An empty figure of so many inches, of which nothing is cut away, and the words that stand for it."""
+    figure = _Displayed(figsize=(width, height))
+    figure.alt, figure.whole = alt, True
+    return figure
 
 
 def blank(width: float, height: float, alt: str) -> tuple[Figure, Axes]:

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from distill_lib.paths import COMMITTED
 from distill_lib.report.evidence import EDITIONS, VERDICTS
+from distill_lib.report.grids import GAP
 from distill_lib.report.pages.claims import read_claims, verdict_counts
 
 _ROW = re.compile(r'<image xlink:href="data:image/png;base64,([^"]*)".*?<!-- (.*?) -->', re.DOTALL)
@@ -81,11 +82,17 @@ def samples_of(svg: str, side: int) -> dict[str, np.ndarray]:
         # an SVG of matplotlib holds pictures upside down
         strip = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))[::-1]
         height, width = strip.shape[:2]
-        count = round(width / height)
-        down, across = _middles(side, height), _middles(side * count, width)
-        native = strip[down][:, across]
-        rows[html.unescape(label)] = native.reshape(side, count, side, 3).swapaxes(0, 1)
+        count, gap = _row(width / height * side, side)
+        down, across = _middles(side, height), _middles(count * (side + gap) - gap, width)
+        native = np.pad(strip[down][:, across], ((0, 0), (0, gap), (0, 0)))
+        rows[html.unescape(label)] = native.reshape(side, count, side + gap, 3)[:, :, :side].swapaxes(0, 1)
     return rows
+
+
+def _row(width: float, side: int) -> tuple[int, int]:
+    """How many samples a row of so many pixels holds, and the gap between them: none in figures of before `grids`."""
+    count = (width + GAP) / (side + GAP)
+    return (round(count), GAP) if abs(count - round(count)) < 0.5 / side else (round(width / side), 0)
 
 
 def cut(crop: Crop, figures: Path) -> Image.Image:
