@@ -12,7 +12,7 @@ from distill_lib.profiles.reading import read_yaml
 from distill_lib.report.notebook_map import COLUMNS, present
 
 ORDER = [present()[number] for numbers in COLUMNS.values() for number in numbers]
-LESSONS = [name for name in ORDER if name[:2] not in ("00", "15", "16")]
+COURSE = [name for name in ORDER if name[:2] not in ("00", "15", "16")]
 GLOSSARY = ROOT / "docs" / "glossary.md"
 BOX = "> **Differs from the paper.**"
 
@@ -34,7 +34,7 @@ def test_the_reading_order_has_every_notebook_once():
     assert sorted(ORDER) == NAMES
 
 
-@pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.parametrize("name", COURSE)
 def test_a_notebook_leads_to_the_one_before_the_map_and_the_one_after(name):
     lines = markdown(name)[0].splitlines()
     assert [line for line in lines if line.startswith("[previous]")] == [navigation(name)]
@@ -59,7 +59,7 @@ def bare(text):
     return re.findall(r"arXiv \d{4}\.\d{5}", papers) + [name for name in re.findall(r"`(\w+)`", text) if name in NAMES]
 
 
-@pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.parametrize("name", COURSE)
 def test_papers_and_notebooks_that_the_first_cell_names_are_links(name):
     assert bare(markdown(name)[0]) == []
 
@@ -92,7 +92,7 @@ def losses(name):
     return before
 
 
-@pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.parametrize("name", COURSE)
 def test_before_the_code_of_a_loss_stand_its_equation_and_somewhere_what_differs_from_the_paper(name):
     before = losses(name)
     assert [text for text in before if "$$" not in text] == []
@@ -131,13 +131,13 @@ def size_of(path, file):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_size_that_a_notebook_says_is_that_of_the_profile(name):
-    said = sizes("\n".join(markdown(name)))
-    assert [(value, path) for value, path, file in said if float(value) != size_of(path, file)] == []
+    stated = sizes("\n".join(markdown(name)))
+    assert [(value, path) for value, path, file in stated if float(value) != size_of(path, file)] == []
 
 
 def test_sizes_are_found():
-    said = sizes("Here: 32 (`halving_start` at laptop), 64 (`student.textured.batch_size` in recipes); 5 (`x`).")
-    assert said == [("32", "halving_start", "laptop"), ("64", "student.textured.batch_size", "recipes")]
+    stated = sizes("Here: 32 (`halving_start` at laptop), 64 (`student.textured.batch_size` in recipes); 5 (`x`).")
+    assert stated == [("32", "halving_start", "laptop"), ("64", "student.textured.batch_size", "recipes")]
 
 
 # --- the glossary
