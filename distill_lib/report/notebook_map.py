@@ -32,11 +32,15 @@ def present(folder: Path = ROOT / "notebooks") -> dict[str, str]:
     return {path.stem[:2]: path.stem for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
 
 
+def artefacts(notebook: str) -> set[str]:
+    """The artefacts that the manifests know of a notebook."""
+    items = [item for name in PAPERS for item in [*load_paper(name).items, *load_paper(name).ours]]
+    return {artefact for item in items if item.notebook == notebook for artefact in item.artefacts}
+
+
 def minutes(notebook: str, folder: Path = ROOT / "figures" / COMMITTED) -> int | None:
     """Minutes that a notebook took where all was computed, rounded up; None where nothing of it is committed."""
-    items = [item for name in PAPERS for item in [*load_paper(name).items, *load_paper(name).ours]]
-    artefacts = {artefact for item in items if item.notebook == notebook for artefact in item.artefacts}
-    paths = [path for path in (folder / f"{artefact}.json" for artefact in artefacts) if path.exists()]
+    paths = [path for path in (folder / f"{artefact}.json" for artefact in artefacts(notebook)) if path.exists()]
     seconds = [spent for path in paths for spent in _seconds(json.loads(path.read_text()))]
     return math.ceil(max(seconds) / 60) if seconds else None
 

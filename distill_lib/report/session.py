@@ -6,6 +6,7 @@ trainings alike (`engine.store.read_keys`): no notebook lists them, and none can
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 from distill_lib import profiles
 from distill_lib.engine.store import read_keys
@@ -19,8 +20,9 @@ from distill_lib.measure.rulers import Rulers
 from distill_lib.networks.adapter import Keyed, Network
 from distill_lib.networks.pipeline import TextToImage
 from distill_lib.profiles import Profile
+from distill_lib.report import sentences
 from distill_lib.report.cells import Markdown
-from distill_lib.report.record import Recorder, own_folder
+from distill_lib.report.record import Recorder, load_rows, own_folder
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import Pairs
 from distill_lib.worlds.pictures import DatasetSpec, Pictures, load
@@ -62,6 +64,18 @@ class Session(Recorder):
     def table(self, artefact: str, markdown: str) -> Markdown:
         """As `Recorder.table`; a cell that ends in it shows the table."""
         return Markdown(super().table(artefact, markdown))
+
+    def banner(self, notebook: str) -> Markdown:
+        """What the outputs of a notebook are: profile, seeds, commits, minutes, and what a plus-minus means."""
+        return Markdown(sentences.banner(notebook, self.settings.name, self.seed))
+
+    def say(self, artefact: str, metric: str, *sides: sentences.Columns, **where: Any) -> Markdown:
+        """A sentence that compares two sides of an artefact's rows, or states one; see `sentences.sentence`."""
+        return Markdown(sentences.sentence(load_rows(self.profile, artefact + self.suffix), metric, sides, where))
+
+    def verdicts(self, notebook: str) -> Markdown:
+        """The verdicts on the claims whose numbers a notebook shows, from the committed figures."""
+        return Markdown(sentences.verdicts(notebook))
 
     @property
     def w_max(self) -> float:

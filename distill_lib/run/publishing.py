@@ -1,10 +1,11 @@
-"""`publish`: the outputs of a plain run put back into notebooks/."""
+"""`publish`: the outputs of a plain run put back into notebooks/, and what follows from committed rows made anew."""
 
 import nbformat
 from nbformat import NotebookNode
 
 from distill_lib.run import notebooks
 from distill_lib.run.drawing import check_profile, executed_path
+from distill_lib.run.renewing import renew
 from distill_lib.run.settings import Settings
 from distill_lib.run.stale import digest, is_stale
 
@@ -12,7 +13,8 @@ from distill_lib.run.stale import digest, is_stale
 def publish(profile: str) -> None:
     """Put the outputs of a profile's plain run into notebooks/, without papermill's injected cell and without stderr.
 
-    A run with settings of its own lies elsewhere and is never taken.
+    A run with settings of its own lies elsewhere and is never taken. Then the cells that follow from
+    committed rows (`renewing`) are made anew in all notebooks, those without a run too.
 
     Raises:
         ValueError: the profile is unknown, or a notebook is not readable.
@@ -35,10 +37,20 @@ def publish(profile: str) -> None:
             continue
         if is_stale(done, digest(name, profile), 0):
             print(f"{name}: the library or the rows have changed since its run at {profile}; {again} to renew it")
-        part = notebooks.NOTEBOOKS / f".{name}.part"
-        nbformat.write(notebook, part)
-        part.replace(notebooks.NOTEBOOKS / f"{name}.ipynb")
+        _write(name, notebook)
         print(f"{name}: published")
+    _renew_all(profile)
+
+
+def _renew_all(profile: str) -> None:
+    for name in notebooks.names():
+        _write(name, renew(nbformat.from_dict(notebooks.read(name)), name, profile))
+
+
+def _write(name: str, notebook: NotebookNode) -> None:
+    part = notebooks.NOTEBOOKS / f".{name}.part"
+    nbformat.write(notebook, part)
+    part.replace(notebooks.NOTEBOOKS / f"{name}.ipynb")
     notebooks.read.cache_clear()
 
 

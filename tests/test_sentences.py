@@ -1,0 +1,102 @@
+"""Sentences of notebooks against closed forms, and the stored outputs of cells that follow from committed rows."""
+
+import json
+import math
+
+import nbformat
+import pytest
+
+from distill_lib.measure.metrics import interval
+from distill_lib.paths import COMMITTED
+from distill_lib.report.sentences import banner, sentence, verdicts
+from distill_lib.run import notebooks
+from distill_lib.run.renewing import renew, standalone_outputs
+
+
+def row(method, seed, value, **columns):
+    return {"method": method, "metric": "fid", "seed": seed, "value": value, "w": 1.0} | columns
+
+
+ROWS = [row("ours-D", seed, 2.0 * 2**seed) for seed in range(3)] + [row("ddim", seed, 8.0) for seed in range(3)]
+
+
+def test_a_sentence_has_both_means_and_the_ratio_paired_by_seed():
+    low, high = (math.exp(x) for x in interval([math.log(2.0 * 2**seed / 8) for seed in range(3)]))
+    text = sentence(ROWS, "fid", ("ours-D", "ddim"), {"w": 1})
+    assert text.startswith("**FID** at w = 1: 4.67 ± 7.6 for distilled student (D) and 8 ± 0 for")
+    assert f"ratio 0.5 [{low:.3g}, {high:.3g}], not distinguishable (3 seeds)." in text
+
+
+def test_a_ratio_that_excludes_one_is_not_called_indistinguishable():
+    apart = [row("ours-D", seed, 1 + seed / 100) for seed in range(3)] + ROWS[3:]
+    assert "not distinguishable" not in sentence(apart, "fid", ("ours-D", "ddim"), {"w": 1})
+
+
+def test_values_that_are_not_positive_are_compared_by_their_difference():
+    rows = [row("ours-D", 0, -1.0), row("ddim", 0, 2.0)]
+    assert "difference -3 (1 seed)." in sentence(rows, "fid", ("ours-D", "ddim"), {})
+
+
+def test_one_side_alone_is_stated_and_a_side_without_rows_is_named():
+    assert sentence(ROWS, "fid", ("ddim",), {}) == "**FID**: 8 ± 0 for guided pair, DDIM (3 seeds).\n\n"
+    assert "no rows at this profile" in sentence(ROWS, "fid", ("ours-D", "ddim"), {"w": 2})
+
+
+def test_sides_with_more_than_one_value_a_seed_are_refused():
+    rows = [row("ours-D", 0, 1.0, steps=1), row("ours-D", 0, 2.0, steps=2)]
+    with pytest.raises(ValueError, match=r"2 rows for 1 seeds: name \['steps'\] too"):
+        sentence(rows, "fid", ("ours-D",), {})
+    assert "1 step and 2 for" in sentence(
+        rows, "fid", tuple({"method": "ours-D", "steps": steps} for steps in (1, 2)), {}
+    )
+    with pytest.raises(ValueError, match="one side or two"):
+        sentence(rows, "fid", (), {})
+
+
+def test_the_last_cell_names_each_claim_once_with_its_verdict(tmp_path):
+    entry = {"id": "g-A1", "notebook_cell": "03_step_halving#x", "verdict": "contradicted", "sentence": "S.",
+             "effect": 2.0, "low": 1.5, "high": 2.5, "direction": "at_most", "margin": 1.0, "cells_passed": 1,
+             "cells": [0, 0], "cause": {"kind": "world", "reason": "why"}, "premises": []}  # fmt: skip
+    (tmp_path / "claims.json").write_text(json.dumps([entry]))
+    assert (
+        "- **g-A1, contradicted.** S. Measured: 2 [1.5, 2.5], limit: at most 1; 1 of 2 cells pass. *World: why.*"
+        in (verdicts("03_step_halving", tmp_path))
+    )
+    assert verdicts("00_start_here", tmp_path).startswith("No claim")
+
+
+def test_the_banner_names_the_run_and_all_committed_seeds(tmp_path):
+    made = {"0": {"commit": "abc", "seconds": 61.0}, "3": {"commit": "def", "seconds": 5.0}}
+    (tmp_path / "g-tab1.json").write_text(json.dumps({"made": made}))
+    text = banner("03_step_halving", "quick", 5, tmp_path)
+    assert "profile `quick`, seed 5" in text
+    assert "seeds 0 and 3, drawn by `abc`, `def`" in text
+    assert "2 min at `laptop`" in text
+
+
+@pytest.mark.parametrize("name", notebooks.names())
+def test_stored_text_is_what_the_library_and_the_committed_rows_say_today(name):
+    """After a change of rows, claims or docstrings: `make publish`."""
+    stored = {cell.id: cell.outputs for cell in notebooks.code_cells(notebooks.read(name))}
+    for cell, outputs in standalone_outputs(name, COMMITTED).items():
+        (new,) = outputs
+        assert stored[cell], f"{cell} has no output"
+        (old,) = stored[cell]
+        assert old.data.keys() == new.data.keys(), cell
+        assert old.data.get("text/markdown") == new.data.get("text/markdown"), cell
+
+
+def test_only_cells_that_cost_nothing_are_made_anew():
+    code = {cell.id: cell for cell in notebooks.code_cells(notebooks.read("03_step_halving"))}
+    made = standalone_outputs("03_step_halving", COMMITTED)
+    assert "03-two" in made
+    assert not {id for id, cell in code.items() if "lab.figure" in cell.source} & made.keys()
+
+
+def test_other_cells_keep_their_outputs():
+    name = "02_guidance_distillation"
+    before = notebooks.read(name)
+    after = renew(nbformat.from_dict(before), name, COMMITTED)
+    for old, new in zip(notebooks.code_cells(before), notebooks.code_cells(after), strict=True):
+        if "lab." in old.source and "lab.say" not in old.source:
+            assert old.outputs == new.outputs
