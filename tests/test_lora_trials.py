@@ -23,6 +23,7 @@ def recorded(monkeypatch):
 
     monkeypatch.setattr(lora, "fit_by_scores", keep)
     monkeypatch.setattr(lora, "fit_on_pairs", lambda adapted, *_: SimpleNamespace(lora=("warm", *adapted)))
+    monkeypatch.setattr(lora, "finished", lambda trained: trained)
     monkeypatch.setattr(TrainedLora, "of", lambda student, done: done)
     monkeypatch.setattr(lora, "with_adapter", lambda student, rank, seed, start=None: (rank, start))
     monkeypatch.setattr(lora, "merged", lambda net, *loras: f"{net} with {loras[0][0]}")

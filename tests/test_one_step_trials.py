@@ -1,5 +1,6 @@
 """What notebook 11 varies differs in the one thing that its name says."""
 
+import contextlib
 from types import SimpleNamespace
 
 import pytest
@@ -24,6 +25,7 @@ def recorded(monkeypatch):
 
     for name in ("fit_on_pairs", "fit_by_scores"):
         monkeypatch.setattr(one_step, name, keep)
+    monkeypatch.setattr(one_step, "finished", lambda trained: trained)
     monkeypatch.setattr(Trials, "first", "small")
     monkeypatch.setattr(Trials, "_copy", lambda self, net: net)
     monkeypatch.setattr(Trials, "cost", lambda self, *arguments, **seen: (arguments, seen))
@@ -49,9 +51,12 @@ def test_a_larger_batch_may_have_as_many_updates(recorded):
 def test_the_row_of_accumulated_gradients_names_its_slices_and_is_of_float32(recorded, monkeypatch):
     trials, calls = recorded
     monkeypatch.setattr(one_step, "accumulation_error", lambda *given: calls.append((given, current())) or 0.5)
+    monkeypatch.setattr(one_step, "recomputed", lambda *networks: contextlib.nullcontext())
+    monkeypatch.setattr(Trials, "first", SimpleNamespace(module=None))
+    monkeypatch.setattr(Trials, "decode", SimpleNamespace(tiny=None))
     (row,) = trials.accumulated()
     ((given, numbers),) = calls
-    assert (given[0], given[-2:], numbers) == ("small", (4, 32), "fp32")
+    assert (given[0], given[-2:], numbers) == (trials.first, (4, 32), "fp32")
     assert row == {"method": "4 times 32 pairs", "seed": 3, "n": 128, "metric": "gradient_error", "value": 0.5}
 
 

@@ -1,16 +1,18 @@
 """What a run says: whole lines, which cell is running, how many minutes are left, and how much memory it took."""
 
+import errno
 import json
 import re
 import subprocess
 import sys
 import threading
+import time
 
 import nbformat
 import pytest
 
 from distill_lib.paths import ROOT
-from distill_lib.report.pages.tree import pace_table
+from distill_lib.report.pages.pace import pace_table
 from distill_lib.run import pace, voice
 from distill_lib.run.lanes import MEMORY, Lanes
 from distill_lib.run.pace import Peak, Progress, expected, publish_pace, summary, whole_path
@@ -133,9 +135,25 @@ def test_minutes_left_are_of_what_is_left_over_the_lanes_scaled_by_what_this_mac
     stamp(outs["c"], seconds=80.0)
     progress.look()
     assert capsys.readouterr().out.splitlines() == [
-        "3 notebooks, 2 at a time, 1 thread each, about 2 minutes left",
+        "3 notebooks, 2 at a time, 1 thread each, about 2 minutes left by the pace of another machine",
         "1 of 3 notebooks done, about 2 minutes left",
         "3 of 3 notebooks done",
+    ]
+
+
+def test_minutes_are_another_machines_until_a_notebook_has_ended_here(tmp_path, committed, monkeypatch, capsys):
+    clock, outs = Clock(monkeypatch, pace), place(tmp_path, "a", "b", "c")
+    progress = Progress(outs, expected(outs, "quick"), Lanes(1, 2, 2))
+    clock.now += 61
+    progress.look()
+    stamp(outs["a"], seconds=50.0)
+    progress.look()
+    Progress(outs, expected(outs, "quick"), Lanes(1, 2, 2))  # the next run
+    assert capsys.readouterr().out.splitlines() == [
+        "3 notebooks, 2 threads each, about 3 minutes left by the pace of another machine",
+        "0 of 3 notebooks done, about 2 minutes left by the pace of another machine",
+        "1 of 3 notebooks done, about 1 minute left",
+        "3 notebooks, 2 threads each, about 2 minutes left",
     ]
 
 
@@ -182,6 +200,7 @@ def test_a_whole_run_is_published_for_others_and_the_page_shows_it(tmp_path, com
         "01_y": {"seconds": 90.0, "memory": 3 * 2**29},
     }
     assert (result["smoke"]["at_once"], result["smoke"]["threads"]) == (2, 1)
+    assert result["smoke"]["day"] == time.strftime("%Y-%m-%d")
     figures = tmp_path / "figures"
     (figures / "laptop").mkdir(parents=True)
     assert pace_table(figures) == "Not measured yet: `make figures`, then `make pace`."
@@ -189,6 +208,21 @@ def test_a_whole_run_is_published_for_others_and_the_page_shows_it(tmp_path, com
     table = pace_table(figures)
     assert "| `smoke` | 1.2 | 2 | 2 of 1 thread | 1.5 |" in table
     assert re.search(r"`smoke`: 00 0\.5, 01 1\.5", table)
+
+
+def test_a_full_disk_leaves_the_pace_that_was_there(tmp_path, committed, monkeypatch):
+    monkeypatch.setenv("DISTILL_RUNS", str(tmp_path / "runs"))
+    whole_path("smoke").parent.mkdir(parents=True)
+    whole_path("smoke").write_text("{}")
+    before = committed.read_text()
+
+    def full(number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("distill_lib.engine.files.os.fsync", full)
+    with pytest.raises(ValueError, match=r"cannot write .*pace\.json: no space left on its disk"):
+        publish_pace("smoke")
+    assert committed.read_text() == before and list(tmp_path.glob(".*")) == []
 
 
 def test_stopped_seconds_of_readme_are_not_typed():

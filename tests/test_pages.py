@@ -1,6 +1,7 @@
 """README, its Chinese edition and the pages behind it: as they would be made today, with links that lead somewhere."""
 
 import argparse
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -18,7 +19,7 @@ from distill_lib.paths import COMMITTED, ROOT
 from distill_lib.report.grids import grid
 from distill_lib.report.pages import write
 from distill_lib.report.pages.claims import read_claims
-from distill_lib.report.pages.first_screen import FIRST_SCREEN, headline_table, verdicts
+from distill_lib.report.pages.first_screen import FIRST_SCREEN, costs_table, headline_table, verdicts
 from distill_lib.report.pages.limits import CAUSES, errata
 from distill_lib.report.pages.pictures import CROPS, Crop, cut, samples_of, verdict_bars
 from distill_lib.run import __main__ as commands
@@ -142,6 +143,19 @@ def test_every_command_option_and_variable_that_a_page_names_exists(page):
 
 
 # --- the first screen
+
+
+def test_what_a_whole_run_costs_is_read_from_the_last_one(tmp_path):
+    def line(language):
+        return next(x for x in costs_table(tmp_path, language).splitlines() if x.startswith("| `make figures` |"))
+
+    assert line("en").endswith(" |  |  |  |  |")  # nobody has measured it
+    notebooks = {"00_x": {"seconds": 60, "memory": 2**30}, "01_y": {"seconds": 900, "memory": 5 * 2**29}}
+    run = {"day": "2031-02-03", "seconds": 1170, "notebooks": notebooks}
+    (tmp_path / COMMITTED).mkdir()
+    (tmp_path / COMMITTED / "pace.json").write_text(json.dumps({"quick": run}))
+    assert line("en").endswith("| 20 min |  | 2.5 GB | 2031-02-03 |")
+    assert line("zh").endswith("| 20 分钟 |  | 2.5 GB | 2031-02-03 |")
 
 
 def test_readme_is_short():

@@ -10,6 +10,7 @@ from functools import cached_property, partial
 
 from diffusers import ControlNetModel
 
+from distill_lib.experiments.finished import finished
 from distill_lib.measure.readers.geometry import read_depth
 from distill_lib.measure.systems import System
 from distill_lib.networks.adapter import Network, Trained
@@ -58,14 +59,16 @@ class ControlTrials:
     def small_control(self, kind: str, target: str = "decoder", inherit: bool = True) -> Trained:
         """A ControlNet for the small U-Net; `target` and `inherit` as in `controlnet.distill_controlnet`."""
         settings = self.sizes.shrinking.with_seed(self.seed)
-        return distill_controlnet(self.small, self.triplets(kind), self.control(kind), settings, target, inherit)
+        triplets, control = self.triplets(kind), self.control(kind)
+        return finished(distill_controlnet(self.small, triplets, control, settings, target, inherit))
 
     def one_step(self, kind: str, share: float) -> list[Trained]:
         """A ControlNet for the student of one step: after feature matching, and after score distillation."""
         student = Controlled(self.plain, self.small_control(kind).net.control.requires_grad_(True))
         scoring = Scoring(self.sizes.scores.with_seed(self.seed), self.w, _SEGMENT)
         matching = self.sizes.matching.with_seed(self.seed)
-        return one_step_control(student, self.triplets(kind, share), self.cost, matching, scoring)
+        trained = one_step_control(student, self.triplets(kind, share), self.cost, matching, scoring)
+        return list(map(finished, trained))
 
     @cached_property
     def cost(self) -> Matching:

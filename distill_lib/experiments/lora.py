@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from distill_lib.experiments.finished import finished
 from distill_lib.measure.styles import Looks
 from distill_lib.networks.adapter import Network
 from distill_lib.networks.lora import Lora, merged, styled, with_adapter
@@ -99,7 +100,7 @@ class StyleTrials:
         """A student's LoRA by feature matching alone."""
         pairs, settings = self._pairs_of(look, placement), self.sizes.matching.with_seed(self.seed)
         adapted = with_adapter(self.student, rank or self.sizes.rank, self.seed)
-        return TrainedLora.of(self.student, fit_on_pairs(adapted, pairs, self.cost(pairs), settings))
+        return TrainedLora.of(self.student, finished(fit_on_pairs(adapted, pairs, self.cost(pairs), settings)))
 
     def trained_lora(self, look: str, placement: Placement = PLACEMENTS[PAPER], rank: int = 0) -> TrainedLora:
         """A student's LoRA of a look by Algorithm 1, the style placed so; `rank` is the profile's unless given."""
@@ -110,7 +111,8 @@ class StyleTrials:
         adapted = with_adapter(self.student, rank or self.sizes.rank, self.seed, start)
         settings, segment = self.sizes.scores.with_seed(self.seed), Segment(lambda_fm=placement.lambda_fm)
         scoring = Scoring(settings, self.looks.w, segment, online_rate=_ONLINE_RATE)
-        return TrainedLora.of(self.student, fit_by_scores(adapted, pairs, self.cost(pairs), scoring, networks))
+        trained = finished(fit_by_scores(adapted, pairs, self.cost(pairs), scoring, networks))
+        return TrainedLora.of(self.student, trained)
 
     def _pairs_of(self, look: str, placement: Placement) -> Pairs:
         return self.pairs(look) if placement.teacher else self.plain

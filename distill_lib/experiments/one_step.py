@@ -3,12 +3,17 @@
 All start from the shipped small U-Net, see the same pairs in the same order, and draw through the shipped tiny decoder.
 """
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
+from diffusers import ModelMixin
+
 from distill_lib.engine import precision
+from distill_lib.experiments.finished import finished
 from distill_lib.measure.prompts import PromptBenchmark
 from distill_lib.measure.rows import Row, tidy
 from distill_lib.networks.adapter import Network, Trained
@@ -29,10 +34,23 @@ FAILURES: dict[str, tuple[str, str, dict[str, Any]]] = {
 """Ways to ruin score distillation: name -> cause, cure, and what is changed."""
 LAYER_WEIGHTS: dict[str, tuple[float, ...]] = {"fine": (8, 4, 2, 1), "coarse": (1, 2, 4, 8)}
 """w_l of feature matching on the four levels of the convolutional matcher, from the finest: which of them lead."""
-
-
 SLICES = (4, 32)
 """Slices, and pairs in each, whose gradients are accumulated."""
+
+
+@contextlib.contextmanager
+def recomputed(*networks: ModelMixin) -> Iterator[None]:
+    """A block in which a backward pass computes what is inside these networks once more, and little of it is kept.
+
+    The gradient is the same to the last bit, since the same numbers are computed in the same order.
+    """
+    for network in networks:
+        network.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        for network in networks:
+            network.disable_gradient_checkpointing()
 
 
 @dataclass(frozen=True)
@@ -83,7 +101,7 @@ class Trials:
         if batch:
             steps = steps or max(1, settings.steps * settings.batch_size // batch)
             settings = replace(settings, steps=steps, batch_size=batch)
-        return fit_on_pairs(self._copy(self.first), self.pairs, self.cost(loss, **seen), settings)
+        return finished(fit_on_pairs(self._copy(self.first), self.pairs, self.cost(loss, **seen), settings))
 
     def by_scores(
         self,
@@ -105,18 +123,18 @@ class Trials:
         settings = replace(settings, lr=lr * settings.lr)
         student = self._copy(warm.net if warm else self.first)
         scoring = Scoring(settings, self.benchmark.w, Segment(alpha, lambda_fm), **changed)
-        return fit_by_scores(student, self.pairs, self.cost("matching"), scoring)
+        return finished(fit_by_scores(student, self.pairs, self.cost("matching"), scoring))
 
     def by_critic(self, trained: Trained) -> Trained:
         """A student after adversarial tuning of an adapter, by a critic on features of another matcher."""
         settings, see = self.sizes.tuning.with_seed(self.seed), pretrained.matcher("vit").layers
-        return tune_texture(self._copy(trained.net), self.pairs, see, settings)
+        return finished(tune_texture(self._copy(trained.net), self.pairs, see, settings))
 
     def accumulated(self, loss: str = "matching") -> list[Row]:
         """A row: how far the gradient of SLICES is from that of all their pairs at once, in float32."""
-        slices, size = SLICES
-        with precision.held("fp32"):
-            error = accumulation_error(self._copy(self.first), self.pairs, self.cost(loss), slices, size)
+        (slices, size), student = SLICES, self._copy(self.first)
+        with precision.held("fp32"), recomputed(student.module, self.decode.tiny):
+            error = accumulation_error(student, self.pairs, self.cost(loss), slices, size)
         columns = {"method": f"{slices} times {size} pairs", "seed": self.seed, "n": slices * size}
         return tidy({"gradient_error": error}, **columns)
 

@@ -8,6 +8,7 @@ from functools import partial
 
 from distill_lib.engine.loop import finish
 from distill_lib.engine.store import Run
+from distill_lib.experiments.finished import finished
 from distill_lib.experiments.text_to_image import Task
 from distill_lib.networks.adapter import Trained
 from distill_lib.networks.autoencoders import TinyDecode
@@ -32,7 +33,7 @@ def consistency_model(job: Task, sizes: Small, seed: int) -> Trained:
     }
     run = Run("consistency", config, distill_consistency)
     training = distill_consistency(student, teacher, job.pictures, settings, run, *arguments)
-    return Trained(student, finish(student, training, run, "consistency"), run)
+    return finished(Trained(student, finish(student, training, run, "consistency"), run))
 
 
 def whole_unet(job: Task, sizes: Small, seed: int) -> Trained:
@@ -42,4 +43,4 @@ def whole_unet(job: Task, sizes: Small, seed: int) -> Trained:
     see = partial(ByMatcher, pretrained.matcher("cnn"))
     start = model.network.like(pretrained.pipeline(world).pipe.unet.requires_grad_(True))
     cost = one_step_loss("matching", see(tiny), see(Remembered(pairs)))
-    return fit_on_pairs(start, pairs, cost, sizes.matching.with_seed(seed))
+    return finished(fit_on_pairs(start, pairs, cost, sizes.matching.with_seed(seed)))

@@ -7,6 +7,8 @@ Entry = dict[str, Any]
 AS_HERE = "as here"
 _SIGNS = {"at_most": "≤", "at_least": "≥"}
 UNJUDGED = "not judged yet"
+PAPER_NAMES = {"guided": "Meng et al.", "sdxs": "SDXS", "successors": "Later papers"}
+"""What tables and figures call each paper."""
 
 
 def table(head: list[str], lines: Iterable[list[str]]) -> str:

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from distill_lib.measure.rows import Row, select
 from distill_lib.papers.page import Point, Theme
-from distill_lib.report.claims import UNJUDGED, Entry, numbers_of, reason_of, table
+from distill_lib.report.claims import PAPER_NAMES, UNJUDGED, Entry, numbers_of, reason_of, table
 from distill_lib.report.style import legend_below, new_axes
 
 VERDICTS = {
@@ -24,7 +24,6 @@ VERDICTS = {
 }
 """Colour and hatch by verdict, from dark to light, so that they are told apart in grey too."""
 EDITIONS = ("as first set", "second edition")
-_NAMES = {"guided": "Meng et al.", "sdxs": "SDXS", "successors": "Later papers"}
 _STATES = {
     True: ("holds", VERDICTS["supported"]),
     False: ("fails", VERDICTS["contradicted"]),
@@ -63,7 +62,7 @@ def verdict_bars(rows: list[Row]) -> Figure:
                     ax.barh(place, count, 0.8, left, label=word, **look)
                     _count(ax, left + count / 2, place, count, "white" if word == "supported" else "black")
                 left += count
-            names.append((place, f"{_NAMES[paper]}, {edition}"))
+            names.append((place, f"{PAPER_NAMES[paper]}, {edition}"))
             place += 0.95
         place += 0.5
     ax.set_yticks(*zip(*names, strict=True))
@@ -208,7 +207,7 @@ def open_points(points: Iterable[Point], head: str) -> str:
     """A table: the point, named `head`, what we do, where that stands, where other choices are measured."""
     lines = [
         [
-            f"{_NAMES[point.paper]}, {point.where}",
+            f"{PAPER_NAMES[point.paper]}, {point.where}",
             point.point,
             point.ours,
             ", ".join(places_of(point)),

@@ -5,6 +5,7 @@ A session holds the settings of a profile, loads the data and shipped networks o
 trainings alike (`engine.store.read_keys`): no notebook lists them, and none can forget one.
 """
 
+import gc
 from collections.abc import Iterable
 from typing import Any
 
@@ -143,6 +144,8 @@ def session(
         ValueError: as `profiles.load`; a strength or a step count that no student is distilled for; the folder of the
             artefacts cannot be written to. Said before anything is computed.
     """
+    gc.collect()
+    gc.freeze()  # what imports have made lives to the end: no collection of garbage looks at a million objects again
     settings = profiles.load(profile, dataset)
     own = {name: list(given) for name, given in (("ws", ws), ("steps", steps)) if given}
     if ws is not None:

@@ -1,8 +1,9 @@
 """How long notebooks take and how much memory: measured as they run, kept in their stamps, and said of the whole.
 
 Minutes that are left come from the seconds of the last run of the same kind on this machine; where there is none, from
-those of the repository, figures/laptop/pace.json, which `make pace` writes of a whole run; where there are none of the
-profile, from nowhere, and are not said. As notebooks end, what is left is scaled by how long they took here.
+those of the repository, figures/laptop/pace.json, which `make pace` writes of a whole run, and are said to be another
+machine's; where there are none of the profile, from nowhere, and are not said. As notebooks end, what is left is scaled
+by how long they took here.
 """
 
 import contextlib
@@ -113,7 +114,12 @@ class Progress:
         left = self.left(now)
         if left is None:
             return "; how long the others take has not been measured"
-        return f", about {_count(max(1, round(left / 60)), 'minute')} left" if len(self.done) < len(self.outs) else ""
+        if len(self.done) == len(self.outs):
+            return ""
+        # after its first run here each notebook has a stamp, and the first that ends in this run scales the others
+        here = any("seconds" in read_stamp(out) for out in self.outs.values())
+        minutes = _count(max(1, round(left / 60)), "minute")
+        return f", about {minutes} left{'' if here else ' by the pace of another machine'}"
 
 
 def _written_at(out: Path) -> int:
@@ -142,15 +148,17 @@ def keep_whole(place: str, progress: Progress) -> None:
     spent = {key: read_stamp(out) for key, out in progress.outs.items()}
     notebooks = {name: {key: of[key] for key in ("seconds", "memory") if key in of} for name, of in spent.items()}
     lanes = progress.lanes
-    record = {"seconds": round(time.monotonic() - progress.start), "at_once": lanes.count, "threads": lanes.threads}
-    record |= {"cores": os.cpu_count(), "machine": platform.machine(), "notebooks": dict(sorted(notebooks.items()))}
+    record = {"day": time.strftime("%Y-%m-%d"), "seconds": round(time.monotonic() - progress.start)}
+    record |= {"at_once": lanes.count, "threads": lanes.threads, "cores": os.cpu_count(), "machine": platform.machine()}
+    record |= {"notebooks": dict(sorted(notebooks.items()))}
     _write(whole_path(place), record)
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=1))
-    part.replace(path)
+    from distill_lib.engine.files import atomic  # loads torch, which a run that drew anything has loaded by now
+
+    with atomic(path) as part:
+        part.write_text(json.dumps(record, indent=1))
 
 
 def publish_pace(profile: str) -> None:

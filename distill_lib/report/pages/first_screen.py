@@ -1,7 +1,7 @@
 """The numbers of README's first screen, in two languages: six results, the verdicts, and what a command costs.
 
 first_screen.yaml    the words, and which rows each result is read from
-costs.yaml           what commands cost, each with the day of its measurement
+costs.yaml           what commands cost, each with the day of its measurement; of whole runs by figures/laptop/pace.json
 """
 
 from pathlib import Path
@@ -17,6 +17,7 @@ from distill_lib.papers.manifest import PAPERS, Strict, load_paper
 from distill_lib.paths import COMMITTED
 from distill_lib.report.claims import table
 from distill_lib.report.pages.claims import linked, read_claims, verdict_counts
+from distill_lib.report.pages.pace import spent
 from distill_lib.report.tables import plus_minus
 
 Language = Literal["en", "zh"]
@@ -74,10 +75,14 @@ class _FirstScreen(Strict):
 
 
 class Cost(Strict):
-    """What a command takes on two cores, as far as it was measured; `measured` is the day, or the days."""
+    """What a command takes on two cores, as far as it was measured; `measured` is the day, or the days.
+
+    Where a `profile` is named, texts have places for `{minutes}`, `{gigabytes}` and `{day}` of its last whole run.
+    """
 
     command: str
     does: _Text
+    profile: str = ""
     time: _Text | None = None
     disk: str = ""
     memory: str = ""
@@ -145,22 +150,18 @@ def verdicts(figures: Path, language: Language) -> str:
 
 
 def costs_table(figures: Path, language: Language) -> str:
-    """What each command costs, and on which day that was measured.
-
-    Args:
-        figures: not looked into: these numbers belong to no artefact.
-        language: of the words.
-    """
-    del figures
-    lines = [
-        [
-            f"`{cost.command}`",
-            getattr(cost.does, language),
-            getattr(cost.time, language) if cost.time else "",
-            cost.disk,
-            cost.memory,
-            cost.measured,
-        ]
-        for cost in COSTS
-    ]
+    """What each command costs, and on which day that was measured; empty cells where nobody has measured it."""
+    lines = []
+    for cost in COSTS:
+        numbers = spent(figures, cost.profile)
+        measured = cost.time and getattr(cost.time, language), cost.disk, cost.memory, cost.measured
+        cells = [_filled(text or "", numbers) for text in measured]
+        lines.append([f"`{cost.command}`", getattr(cost.does, language), *cells])
     return table(FIRST_SCREEN.words[language].costs, lines)
+
+
+def _filled(text: str, numbers: dict[str, str]) -> str:
+    try:
+        return text.format(**numbers)
+    except KeyError:
+        return ""

@@ -7,7 +7,7 @@ import yaml
 from pydantic import Field, TypeAdapter
 
 from distill_lib.papers.manifest import Strict
-from distill_lib.report.claims import numbers_of, reason_of, table
+from distill_lib.report.claims import PAPER_NAMES, numbers_of, reason_of, table
 from distill_lib.report.pages.claims import UNMEASURED, latest_of, linked, read_claims
 
 CAUSES = {
@@ -19,7 +19,6 @@ CAUSES = {
 }
 """Titles of the causes of papers/editions.py."""
 _OTHER = "Not settled: no cause is known"
-_NAMES = {"guided": "Meng et al.", "sdxs": "SDXS"}
 
 
 class Erratum(Strict):
@@ -46,7 +45,7 @@ def errata_table(figures: Path) -> str:
         figures: not looked into: a paper's own numbers are no artefact.
     """
     del figures
-    lines = [[f"{_NAMES[e.paper]}, {e.where}", e.says, e.fact, e.by, linked(e.claims)] for e in errata()]
+    lines = [[f"{PAPER_NAMES[e.paper]}, {e.where}", e.says, e.fact, e.by, linked(e.claims)] for e in errata()]
     return table(["where", "says", "found", "by", "claims"], lines)
 
 

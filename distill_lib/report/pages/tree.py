@@ -1,11 +1,9 @@
-"""What docs/ lists: the files of the library with the first lines of their docstrings, profiles, and whole runs."""
+"""What docs/ lists: the files of the library with the first lines of their docstrings, and profiles."""
 
 import ast
-import json
 import re
 from pathlib import Path
 
-from distill_lib.paths import COMMITTED
 from distill_lib.profiles.reading import read_yaml
 from distill_lib.report.claims import table
 
@@ -58,18 +56,3 @@ def profiles_table(figures: Path) -> str:
     folder = _LIBRARY / "profiles"
     lines = [[f"`{name}`", read_yaml(folder / f"{name}.yaml")["about"]] for name in _SIZES]
     return table(["profile", "what it is"], lines)
-
-
-def pace_table(figures: Path) -> str:
-    """Minutes of whole runs by profile and by notebook, and the most memory that one of its notebooks took."""
-    path = figures / COMMITTED / "pace.json"
-    lines, texts = [], []
-    for profile, run in (json.loads(path.read_text()) if path.exists() else {}).items():
-        notebooks = run["notebooks"]
-        most = max(spent["memory"] for spent in notebooks.values()) / 2**30
-        at_once = f"{run['at_once']} of {run['threads']} thread{'s' * (run['threads'] != 1)}"
-        lines.append([f"`{profile}`", f"{run['seconds'] / 60:.1f}", str(run["cores"]), at_once, f"{most:.1f}"])
-        minutes = (f"{name[:2]} {spent['seconds'] / 60:.1f}" for name, spent in notebooks.items())
-        texts.append(f"Minutes of each notebook, others beside it, at `{profile}`: {', '.join(minutes)}.")
-    head = ["profile", "minutes", "cores", "notebooks at once", "GB of memory a notebook, at most"]
-    return "\n\n".join([table(head, lines), *texts]) if lines else "Not measured yet: `make figures`, then `make pace`."

@@ -19,9 +19,10 @@ from distill_lib.paths import ROOT
 from distill_lib.report.pages.claims import claims_table
 from distill_lib.report.pages.first_screen import Language, costs_table, headline_table, verdicts
 from distill_lib.report.pages.limits import errata_table, limits_table
+from distill_lib.report.pages.pace import pace_table
 from distill_lib.report.pages.pictures import CROPS, png, verdict_bars
 from distill_lib.report.pages.results import real_table, reproduced_table, table_1_excerpt
-from distill_lib.report.pages.tree import pace_table, profiles_table, tree
+from distill_lib.report.pages.tree import profiles_table, tree
 
 Sections = Mapping[str, Callable[[Path], str]]
 

@@ -1,0 +1,136 @@
+"""Memory of trainings that are over: a student is all that is left of one, and a gradient keeps little on its way."""
+
+import gc
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+
+from distill_lib.engine.loop import TrainSettings
+from distill_lib.experiments.one_step import Trials, recomputed
+from distill_lib.networks.autoencoders import TinyDecode, build_tiny
+from distill_lib.networks.pipeline import open_pipeline
+from distill_lib.sdxs.matchers import ConvMatcher
+from distill_lib.sdxs.one_step import accumulation_error, gradient, square_loss
+from distill_lib.shipped import pretrained
+from distill_lib.teachers.latents import teacher_pairs
+from distill_lib.worlds.captions import drawn_attributes, say
+
+SETTINGS = TrainSettings(steps=2, batch_size=2, lr=1e-3, warmup=1, bf16=False)
+
+
+def held():
+    """Bytes of all tensors that live, rings that nobody can reach included."""
+    storages = [value.untyped_storage() for value in gc.get_objects() if issubclass(type(value), torch.Tensor)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+@pytest.fixture
+def no_collector():
+    """Python collects no rings unless it is told to: here as in a kernel with a million objects."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture
+def trials(small_pipeline, runs, monkeypatch):
+    """Trials on a small pipeline, whose students start from its own U-Net and are held to squares."""
+    model = open_pipeline(small_pipeline[0], bf16=False)
+    matcher = ConvMatcher(8).requires_grad_(False)
+    monkeypatch.setattr(pretrained, "matcher", lambda name: matcher)
+    monkeypatch.setattr(Trials, "first", model.network)
+    monkeypatch.setattr(Trials, "cost", lambda self, loss: square_loss)
+    pairs = teacher_pairs(model, say(drawn_attributes(4, 0)), 2, 0.0, 5, "teacher")
+    sizes = SimpleNamespace(matching=SETTINGS, scores=SETTINGS, tuning=SETTINGS)
+    return Trials(pairs, SimpleNamespace(w=1.0), sizes, 0)
+
+
+def weights(net):
+    return sum(weight.nbytes for weight in net.module.parameters())
+
+
+@pytest.mark.parametrize("kind", ["by_loss", "by_scores", "by_critic"])
+def test_a_finished_student_holds_its_weights_and_nothing_that_trained_it(trials, no_collector, kind):
+    warm = trials.by_loss("square")
+    before = held()
+    trained = getattr(trials, kind)("square" if kind == "by_loss" else warm)
+    assert trained.run.done and trained.net is not warm.net
+    assert held() - before == pytest.approx(weights(warm.net), rel=0.02)
+
+
+def test_a_student_that_is_read_again_holds_no_more(trials, no_collector):
+    warm = trials.by_loss("square")
+    trials.by_scores(warm)
+    gc.collect()
+    before = held()
+    trained = trials.by_scores(warm)
+    assert held() - before == pytest.approx(weights(trained.net), rel=0.02)
+
+
+def test_a_finished_student_answers_as_its_team_did(trials, monkeypatch):
+    warm = trials.by_loss("square")
+    z_T, _, label = trials.pairs.batch(torch.arange(2))
+    t = torch.full((2,), 1024)
+    trained = trials.by_scores(warm)
+    assert trained.net.forward is trained.net.module
+    monkeypatch.setattr("distill_lib.experiments.one_step.finished", lambda trained: trained)
+    in_team = trials.by_scores(warm)
+    assert in_team.net.forward is not in_team.net.module
+    with torch.no_grad():
+        assert torch.equal(trained.net(z_T, t, label), in_team.net(z_T, t, label))
+
+
+def saved(call):
+    """What a call returns, and bytes of all that its forward pass keeps for the backward pass."""
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        return call(), sum(kept.values())
+
+
+def test_a_recomputed_gradient_is_the_same_and_keeps_a_third(trials):
+    student = trials._copy(trials.first)
+    tiny = build_tiny(3, width=16).requires_grad_(False)
+    decode, index = TinyDecode(tiny, bf16=False), torch.arange(4)
+
+    def cost(x_hat, x):
+        return square_loss(decode(x_hat), decode(x))
+
+    plain, bytes_plain = saved(lambda: gradient(student, trials.pairs, index, cost))
+    with recomputed(student.module, tiny):
+        lean, bytes_lean = saved(lambda: gradient(student, trials.pairs, index, cost))
+    assert torch.equal(plain, lean) and plain.norm() > 0
+    inner = bytes_plain - weights(student)
+    assert bytes_lean - weights(student) < inner / 3
+    _, bytes_after = saved(lambda: gradient(student, trials.pairs, index, cost))
+    assert bytes_after == bytes_plain  # trainings after it are as fast as before
+
+
+def test_networks_are_as_before_though_a_block_fails(trials):
+    student = trials._copy(trials.first)
+    with pytest.raises(ZeroDivisionError), recomputed(student.module):
+        assert student.module.is_gradient_checkpointing
+        raise ZeroDivisionError
+    assert not student.module.is_gradient_checkpointing
+
+
+def test_the_accumulated_gradients_of_trials_are_recomputed(trials, monkeypatch):
+    states = []
+
+    def note(student, pairs, cost, slices, size):
+        states.append([net.is_gradient_checkpointing for net in (student.module, tiny)])
+        return accumulation_error(student, pairs, cost, 2, 2)
+
+    tiny = build_tiny(3, width=16)
+    monkeypatch.setattr(Trials, "decode", TinyDecode(tiny))
+    monkeypatch.setattr("distill_lib.experiments.one_step.accumulation_error", note)
+    (row,) = trials.accumulated("square")
+    assert states == [[True, True]] and row["value"] < 1e-5 and not tiny.is_gradient_checkpointing
