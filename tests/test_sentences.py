@@ -8,7 +8,7 @@ import pytest
 
 from distill_lib.measure.metrics import interval
 from distill_lib.paths import COMMITTED
-from distill_lib.report.sentences import banner, sentence, verdicts
+from distill_lib.report.sentences import banner, caption, sentence, verdicts
 from distill_lib.run import notebooks
 from distill_lib.run.renewing import renew, standalone_outputs
 
@@ -72,6 +72,21 @@ def test_the_banner_names_the_run_and_all_committed_seeds(tmp_path):
     assert "profile `quick`, seed 5" in text
     assert "seeds 0 and 3, drawn by `abc`, `def`" in text
     assert "2 min at `laptop`" in text
+
+
+@pytest.mark.parametrize(
+    "artefact, start",
+    [
+        ("g-fig6-steps", "**Meng et al., Fig. 6.** FID and"),
+        ("g-v1-fig4", "**Meng et al., first version, Fig. 4.** "),
+        ("s-tab1", "**SDXS, Table 1.** "),
+        ("g-hardness", "How far DDIM"),
+        ("g-none", ""),
+    ],
+)
+def test_a_caption_names_the_figure_of_the_paper_or_only_says_what_is_shown(artefact, start):
+    assert caption(artefact).startswith(start)
+    assert bool(caption(artefact)) == bool(start)
 
 
 @pytest.mark.parametrize("name", notebooks.names())

@@ -11,7 +11,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from distill_lib.measure.rows import Row, select
-from distill_lib.report.style import COLORS, LEVELS, MARKERS, draw_band, label, legend_below, mean_and_range, new_axes
+from distill_lib.report.style import (
+    COLORS,
+    LEVELS,
+    MARKERS,
+    draw_band,
+    label,
+    legend_below,
+    logarithmic,
+    mean_and_range,
+    new_axes,
+)
 
 
 def curves(
@@ -42,7 +52,7 @@ def curves(
                 ax.axhline(floor, color=COLORS["real"], ls=":", lw=1, label="real against real")
             ax.set_xscale("log", base=2)
             if metric.startswith("fid") or metric == "paired":
-                ax.set_yscale("log")
+                logarithmic(ax, "y")
             ticks = [row["nfe"] for row in rows if row["method"] in drawn and row["metric"] in metrics]
             ax.set_xticks(sorted(set(ticks)))
             ax.xaxis.set_major_formatter("{x:g}")
@@ -64,19 +74,19 @@ def panels(rows: list[Row], metrics: Sequence[str], title: str, x: str = "nfe") 
     """
     figure, axes = new_axes(3.1 * len(metrics) + 0.3, 3.2, 1, len(metrics))
     for ax, metric in zip(axes[0], metrics, strict=True):
-        selected, logarithmic = select(rows, metric=metric), metric.startswith("fid")
+        selected, positive = select(rows, metric=metric), metric.startswith("fid")
         for method in dict.fromkeys(row["method"] for row in selected):
             of_method = select(selected, method=method)
             if x not in of_method[0] or (method == "teacher" and x == "nfe"):
                 level = sum(row["value"] for row in of_method) / len(of_method)
-                if logarithmic and level < 1e-6:  # a set's distance to itself, which no logarithm shows
+                if positive and level < 1e-6:  # a set's distance to itself, which no logarithm shows
                     continue
                 ax.axhline(level, color="black", ls=LEVELS.get(method, "-"), lw=1, label=label(method))
                 continue
             draw_band(ax, of_method, x, COLORS[method], marker=MARKERS[method], ms=4, label=label(method))
         ax.set(xlabel=label(x), ylabel=label(metric))
-        if logarithmic:
-            ax.set_yscale("log")
+        if positive:
+            logarithmic(ax, "y")
         if x == "nfe":
             ax.set_xscale("log", base=2)
             ax.xaxis.set_major_formatter("{x:g}")
@@ -97,7 +107,7 @@ def dots(rows: list[Row], panels: Sequence[tuple[str, float]], title: str) -> Fi
                 ax.plot(sum(values) / len(values), place, "o", color=COLORS["ours-D"], ms=5)
         points = [row["value"] for row in select(rows, metric=metric, w=w)]
         if min(points, default=0) > 0 and max(points) > 30 * min(points):  # or all but one would lie on the axis
-            ax.set_xscale("log")
+            logarithmic(ax, "x")
         ax.set(xlabel=f"{label(metric)}, w = {w:g}", yticks=range(len(methods)))
         ax.set_yticklabels([label(method) for method in methods])
     axes[0, 0].invert_yaxis()
@@ -120,7 +130,8 @@ def tradeoff(rows: list[Row], steps: Sequence[int], title: str) -> Figure:
         if method == "teacher":
             for w, a, b in zip(x[0], x[1], y[1], strict=True):
                 ax.annotate(f"w={w:g}", (a, b), textcoords="offset points", xytext=(4, 4), fontsize=7, color=color)
-    ax.set(xlabel=label("is"), ylabel=label("fid"), yscale="log", title=title)
+    ax.set(xlabel=label("is"), ylabel=label("fid"), title=title)
+    logarithmic(ax, "y")
     ax.legend(fontsize=8)
     return figure
 
@@ -135,7 +146,8 @@ def loss_curve(curves: dict[str, Curve], title: str) -> Figure:
     colors = mpl.colormaps["viridis"](np.linspace(0.1, 0.85, len(curves)))
     for (name, points), color in zip(curves.items(), colors, strict=True):
         axes[0, 0].plot(*zip(*points, strict=True), color=color, lw=1.2, label=name)
-    axes[0, 0].set(title=title, xlabel="training step", ylabel="loss, smoothed", yscale="log")
+    axes[0, 0].set(title=title, xlabel="updates", ylabel="loss, smoothed")
+    logarithmic(axes[0, 0], "y")
     axes[0, 0].legend(fontsize=8)
     return figure
 
@@ -160,8 +172,8 @@ def training_panels(rows: list[Row], committed: list[Row], title: str) -> Figure
                 x, mean, _, _ = mean_and_range(live, "update")
                 marker = "o" if metric == "fid_teacher" else None
                 ax.plot(x, mean, color=shades[n], lw=1.2, marker=marker, ms=3, label=f"{n} step" + "s" * (n > 1))
-        ax.set(xlabel="training step", yscale="log", ylabel=label(metric))
-        ax.set_xscale("log" if metric == "loss" else "linear")  # distances are few and evenly spaced
+        ax.set(xlabel="updates", ylabel=label(metric))
+        logarithmic(ax, *("xy" if metric == "loss" else "y"))  # distances are few and evenly spaced
         ax.set_title(label(method), fontsize=9)
     legend_below(figure, len(steps))
     figure.suptitle(title)
@@ -186,7 +198,8 @@ def hardness(rows: list[Row], title: str) -> Figure:
         axes[1].plot(x, [b / a for a, b in zip(ours, plain, strict=True)], "o-", ms=4, color=color, label=world)
     for ax in axes:
         ax.axhline(1, color=COLORS["real"], ls=":", lw=1)
-        ax.set(xscale="log", yscale="log", xlabel="sampling steps")
+        logarithmic(ax, "y")
+        ax.set(xlabel="sampling steps")
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_formatter("{x:g}")
         ax.legend(fontsize=8)

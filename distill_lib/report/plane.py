@@ -14,7 +14,7 @@ from distill_lib.sdxs.crossing import DATA, Crossing, crossings, straight_lines,
 _KINDS = {"independent": "#D55E00", "own": "#0072B2", "reflow": "#009E73", "teacher": "#000000"}
 _CLASSES = np.array(PALETTE[:5])
 _FLAT, _STEEP = COLORS["stage-one"], COLORS["single-w"]
-_NAMES = {"independent": "drawn apart", "own": "the teacher's own", "reflow": "after one reflow"}
+_NAMES = {"independent": "independent", "own": "the teacher's own", "reflow": "after one reflow"}
 _NAMES |= {"teacher": "teacher, many steps"}
 
 

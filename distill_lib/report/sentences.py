@@ -1,4 +1,4 @@
-"""What a notebook says in words, computed: a banner, a sentence for each comparison, and a last cell with the verdicts.
+"""What a notebook says in words, computed: banner, captions, a sentence for each comparison, a last cell with verdicts.
 
 A sentence has the mean over seeds ± formula (1) of each side, and the ratio of the two, paired by seed:
 
@@ -15,8 +15,9 @@ from typing import Any
 
 from distill_lib.measure.metrics import interval
 from distill_lib.measure.rows import SEEDS, Row, select
+from distill_lib.papers.manifest import PAPERS, load_paper
 from distill_lib.paths import COMMITTED, ROOT
-from distill_lib.report.claims import UNJUDGED, Entry, reason_of
+from distill_lib.report.claims import PAPER_NAMES, UNJUDGED, Entry, reason_of
 from distill_lib.report.notebook_map import artefacts, minutes
 from distill_lib.report.style import label
 from distill_lib.report.tables import PLUS_MINUS, over_seeds
@@ -24,6 +25,7 @@ from distill_lib.report.tables import PLUS_MINUS, over_seeds
 FIGURES = ROOT / "figures" / COMMITTED
 _UNITS = {"steps": ("step", "steps"), "nfe": ("evaluation", "evaluations"), "seed": ("seed", "seeds")}
 _CONFIDENCE = 0.95
+_KINDS = {"fig": "Fig.", "tab": "Table", "alg": "Algorithm", "eq": "Eq."}
 
 
 def banner(notebook: str, profile: str, seed: int, folder: Path = FIGURES) -> str:
@@ -165,3 +167,21 @@ def _line(entry: Entry) -> str:
     if reason := reason_of(entry):
         parts.append(f"*{_capital(reason)}.*")
     return " ".join(parts)
+
+
+def caption(artefact: str) -> str:
+    """What an artefact shows, in Markdown, after the figure or table of a paper that it answers; empty if none does."""
+    for paper in PAPERS:
+        manifest = load_paper(paper)
+        for item in [*manifest.items, *manifest.ours]:
+            if artefact in item.artefacts:
+                place = f"**{PAPER_NAMES[paper]}, {place}.** " if (place := _place(item.id)) else ""
+                return place + item.shows
+    return ""
+
+
+def _place(item: str) -> str:
+    """`fig-6` as Fig. 6, `v1-fig-4` as first version, Fig. 4; empty for what is ours alone."""
+    first = "first version, " * item.startswith("v1-")
+    kind, _, number = item.removeprefix("v1-").partition("-")
+    return f"{first}{_KINDS[kind]} {number}" if kind in _KINDS and number[:1].isdigit() else ""

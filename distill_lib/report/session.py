@@ -9,6 +9,9 @@ import gc
 from collections.abc import Iterable
 from typing import Any
 
+from IPython.display import display
+from matplotlib.figure import Figure
+
 from distill_lib import profiles
 from distill_lib.engine.store import read_keys
 from distill_lib.measure.classes import Measured
@@ -65,6 +68,13 @@ class Session(Recorder):
     def table(self, artefact: str, markdown: str) -> Markdown:
         """As `Recorder.table`; a cell that ends in it shows the table."""
         return Markdown(super().table(artefact, markdown))
+
+    def figure(self, artefact: str, figure: Figure) -> Figure:
+        """As `Recorder.figure`; what the figure shows in the papers stands above it, and is its text for HTML."""
+        words = sentences.caption(artefact)
+        display(Markdown(words))
+        figure.alt = figure.alt or words.replace("**", "")
+        return super().figure(artefact, figure)
 
     def banner(self, notebook: str) -> Markdown:
         """What the outputs of a notebook are: profile, seeds, commits, minutes, and what a plus-minus means."""

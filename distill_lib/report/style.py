@@ -1,6 +1,7 @@
 """One style for all figures: what `labels.yaml` says of methods and metrics, bands over seeds, one legend a figure."""
 
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from distill_lib.measure.rows import Row
@@ -105,6 +107,27 @@ def draw_band(
     where = [at(place) for place in places]
     ax.plot(where, mean, color=color, **line)
     ax.fill_between(where, low, high, color=color, alpha=0.2, lw=0)
+
+
+def logarithmic(ax: Axes, *axes: str) -> None:
+    """Logarithmic axes, `x` or `y`, with plain numbers: 1, 2, 5, 10 and so on over few decades, powers of 10 over many.
+
+    Call it when everything is drawn: the number of decades is that of the data.
+    """
+    for name in axes:
+        axis = ax.xaxis if name == "x" else ax.yaxis
+        ax.set(**{f"{name}scale": "log"})
+        low, high = axis.get_view_interval()
+        decades = math.log10(high / low)
+        subs = (1, 1.5, 2, 3, 5, 7) if decades < 0.8 else (1, 2, 5) if decades < 2.5 else (1,)
+        axis.set_major_locator(LogLocator(subs=subs, numticks=12))
+        axis.set_major_formatter(_plain)
+        axis.set_minor_formatter(NullFormatter())
+
+
+def _plain(value: float, _: int) -> str:
+    """A number as a reader writes it: 20, 0.05, 1e-6."""
+    return f"{value:g}" if value < 1e6 else f"{value:.0e}".replace("e+0", "e")
 
 
 def legend_below(figure: Figure, columns: int, **more: Any) -> None:
