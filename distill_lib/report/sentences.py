@@ -86,10 +86,12 @@ def sentence(rows: list[Row], metric: str, sides: tuple[Columns, ...], where: Ma
         raise ValueError(f"a sentence compares one side or two, not {len(sides)}")
     chosen = [{"method": side} if isinstance(side, str) else dict(side) for side in sides]
     values_of = [_by_seed(rows, {"metric": metric} | dict(where) | columns) for columns in chosen]
-    shared = f" at {_words(where)}" if where else ""
+    shared = f" of {label(where['method'])}" if "method" in where else ""
+    if rest := {key: value for key, value in where.items() if key != "method"}:
+        shared += f" at {_words(rest)}"
     for columns, values in zip(chosen, values_of, strict=True):
         if not values:
-            return f"*{_capital(label(metric))} of {_words(columns)}{shared}: no rows at this profile.*\n\n"
+            return f"*{_capital(label(metric))}{shared} for {_words(columns)}: no rows at this profile.*\n\n"
     parts = [f"{_mean(values)} for {_words(columns)}" for columns, values in zip(chosen, values_of, strict=True)]
     counts = {len(values) for values in values_of}
     seeds = _list(sorted(counts)) + (" seed" if counts == {1} else " seeds")
