@@ -8,6 +8,7 @@ from distill_lib.run.drawing import check_profile, executed_path
 from distill_lib.run.renewing import renew
 from distill_lib.run.settings import Settings
 from distill_lib.run.stale import digest, is_stale
+from distill_lib.run.weight import light
 
 
 def publish(profile: str) -> None:
@@ -49,7 +50,7 @@ def _renew_all(profile: str) -> None:
 
 def _write(name: str, notebook: NotebookNode) -> None:
     part = notebooks.NOTEBOOKS / f".{name}.part"
-    nbformat.write(notebook, part)
+    nbformat.write(light(notebook), part)
     part.replace(notebooks.NOTEBOOKS / f"{name}.ipynb")
     notebooks.read.cache_clear()
 
