@@ -58,10 +58,10 @@ def test_the_enlargement_is_the_greatest_that_fits(side, counts, scale):
 
 
 def test_a_strip_has_white_gaps_between_its_samples():
-    shown = strip(samples(3))
-    assert shown.shape == (SIDE, 3 * SIDE + 2 * GAP, 3)
-    assert (shown[:, SIDE : SIDE + GAP] == 255).all()
-    assert np.array_equal(shown[:, -SIDE:], samples(3)[2].permute(1, 2, 0).numpy())
+    gapped = strip(samples(3))
+    assert gapped.shape == (SIDE, 3 * SIDE + 2 * GAP, 3)
+    assert (gapped[:, SIDE : SIDE + GAP] == 255).all()
+    assert np.array_equal(gapped[:, -SIDE:], samples(3)[2].permute(1, 2, 0).numpy())
 
 
 def test_words_stand_below_each_picture_or_are_refused():

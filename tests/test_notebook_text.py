@@ -76,8 +76,8 @@ def test_a_bare_paper_or_notebook_is_found():
 def shows_loss(cell):
     """Whether a cell shows the source of a loss."""
     calls = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
-    shown = [argument for call in calls if ast.unparse(call.func) == "source" for argument in call.args]
-    return any("loss" in ast.unparse(argument) for argument in shown)
+    arguments = [argument for call in calls if ast.unparse(call.func) == "source" for argument in call.args]
+    return any("loss" in ast.unparse(argument) for argument in arguments)
 
 
 def losses(name):

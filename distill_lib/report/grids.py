@@ -93,9 +93,11 @@ def strip(cell: Tensor) -> np.ndarray:
     return np.concatenate(list(apart), 1)[:, :-GAP]
 
 
-def _words(ax: Any, place: tuple[float, float], offset: tuple[float, float], words: str, **how: Any) -> None:
+def _words(ax: Any, place: tuple[float, float], offset: tuple[float, float], words: str, **options: Any) -> None:
     moved = [pixels * 72 / SCREEN for pixels in offset]
-    ax.annotate(words, place, moved, "axes fraction", "offset points", fontsize=_WORDS, annotation_clip=False, **how)
+    ax.annotate(
+        words, place, moved, "axes fraction", "offset points", fontsize=_WORDS, annotation_clip=False, **options
+    )
 
 
 def _width(words: str, points: float = _WORDS) -> int:
