@@ -13,6 +13,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from distill_lib.engine.files import atomic
 from distill_lib.engine.origin import origin
 from distill_lib.measure.rows import Row, read_rows
 from distill_lib.paths import COMMITTED, ROOT, figures_folder
+from distill_lib.report.motion import gif
 from distill_lib.shipped import pretrained
 
 
@@ -189,6 +191,14 @@ class Recorder:
                 figure.savefig(part, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
             _tell(path)
         return figure
+
+    def motion(self, artefact: str, frames: Sequence[Figure], milliseconds: Sequence[int]) -> Path:
+        """Write an animation as GIF (`motion.gif`); returns its path."""
+        path = figures_folder(self.profile) / f"{artefact}{self.suffix}.gif"
+        with atomic(path) as part:
+            part.write_bytes(gif(frames, milliseconds))
+        _tell(path)
+        return path
 
     def _write(self, artefact: str, suffix: str, text: str) -> None:
         path = figures_folder(self.profile) / f"{artefact}.{suffix}"
