@@ -16,7 +16,7 @@ from torch import Tensor
 from distill_lib.report.grids import grid
 from distill_lib.report.style import PALETTE, SCREEN, whole_figure
 
-_COLORS = 96  # of a frame
+_COLORS = 128  # of a frame
 _SIDE = 3.4  # inches of the plane
 
 
@@ -44,7 +44,7 @@ def _drawn(figure: Figure) -> Image.Image:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    return picture.quantize(_COLORS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    return picture.quantize(_COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
 
 
 def along(states: Tensor, progress: float) -> np.ndarray:
@@ -63,7 +63,7 @@ def along(states: Tensor, progress: float) -> np.ndarray:
     return np.concatenate([path[: whole + 1], now[None]])
 
 
-def walks(paths: Mapping[str, Tensor], label: Tensor, per_path: int = 10) -> tuple[list[Figure], list[int]]:
+def walks(paths: Mapping[str, Tensor], label: Tensor, per_path: int = 8) -> tuple[list[Figure], list[int]]:
     """Samples in the plane on their way from noise to data, one sampler after the other, and the times of the frames.
 
     Args:
