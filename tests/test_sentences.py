@@ -14,7 +14,7 @@ from distill_lib.report.style import BETTER
 from distill_lib.run import notebooks
 from distill_lib.run.renewing import renew, standalone_outputs
 
-SAID = re.compile(r"lab\.say\(\s*\"[\w-]+\",\s*\"(\w+)\"")
+METRIC = re.compile(r"lab\.say\(\s*\"[\w-]+\",\s*\"(\w+)\"")
 
 
 def row(method, seed, value, **columns):
@@ -53,8 +53,8 @@ def test_a_sentence_ends_with_the_direction_of_its_metric():
 
 @pytest.mark.parametrize("name", notebooks.names())
 def test_each_sentence_says_the_direction_unless_its_metric_has_none(name):
-    said = [metric for cell in notebooks.code_cells(notebooks.read(name)) for metric in SAID.findall(cell.source)]
-    assert sorted(set(said) - set(BETTER) - {"crossing_share", "direction_share", "margin"}) == []
+    metrics = [metric for cell in notebooks.code_cells(notebooks.read(name)) for metric in METRIC.findall(cell.source)]
+    assert sorted(set(metrics) - set(BETTER) - {"crossing_share", "direction_share", "margin"}) == []
 
 
 def test_one_side_alone_is_stated_and_a_side_without_rows_is_named():
