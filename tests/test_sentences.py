@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import nbformat
 import pytest
@@ -9,8 +10,11 @@ import pytest
 from distill_lib.measure.metrics import interval
 from distill_lib.paths import COMMITTED
 from distill_lib.report.sentences import banner, caption, sentence, verdicts
+from distill_lib.report.style import BETTER
 from distill_lib.run import notebooks
 from distill_lib.run.renewing import renew, standalone_outputs
+
+METRIC = re.compile(r"lab\.say\(\s*\"[\w-]+\",\s*\"(\w+)\"")
 
 
 def row(method, seed, value, **columns):
@@ -35,6 +39,22 @@ def test_a_ratio_that_excludes_one_is_not_called_indistinguishable():
 def test_values_that_are_not_positive_are_compared_by_their_difference():
     rows = [row("ours-D", 0, -1.0), row("ddim", 0, 2.0)]
     assert "difference -3 (1 seed)." in sentence(rows, "fid", ("ours-D", "ddim"), {})
+
+
+def test_a_sentence_ends_with_the_direction_of_its_metric():
+    def at_the_end(metric):
+        rows = [row("ddim", 0, 2.0) | {"metric": metric, "world": "plain"}]
+        return sentence(rows, metric, ("ddim",), {"world": "plain"})
+
+    assert at_the_end("accuracy").endswith(" in the world plain: 2 for guided pair, DDIM (1 seed; more is better).\n\n")
+    assert at_the_end("fid_teacher").endswith("(1 seed; less is better).\n\n")
+    assert at_the_end("common").endswith("(1 seed).\n\n")  # which is a share, neither good nor bad
+
+
+@pytest.mark.parametrize("name", notebooks.names())
+def test_each_sentence_says_the_direction_unless_its_metric_has_none(name):
+    metrics = [metric for cell in notebooks.code_cells(notebooks.read(name)) for metric in METRIC.findall(cell.source)]
+    assert sorted(set(metrics) - set(BETTER) - {"crossing_share", "direction_share", "margin"}) == []
 
 
 def test_one_side_alone_is_stated_and_a_side_without_rows_is_named():

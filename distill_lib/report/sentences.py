@@ -5,6 +5,7 @@ A sentence has the mean over seeds ± formula (1) of each side, and the ratio of
     ratio = exp(mean_s log(first_s / second_s)), with Student's t interval of the logarithm
 
 It has no interval with fewer than SEEDS seeds. Where a value is not above 0, it is the difference first_s - second_s.
+At its end stand the number of seeds and, by `labels.yaml`, which direction of the metric is the better one.
 """
 
 import json
@@ -19,7 +20,7 @@ from distill_lib.papers.manifest import PAPERS, load_paper
 from distill_lib.paths import COMMITTED, ROOT
 from distill_lib.report.claims import PAPER_NAMES, UNJUDGED, Entry, reason_of
 from distill_lib.report.notebook_map import artefacts, minutes
-from distill_lib.report.style import label
+from distill_lib.report.style import BETTER, label
 from distill_lib.report.tables import PLUS_MINUS, over_seeds
 
 FIGURES = ROOT / "figures" / COMMITTED
@@ -87,7 +88,8 @@ def sentence(rows: list[Row], metric: str, sides: tuple[Columns, ...], where: Ma
     chosen = [{"method": side} if isinstance(side, str) else dict(side) for side in sides]
     values_of = [_by_seed(rows, {"metric": metric} | dict(where) | columns) for columns in chosen]
     shared = f" of {label(where['method'])}" if "method" in where else ""
-    if rest := {key: value for key, value in where.items() if key != "method"}:
+    shared += f" in the world {where['world']}" if "world" in where else ""
+    if rest := {key: value for key, value in where.items() if key not in ("method", "world")}:
         shared += f" at {_words(rest)}"
     for columns, values in zip(chosen, values_of, strict=True):
         if not values:
@@ -96,7 +98,9 @@ def sentence(rows: list[Row], metric: str, sides: tuple[Columns, ...], where: Ma
     counts = {len(values) for values in values_of}
     seeds = _list(sorted(counts)) + (" seed" if counts == {1} else " seeds")
     text = f"**{_capital(label(metric))}**{shared}: {' and '.join(parts)}"
-    return f"{text}; {_compared(*values_of)} ({seeds}).\n\n" if len(values_of) == 2 else f"{text} ({seeds}).\n\n"
+    text += f"; {_compared(*values_of)}" if len(values_of) == 2 else ""
+    direction = f"; {BETTER[metric]}" if metric in BETTER else ""
+    return f"{text} ({seeds}{direction}).\n\n"
 
 
 def _by_seed(rows: list[Row], wanted: Mapping[str, Any]) -> dict[int | None, Row]:
@@ -122,7 +126,7 @@ def _words(columns: Mapping[str, Any]) -> str:
         if key in _UNITS:
             words.append(f"{value} {_UNITS[key][value != 1]}")
         elif key != "method":
-            words.append(f"{label(key)} = {value:g}" if isinstance(value, int | float) else str(value))
+            words.append(f"{label(key)} = {value:g}" if isinstance(value, int | float) else str(label(value)))
     return ", ".join(words)
 
 

@@ -22,6 +22,8 @@ LABELS: dict[str, str] = _LOOKS["labels"] | {name: look["label"] for name, look 
 COLORS, MARKERS, LEVELS = (
     {name: look[field] for name, look in _METHODS.items() if field in look} for field in ("color", "marker", "level")
 )
+BETTER: dict[str, str] = {metric: words for words, metrics in _LOOKS["better"].items() for metric in metrics}
+"""What a sentence says of a metric's direction."""
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#777777")
 """Colours of what has none of its own."""
 SCREEN = 100
