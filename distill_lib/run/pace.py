@@ -117,9 +117,9 @@ class Progress:
         if len(self.done) == len(self.outs):
             return ""
         # after its first run here each notebook has a stamp, and the first that ends in this run scales the others
-        here = any("seconds" in read_stamp(out) for out in self.outs.values())
+        measured = any("seconds" in read_stamp(out) for out in self.outs.values())
         minutes = _count(max(1, round(left / 60)), "minute")
-        return f", about {minutes} left{'' if here else ' by the pace of another machine'}"
+        return f", about {minutes} left{'' if measured else ' by the pace of another machine'}"
 
 
 def _written_at(out: Path) -> int:
