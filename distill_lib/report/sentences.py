@@ -37,7 +37,8 @@ def banner(notebook: str, profile: str, seed: int, folder: Path = FIGURES) -> st
     lines = [f"**Outputs below:** profile `{profile}`, seed {seed}."]
     if made:
         commits = ", ".join(f"`{commit}`" for commit in sorted(set(made.values())))
-        lines += [f"**Committed figures:** profile `{COMMITTED}`, {'seeds' if len(made) > 1 else 'seed'} {_list(sorted(made))}, drawn by {commits}."]
+        word = "seeds" if len(made) > 1 else "seed"
+        lines.append(f"**Committed figures:** profile `{COMMITTED}`, {word} {_list(sorted(made))}, drawn by {commits}.")
     lines += [f"**Time** on two cores: {spent}." if (spent := _times(notebook, folder)) else ""]
     lines += [f"**{PLUS_MINUS[0]}**{PLUS_MINUS[1:]} A seed changes the noise and the trainings of this notebook; each "
               "shipped network is one training."]  # fmt: skip
