@@ -93,9 +93,7 @@ def exchanged(wanted_attributes: Tensor, u: Tensor) -> Tensor:
     return torch.where(which[:, None], wanted_attributes.flip(1), wanted_attributes)
 
 
-def say(
-    wanted_attributes: Tensor, phrasing: Tensor | None = None, vocabulary: Vocabulary = SCENES
-) -> list[str]:
+def say(wanted_attributes: Tensor, phrasing: Tensor | None = None, vocabulary: Vocabulary = SCENES) -> list[str]:
     """Captions of attributes (B, 2, 4), each in the phrasing of its number (B,), the first one unless given."""
     numbers = [0] * len(wanted_attributes) if phrasing is None else phrasing.tolist()
     captions = []

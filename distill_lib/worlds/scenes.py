@@ -104,7 +104,7 @@ def class_names(spec: SceneSpec) -> list[str]:
 
 @singledispatch
 def draw_scenes(spec: SceneSpec, seed: int, index: Tensor) -> Scenes:
-    """Scenes number `index` (B,) of `seed`, by the kind of `spec`. Solids are placed so that the frame cuts off none."""
+    """Scenes number `index` (B,) of `seed`, by the kind of `spec`. The frame cuts off no solid."""
     if spec.look not in LOOKS:
         raise ValueError(f"look={spec.look!r}: the world is drawn as {', '.join(LOOKS)}")
     if spec.objects not in (1, 2):

@@ -19,7 +19,7 @@ Solids are those of `worlds.scenes`, with two more:
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -29,20 +29,9 @@ from distill_lib.diffusion.noise import uniform
 from distill_lib.worlds import rays, room
 from distill_lib.worlds.glyphs import GLYPHS
 from distill_lib.worlds.looks import clay, sketch
-from distill_lib.worlds.scenes import (
-    LOOKS,
-    Rendered,
-    Scenes,
-    SceneSpec,
-    class_names,
-    draw_scenes,
-    intersect,
-    render,
-)
-from distill_lib.worlds.scenes import COLORS as FIRST_COLORS
-from distill_lib.worlds.scenes import SHAPES as FIRST_SHAPES
+from distill_lib.worlds.scenes import LOOKS, Rendered, Scenes, SceneSpec, class_names, draw_scenes, intersect, render
 
-SHAPES = (*FIRST_SHAPES, "pyramid", "hemisphere")
+SHAPES = ("sphere", "cube", "cylinder", "cone", "pyramid", "hemisphere")
 COLORS = {
     "red": (0.86, 0.10, 0.12),
     "orange": (0.98, 0.50, 0.05),
@@ -64,8 +53,7 @@ CLUTTER = 3
 _TRIES, _KEPT = 16, 0.75  # places tried for each solid of clutter, and how often there is one
 _APART = 0.02  # of half a picture, between boxes
 _FRAME = 0.97  # of half a picture: what is beyond touches the edge
-_NAMED = (0.40, 0.43, 0.44, 0.45, 0.45, 0.52)  # sizes by shape that look alike
-_SIZES = torch.tensor(_NAMED)
+_SIZES = torch.tensor((0.40, 0.43, 0.44, 0.45, 0.45, 0.52))  # by shape, so that all look alike in size
 _RADIUS, _HEIGHT = torch.tensor(rays.HALF_WIDTH), torch.tensor(rays.HEIGHT)
 
 
