@@ -178,7 +178,7 @@ def test_gates_are_passed_at_their_limits_and_failed_beyond_them():
 def test_the_loss_is_that_of_all_attributes_and_of_both_details():
     torch.manual_seed(0)
     answers = torch.randn(3, 2, 25), torch.randn(3, 10), torch.randn(3, 4)
-    image, scenes = render_pictures(SPEC, 0, torch.arange(3))
+    _, scenes = render_pictures(SPEC, 0, torch.arange(3))
     truth, unnamed = attributes(scenes, SPEC), details(scenes)
     loss = studio_loss(answers, truth, unnamed)
     for i in range(3):
@@ -209,7 +209,7 @@ def test_a_reader_of_the_studio_learns_a_few_pictures_by_heart(tmp_path, monkeyp
 
 
 def test_the_features_of_the_metrics_are_asked_for_glyph_and_floor():
-    image, label, values, weights = scene_examples([SPEC], 5, 3)
+    _, label, values, weights = scene_examples([SPEC], 5, 3)
     scenes = render_pictures(SPEC, 3, torch.arange(5))[1]
     assert torch.equal(label, scenes.labels(SPEC)) and values.shape == weights.shape
     glyph, floor = values[:, -14:-4], values[:, -4:]

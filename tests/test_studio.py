@@ -79,11 +79,11 @@ def test_clutter_hides_no_solid_and_nothing_hides_the_poster():
         bare = replace(scenes, present=scenes.present & (torch.arange(5) < 2))
         assert torch.equal(masks[:, :2], render(bare, COARSE).masks[:, :2])  # named solids are seen as without clutter
         for i in range(2, 5):
-            alone = replace(scenes, present=scenes.present & (torch.arange(5) == i))
-            assert torch.equal(masks[:, i], render(alone, COARSE).masks[:, i])  # and clutter as without anything else
+            single = replace(scenes, present=scenes.present & (torch.arange(5) == i))
+            assert torch.equal(masks[:, i], render(single, COARSE).masks[:, i])  # and clutter as without anything else
         for i in range(2):
-            alone = replace(scenes, present=torch.arange(5).eq(i).expand(len(index), 5))
-            whole = render(alone, COARSE).masks[:, i].sum((1, 2))
+            single = replace(scenes, present=torch.arange(5).eq(i).expand(len(index), 5))
+            whole = render(single, COARSE).masks[:, i].sum((1, 2))
             assert (whole > 60).all()
             share = masks[:, i].sum((1, 2)) / whole
             assert share.min() > 0.45 and share[scenes.relation == 0].min() > 0.85

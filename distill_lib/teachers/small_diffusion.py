@@ -154,10 +154,10 @@ def train_latent_space(recipe: dict[str, Any]) -> LatentSpace:
     z = store.cached("encoded", data | {"vae": vae}, make, encoded_by)["z"].float()
     scale = 1 / z.std().item()
     vae.register_to_config(scaling_factor=scale)
-    alone = vae_recipe | recipe["decoder"]
+    last_recipe = vae_recipe | recipe["decoder"]
     for part in (vae.decoder, vae.post_quant_conv, players.critic):
         part.requires_grad_(True)
-    last_run = _autoencoder(alone, clip, image, data | {"parent": vae_run.key, "decoder": alone}, players)
+    last_run = _autoencoder(last_recipe, clip, image, data | {"parent": vae_run.key, "decoder": last_recipe}, players)
     prompts = phrased(wanted_attributes[known], recipe["seed"], words)
     return LatentSpace(clip, vae, scale * z, prompts, words, [clip_run, vae_run, last_run])
 
