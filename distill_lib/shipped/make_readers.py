@@ -58,12 +58,13 @@ def make_attributes(name: str) -> None:
     """Train the network that reads what a picture of two objects shows, in the studio also glyph and floor."""
     recipe = RECIPES["attributes"][name]
     world = WORLDS[recipe["world"]]
-    if not isinstance(world, StudioSpec):
-        return _make_on_captions("attributes", name, AttributeReader)
-    image, scenes = rendered_once(world, recipe["seed"], recipe["count"])
-    build = partial(StudioReader, recipe["width"], image.shape[-1])
-    truth = attributes(scenes, world), details(scenes)
-    _make(f"attributes-{name}", recipe, build, train_studio_reader, image, truth)
+    if isinstance(world, StudioSpec):
+        image, scenes = rendered_once(world, recipe["seed"], recipe["count"])
+        build = partial(StudioReader, recipe["width"], image.shape[-1])
+        truth = attributes(scenes, world), details(scenes)
+        _make(f"attributes-{name}", recipe, build, train_studio_reader, image, truth)
+    else:
+        _make_on_captions("attributes", name, AttributeReader)
 
 
 def make_matcher(name: str) -> None:
