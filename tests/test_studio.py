@@ -84,7 +84,7 @@ def test_clutter_hides_no_solid_and_nothing_hides_the_poster():
         for i in range(2):
             single = replace(scenes, present=torch.arange(5).eq(i).expand(len(index), 5))
             whole = render(single, COARSE).masks[:, i].sum((1, 2))
-            assert (whole > 60).all()
+            assert (whole > 24).all()  # of 1024 pixels
             share = masks[:, i].sum((1, 2)) / whole
             assert share.min() > 0.45 and share[scenes.relation == 0].min() > 0.85
     top = room.boxes(*MANY.position.unbind(2), *(torch.tensor(x)[MANY.shape] * MANY.size for x in EXTENT))[..., 3]
@@ -197,7 +197,7 @@ def test_strokes_of_the_sketch_are_two_pixels_wide():
     dark = (image.float().mean(1) < 90).float()[:, None]
     squares = -max_pool2d(-dark, 2, 1)  # 1 where a square of 2 x 2 pixels is dark all over
     covered = max_pool2d(torch.nn.functional.pad(squares, (1, 1, 1, 1)), 2, 1)
-    outside = (masks[:, :2].sum(1, keepdim=True) == 0) & (dark > 0)
+    outside = (masks.sum(1, keepdim=True) == 0) & (dark > 0) & (torch.arange(64)[:, None] > 26)  # below the poster
     assert outside.sum() > 500 and covered[outside].mean() > 0.9
 
 

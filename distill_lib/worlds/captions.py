@@ -183,7 +183,7 @@ def check_prompt(prompt: str, vocabulary: Vocabulary = SCENES) -> None:
     if odd:
         raise ValueError(f"the prompt {short(prompt)} holds the character {short(odd)}, which is no text; remove it")
     words = re.findall(r"[^\s.]+", prompt.lower())
-    unknown = [*dict.fromkeys(word for word in words if word not in WORDS)]
+    unknown = [*dict.fromkeys(word for word in words if word not in vocabulary.words)]
     if unknown:
         near = {word: difflib.get_close_matches(word[:_LONGEST], vocabulary.words, 3, 0.4) for word in unknown[:_NAMED]}
         near = {word: close or vocabulary.colors[:3] for word, close in near.items()}

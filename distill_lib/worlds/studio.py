@@ -53,7 +53,7 @@ CLUTTER = 3
 _TRIES, _KEPT = 16, 0.75  # places tried for each solid of clutter, and how often there is one
 _APART = 0.02  # of half a picture, between boxes
 _FRAME = 0.97  # of half a picture: what is beyond touches the edge
-_SIZES = torch.tensor((0.40, 0.43, 0.44, 0.45, 0.45, 0.52))  # by shape, so that all look alike in size
+_SIZES = torch.tensor((0.40, 0.41, 0.44, 0.45, 0.42, 0.50))  # by shape, so that all look alike in size
 _RADIUS, _HEIGHT = torch.tensor(rays.HALF_WIDTH), torch.tensor(rays.HEIGHT)
 
 
@@ -121,7 +121,7 @@ def _(spec: StudioSpec, seed: int, index: Tensor) -> StudioScenes:
     texture = texture.masked_fill(small, 0)
     size = _SIZES[shape] * torch.where(small, 0.30 + 0.10 * draw(k), 0.90 + 0.20 * draw(k))
     radius, height = _RADIUS[shape] * size, _HEIGHT[shape] * size
-    x, z = _named(draw(5))
+    x, z = _named(draw(5), radius[:, :2].sum(1, keepdim=True))
     x, z, present = _with_clutter(
         x, z, (radius, height), draw(k) < _KEPT, draw(2 * CLUTTER * _TRIES).unflatten(1, (CLUTTER, _TRIES, 2))
     )
@@ -151,14 +151,17 @@ def _(spec: StudioSpec, seed: int, index: Tensor) -> StudioScenes:
     )
 
 
-def _named(u: Tensor) -> tuple[Tensor, Tensor]:
-    """Floor coordinates (B, 2) of the named solids from five uniform numbers, the left one or the front one first."""
+def _named(u: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
+    """Floor coordinates (B, 2) of the named solids from five uniform numbers, the left one or the front one first.
+
+    `reach` (B, 1) is the sum of their radii, below `DEPTH` for all of them.
+    """
     behind, side = u[:, :1] < 0.5, torch.where(u[:, 1:2] < 0.5, -1.0, 1.0)
     away, shift, spread = u[:, 2:3], u[:, 3:4] - 0.5, u[:, 4:5]
-    across = ACROSS + 0.3 * spread
-    left_right = torch.cat([-across, across], 1) / 2 + 0.3 * shift
+    across = torch.maximum(ACROSS + 0.25 * spread, 1.03 * reach)
+    left_right = torch.cat([-across, across], 1) / 2 + 0.24 * shift
     row = -0.55 + 0.8 * away + torch.cat([-shift, shift], 1) * 0.3
-    offset = side * (0.48 + 0.16 * spread)
+    offset = side * (0.54 + 0.10 * spread)
     front_back = torch.cat([-offset, offset], 1) / 2 + 0.4 * shift
     depth = torch.cat([-0.85 + 0.15 * away, 0.60 + 0.30 * spread], 1)
     return torch.where(behind, front_back, left_right), torch.where(behind, depth, row)
