@@ -6,7 +6,11 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
+from distill_lib.engine.loop import TrainSettings
+from distill_lib.experiments import studio_gates
+from distill_lib.measure import prompts
 from distill_lib.measure.costs import operations
+from distill_lib.measure.gates import GATES, gate_rows
 from distill_lib.networks.autoencoders import build_autoencoder
 from distill_lib.networks.pruning import SDXS_512, prune, pruned_config
 from distill_lib.networks.unet import config_of
@@ -84,6 +88,24 @@ def short(recipe):
     return recipe | {key: short(part) for key, part in recipe.items() if isinstance(part, dict)} | small
 
 
+def _check_gates(monkeypatch):
+    """Every gate is measured on the shipped parts, in as many rows as `GATES` asks for."""
+    for name in ("extractor", "clip"):
+        monkeypatch.setitem(RECIPES[name], "studio", short(RECIPES[name]["studio"]))
+    for name in ("extractor-studio", "clip-studio"):
+        make.make(name)
+    for name, value in {"PAIRS": 8, "_HELD": 4, "_REFERENCE": 64, "_LEVELS": (512, 1024)}.items():
+        monkeypatch.setattr(studio_gates, name, value)
+    monkeypatch.setattr(studio_gates, "SQUARES", TrainSettings(steps=2, batch_size=4, lr=1e-3, warmup=1))
+    monkeypatch.setattr(prompts, "FEWEST", 8)
+    measured = studio_gates.StudioGates("studio8", n=8, n_steps=2)
+    parts = (measured.autoencoder, measured.prompts, measured.one_step, measured.cut, measured.ddim)
+    rows = [row for part in parts for row in part()]
+    judged = gate_rows(rows)
+    assert len(judged) == len(GATES) and all(torch.tensor(row["value"]).isfinite() for row in judged)
+    assert {row["n"] for row in rows} == {4, 8} and {row["seed"] for row in rows} == {0}
+
+
 def test_every_part_is_made_in_its_order_and_the_second_finds_the_runs_of_the_first(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "PRETRAINED", tmp_path / "pretrained")
     recipe = short(copy.deepcopy(RECIPES["pipeline"]["studio8"]))
@@ -105,12 +127,13 @@ def test_every_part_is_made_in_its_order_and_the_second_finds_the_runs_of_the_fi
     early, last = pretrained.early_teacher("studio8", model), model.network
     assert any(not torch.equal(a, b) for a, b in zip(early.module.parameters(), last.module.parameters(), strict=True))
     assert vocabulary_behind(model.pipe.tokenizer) is STUDIO
-    prompts = say(drawn_attributes(3, 0, vocabulary=STUDIO), None, STUDIO)
+    captions = say(drawn_attributes(3, 0, vocabulary=STUDIO), None, STUDIO)
     with torch.no_grad():
-        answer = prune(last.module, SDXS_512)(torch.zeros(3, 8, 8, 8), torch.ones(3), model.states(prompts)).sample
+        answer = prune(last.module, SDXS_512)(torch.zeros(3, 8, 8, 8), torch.ones(3), model.states(captions)).sample
     assert answer.shape == (3, 8, 8, 8) and pretrained.attribute_reader("studio").detail[2].out_features == 14
     with pytest.raises(ValueError, match="never seen: 'gray'"):
         model.states(["a gray cube left of a red cone"])
+    _check_gates(monkeypatch)
     monkeypatch.setitem(recipe["unet"], "snapshots", 0)
     with pytest.raises(ValueError, match="keeps no average"):
         early_unet(recipe)
