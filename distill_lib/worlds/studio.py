@@ -247,19 +247,21 @@ def _albedo(scenes: StudioScenes, point: Tensor, owner: Tensor) -> Tensor:
     warm = torch.tensor([1.0, 0.96, 0.90]) * scenes.floor[..., None]
     ground = warm * room.floor_pattern(point, scenes.floor_kind, frame)[..., None]
     albedo = torch.where((owner == -2)[..., None], scenes.background[:, None], ground)
-    for i in range(scenes.shape.shape[1]):
-        x, z = (point[..., [0, 2]] - scenes.position[:, i][:, None]).unbind(2)
-        angle = torch.atan2(x, z) + scenes.rotation[:, i][:, None]
-        up = (point[..., 1] / scenes.size[:, i][:, None] * math.pi * scenes.frequency[:, i][:, None]).sin()
-        kind = scenes.texture[:, i][:, None]
-        dots = ((5 * angle).sin() * up) > 0.35
-        ribs, checks = (5 * angle).sin() > 0, ((4 * angle).sin() * up) > 0
-        other = (kind == 1) & (up < 0) | (kind == 2) & ribs | (kind == 3) & checks | (kind == 4) & dots
-        base = scenes.albedo[:, i][:, None]
-        bright = base.mean(2, keepdim=True)
-        second = torch.where(bright < 0.15, 0.36, 0.35 * base)  # black has a pattern lighter than itself
-        dot = torch.where(bright < 0.7, 0.97, 0.12).expand_as(base)
-        second = torch.where((kind == 4)[..., None], dot, second)
-        own = torch.where(other[..., None], second, base)
-        albedo = torch.where((owner == i)[..., None], own, albedo)
-    return albedo
+    solid = owner.clamp(min=0)
+
+    def of(column: Tensor) -> Tensor:
+        return column.gather(1, solid)
+
+    x, z = (point[..., axis] - of(scenes.position[..., i]) for i, axis in enumerate((0, 2)))
+    angle = torch.atan2(x, z) + of(scenes.rotation)
+    up = (point[..., 1] / of(scenes.size) * math.pi * of(scenes.frequency)).sin()
+    kind, dots = of(scenes.texture), ((5 * angle).sin() * up) > 0.35
+    ribs, checks = (5 * angle).sin() > 0, ((4 * angle).sin() * up) > 0
+    other = (kind == 1) & (up < 0) | (kind == 2) & ribs | (kind == 3) & checks | (kind == 4) & dots
+    base = scenes.albedo.gather(1, solid[..., None].expand_as(point))
+    bright = base.mean(2, keepdim=True)
+    second = torch.where(bright < 0.15, 0.36, 0.35 * base)  # black has a pattern lighter than itself
+    dot = torch.where(bright < 0.7, 0.97, 0.12)
+    second = torch.where((kind == 4)[..., None], dot, second)
+    own = torch.where(other[..., None], second, base)
+    return torch.where((owner >= 0)[..., None], own, albedo)
