@@ -67,9 +67,9 @@ def test_autoencoder_and_unet_belong_together_and_fit_into_files_of_7_mb(name):
 
 
 def test_the_pipelines_differ_in_the_latents_alone():
-    one, other = (RECIPES["pipeline"][name] for name in NAMES)
-    assert {key for key in one if one[key] != other[key]} == {"autoencoder", "unet"}
-    for recipe in (one, other):
+    first, other = (RECIPES["pipeline"][name] for name in NAMES)
+    assert {key for key in first if first[key] != other[key]} == {"autoencoder", "unet"}
+    for recipe in (first, other):
         kept = [recipe["unet"]["steps"] * i // 5 for i in range(1, 5)]
         assert recipe["unet"]["snapshots"] == 4 and kept[0] == recipe["unet"]["steps"] / 5
 

@@ -154,8 +154,8 @@ def tokenizer(vocabulary: Vocabulary = SCENES) -> CLIPTokenizer:
 def vocabulary_behind(tokens: CLIPTokenizer) -> Vocabulary:
     """Whose tokenizer this is, of `VOCABULARIES`; the first one if none of them has exactly these tokens."""
     known = set(tokens.get_vocab())
-    fits = (one for one in VOCABULARIES if {f"{word}</w>" for word in one.words} <= known)
-    return max(fits, key=lambda one: len(one.words), default=SCENES)
+    fits = (words for words in VOCABULARIES if {f"{word}</w>" for word in words.words} <= known)
+    return max(fits, key=lambda words: len(words.words), default=SCENES)
 
 
 def _merges(known: tuple[str, ...]) -> list[tuple[str, str]]:
