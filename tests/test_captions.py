@@ -50,7 +50,7 @@ def test_all_phrasings_say_the_same_and_name_the_left_solid_as_left():
     scenes = draw_scenes(spec, 1, torch.arange(len(PHRASINGS))[:1].repeat(len(PHRASINGS)))
     message = say(attributes(scenes, spec), torch.arange(len(PHRASINGS)))
     left, right = message[0].split(" left of ")
-    assert message == [text.format(left=left, right=right) for text in PHRASINGS] and len(set(message)) == len(
+    assert message == [text.format(first=left, second=right) for text in PHRASINGS] and len(set(message)) == len(
         PHRASINGS
     )
 

@@ -10,8 +10,7 @@ from distill_lib.engine.store import Run
 from distill_lib.measure.readers.attributes import read_attributes, train_reader
 from distill_lib.measure.readers.common import degrade
 from distill_lib.sdxs.feature_matching import feature_matching_loss
-from distill_lib.sdxs.matchers import MATCHERS, ConvMatcher
-from distill_lib.worlds.captions import LOGITS
+from distill_lib.sdxs.matchers import LOGITS, MATCHERS, ConvMatcher
 
 SIZES = {"cnn": [(8, 32, 32), (16, 16, 16), (24, 8, 8), (32, 4, 4)], "vit": [(8, 4, 4)] * 3}
 

@@ -8,10 +8,9 @@ import pytest
 from distill_lib.engine.files import folder_hash
 from distill_lib.run.__main__ import main
 from distill_lib.shipped import pretrained
-from distill_lib.shipped.make import MAKERS
+from distill_lib.shipped.make import MAKERS, only_named
 from distill_lib.shipped.pretrained import PRETRAINED, RECIPES, made
 from distill_lib.shipped.settings import PARENTS
-from distill_lib.worlds.pictures import REAL
 
 EVERY = {f"{kind}-{name}": recipe for kind in MAKERS for name, recipe in RECIPES[kind].items()}
 NAMES = sorted(path.name for path in PRETRAINED.iterdir())
@@ -58,7 +57,7 @@ def test_every_kind_of_recipe_has_a_maker():
 
 
 def test_all_of_the_embedded_world_is_shipped_and_nothing_without_a_recipe():
-    embedded = {name for name, recipe in EVERY.items() if recipe.get("world") not in REAL}
+    embedded = {name for name in EVERY if not only_named(name)}
     assert embedded <= set(NAMES) <= set(EVERY)
 
 

@@ -9,6 +9,7 @@ from distill_lib.engine.loop import TrainSettings
 from distill_lib.teachers.clip import EMBEDDING, Clip, build_text_encoder, contrastive_loss, train_clip
 from distill_lib.worlds.captions import attributes, drawn_attributes, exchanged, say, tokenizer
 from distill_lib.worlds.pictures import WORLDS, render_pictures
+from distill_lib.worlds.vocabulary import SCENES
 
 
 def test_an_exchange_changes_the_caption_in_one_attribute_or_in_all_and_keeps_the_rest():
@@ -60,7 +61,7 @@ def test_a_few_pairs_are_learned(tmp_path, monkeypatch):
     class Trainable:
         module = forward = net
 
-    history = list(train_clip(Trainable, tokens, image, wanted_attributes, settings, run))
+    history = list(train_clip(Trainable, SCENES, image, wanted_attributes, settings, run))
     net.load_state_dict(run.weights())
     assert history[-1].loss < 0.8 * history[0].loss
     ids = tokens(say(wanted_attributes), padding="max_length", return_tensors="pt").input_ids

@@ -26,6 +26,7 @@ from distill_lib.worlds.captions import attributes, names_held_out
 from distill_lib.worlds.pictures import REAL, WORLDS, DatasetSpec, fingerprint, load, render_pictures
 from distill_lib.worlds.scenes import draw_scenes
 from distill_lib.worlds.seeds import held_out_seed
+from distill_lib.worlds.vocabulary import vocabulary_of
 
 _PART = 1024  # pictures of the stream at a time
 _REFERENCE = 2  # part of the held-out pictures; 0 and 1 are those that samples are compared with one by one
@@ -129,5 +130,5 @@ def _real(world: str, index: Tensor) -> Tensor:
         return image[index[index < len(image)]]
     spec, seed = WORLDS[world], held_out_seed("measured", _REFERENCE)
     if spec.objects == 2:
-        index = index[~names_held_out(attributes(draw_scenes(spec, seed, index), spec))]
+        index = index[~names_held_out(attributes(draw_scenes(spec, seed, index), spec), vocabulary_of(spec))]
     return render_pictures(spec, seed, index)[0]

@@ -40,6 +40,7 @@ from distill_lib.worlds.captions import attributes, drawn_attributes, names_held
 from distill_lib.worlds.pictures import WORLDS, render_pictures
 from distill_lib.worlds.scenes import draw_scenes
 from distill_lib.worlds.seeds import held_out_seed
+from distill_lib.worlds.vocabulary import SCENES, Vocabulary, vocabulary_of
 
 _BATCH = 256
 
@@ -97,9 +98,9 @@ def clip_of(source: str | Path) -> Callable[[Tensor, list[str]], Tensor]:
 
 
 @torch.no_grad()
-def alignment(clip: Clip, image: Tensor, prompts: list[str]) -> Tensor:
-    """Cosine between pictures uint8 (N, 3, R, R) and their prompts in the space of a mini CLIP, (N,)."""
-    ids = tokenizer()(prompts, padding="max_length", return_tensors="pt").input_ids
+def alignment(clip: Clip, image: Tensor, prompts: list[str], words: Vocabulary = SCENES) -> Tensor:
+    """Cosine between pictures uint8 (N, 3, R, R) and their prompts in the space of a mini CLIP of these words, (N,)."""
+    ids = tokenizer(words)(prompts, padding="max_length", return_tensors="pt").input_ids
     device = clip.log_scale.device
     parts = [
         (clip.of_image(to_unit(pictures.to(device))) * clip.of_text(words.to(device))).sum(1).cpu()
@@ -130,7 +131,7 @@ def real_pictures(
     seed = held_out_seed(use, part)
     scenes = draw_scenes(WORLDS[world], seed, torch.arange(8 * n + 64))
     wanted_attributes = attributes(scenes, WORLDS[world])
-    index = (names_held_out(wanted_attributes) == unseen).nonzero()[:n, 0]
+    index = (names_held_out(wanted_attributes, vocabulary_of(WORLDS[world])) == unseen).nonzero()[:n, 0]
     make = lambda: {"image": render_pictures(WORLDS[world], seed, index)[0]}  # noqa: E731
     spec = {"world": WORLDS[world], "n": n, "seed": seed, "unseen": unseen}
     return cached("real", spec, make, real_pictures)["image"], wanted_attributes[index]
@@ -163,9 +164,14 @@ class PromptBenchmark:
 
     def __post_init__(self) -> None:
         if self.world:
-            self.wanted_attributes = drawn_attributes(self.n, self.seed, self.unseen)
+            self.wanted_attributes = drawn_attributes(self.n, self.seed, self.unseen, self.words)
             self.real, self.shows = real_pictures(self.world, self.n, 0, self.unseen)  # what the world has of that kind
-            self.prompts = say(self.wanted_attributes)
+            self.prompts = say(self.wanted_attributes, None, self.words)
+
+    @property
+    def words(self) -> Vocabulary:
+        """Those of the world; of prompts that are no world's, the first world's."""
+        return vocabulary_of(WORLDS[self.world]) if self.world else SCENES
 
     @cached_property
     def states(self) -> Tensor:
@@ -182,11 +188,11 @@ class PromptBenchmark:
 
     def judged(self, image: Tensor, wanted_attributes: Tensor | None = None) -> dict[str, float]:
         """What the judges find in pictures uint8 (n, 3, R, R) of the prompts, or of other attributes (n, 2, 4)."""
-        prompts = self.prompts if wanted_attributes is None else say(wanted_attributes)
+        prompts = self.prompts if wanted_attributes is None else say(wanted_attributes, None, self.words)
         values = {"clip": self.judges.clip(image, prompts).mean().item(), "sharpness": laplacian_variance(image)}
         if self.world and self.judges.attributes is not None:
             predicted, wanted_attributes = (
-                read_attributes(self.judges.attributes, image),
+                read_attributes(self.judges.attributes, image, self.words.kinds),
                 self.wanted_attributes if wanted_attributes is None else wanted_attributes,
             )
             values["attribute_accuracy"] = attribute_accuracy(predicted, wanted_attributes).mean().item()

@@ -22,7 +22,7 @@ from distill_lib.engine.store import weights_hash
 from distill_lib.networks.adapter import Network, append_extra
 from distill_lib.networks.doors import naming_part, one_line, quiet
 from distill_lib.networks.folders import read_pipeline
-from distill_lib.worlds.captions import check_prompt
+from distill_lib.worlds.captions import check_prompt, vocabulary_behind
 
 _PIXELS = 512 * 512  # decoded at a time
 _CLOSED = 1000  # a tokenizer with fewer entries knows only the words that it was made of
@@ -104,8 +104,9 @@ class TextToImage:
         """
         tokens_of(self.pipe, [prompt for prompt in prompts if prompt.isprintable()] or [""])  # all that are too long
         if len(self.pipe.tokenizer) < _CLOSED:
+            words = vocabulary_behind(self.pipe.tokenizer)
             for prompt in prompts:
-                check_prompt(prompt)
+                check_prompt(prompt, words)
 
     def states(self, prompts: list[str]) -> Tensor:
         """The U-Net's condition for prompts: the text encoder's states, (B, L, D); raises as `check`."""

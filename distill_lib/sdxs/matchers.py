@@ -11,7 +11,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from distill_lib.worlds.captions import LOGITS
+from distill_lib.worlds.vocabulary import SCENES
+
+LOGITS = SCENES.logits
+"""Answers about one solid."""
 
 
 class ConvMatcher(nn.Module):

@@ -17,6 +17,7 @@ from distill_lib.worlds.captions import names_held_out
 from distill_lib.worlds.maps import control_map
 from distill_lib.worlds.pictures import WORLDS
 from distill_lib.worlds.scenes import draw_scenes, rendered
+from distill_lib.worlds.vocabulary import vocabulary_of
 
 Depth = Callable[[Tensor], Tensor]
 """Pictures uint8 (N, 3, R, R) -> distances, as a reader of geometry gives them; a function or a partial of one."""
@@ -104,6 +105,6 @@ def mapped_pictures(kind: str, model: TextToImage, name: str, world: str, count:
     make = lambda: {"depth": rendered(spec, draw_scenes(spec, seed, torch.arange(count)))[1]}  # noqa: E731
     depth = cached("depths", {"world": spec, "count": count, "seed": seed}, make, rendered)["depth"]
     image, wanted_attributes = captioned(world, count, seed)
-    known = ~names_held_out(wanted_attributes)
+    known = ~names_held_out(wanted_attributes, vocabulary_of(spec))
     seen = control_map(kind, image[known], depth[known]).half()
     return replace(latent_pictures(model, name, world, count, seed), seen=seen)

@@ -33,7 +33,7 @@ from distill_lib.shipped.settings import COMPILED, data_of, pictures_of, setting
 from distill_lib.shipped.write import ship, write_origin
 from distill_lib.teachers.denoising import train_teacher
 from distill_lib.teachers.inpainting import inpainter, inpainting_of, masked_pictures
-from distill_lib.teachers.small_diffusion import train_small_diffusion
+from distill_lib.teachers.small_diffusion import early_unet, train_latent_space, train_small_diffusion
 from distill_lib.worlds.pictures import REAL, Pictures, check_real, identity
 
 
@@ -112,6 +112,21 @@ def make_inpainter(name: str) -> None:
     ship(f"inpainter-{name}", net.module, [run], config)
 
 
+def make_autoencoder(name: str) -> None:
+    """Train what a pipeline's U-Net rests on and ship the autoencoder, which is judged before the U-Net is trained.
+
+    `make_pipeline` of the same name finds the runs done and goes on with the U-Net.
+    """
+    space = train_latent_space(RECIPES["pipeline"][name])
+    ship(f"autoencoder-{name}", space.vae, space.runs, RECIPES["autoencoder"][name])
+
+
+def make_early(name: str) -> None:
+    """Ship the first average that the training of a pipeline's U-Net has kept: a weaker teacher of the same form."""
+    unet, runs = early_unet(RECIPES["pipeline"][name])
+    ship(f"early-{name}", unet, runs, RECIPES["early"][name])
+
+
 def make_pipeline(name: str) -> None:
     """Train a small Stable Diffusion and ship it as a folder of diffusers."""
     recipe, folder = RECIPES["pipeline"][name], pretrained.PRETRAINED / f"pipeline-{name}"
@@ -127,7 +142,9 @@ MAKERS: dict[str, Callable[[str], None]] = {
     "attributes": make_attributes,
     "matcher": make_matcher,
     "clip": make_judge,
+    "autoencoder": make_autoencoder,
     "pipeline": make_pipeline,
+    "early": make_early,
     "textstudent": make_text_student,
     "inpainter": make_inpainter,
     "inpaintstudent": make_inpaint_student,
@@ -143,9 +160,14 @@ MAKERS: dict[str, Callable[[str], None]] = {
 
 
 def _needs_files(name: str) -> bool:
-    """Whether a recipe rests on real data, which is not here: it is made only when it is named."""
+    """Whether a recipe rests on real data, which is not here."""
     kind, _, rest = name.partition("-")
     return RECIPES[kind][rest].get("world") in REAL
+
+
+def only_named(name: str) -> bool:
+    """Whether a recipe is made only when it is named: of real data, or of the studio, which has to pass its gates."""
+    return _needs_files(name) or name.partition("-")[2].startswith("studio")
 
 
 def make(name: str) -> None:
@@ -163,7 +185,7 @@ def main() -> None:
     if unknown := set(names) - set(everything):
         parser.error(f"{', '.join(sorted(unknown))} is unknown; choose of {', '.join(everything)}")
     present = {path.parent.name for path in pretrained.PRETRAINED.glob("*/made.json")}
-    missing = [name for name in everything if name not in present and not _needs_files(name)]
+    missing = [name for name in everything if name not in present and not only_named(name)]
     for dataset in {name.partition("-")[2] for name in names if _needs_files(name)}:
         check_real(dataset, "")
     for name in names or missing:

@@ -14,14 +14,17 @@ from distill_lib.measure.readers.attributes import AttributeReader, train_reader
 from distill_lib.measure.readers.extractor import Extractor, picture_examples, scene_examples, train_extractor
 from distill_lib.measure.readers.geometry import Geometry, train_geometry
 from distill_lib.measure.readers.layout import Layout, train_layout
+from distill_lib.measure.readers.studio import StudioReader, details, train_studio_reader
 from distill_lib.sdxs.matchers import MATCHERS
 from distill_lib.shipped.pretrained import RECIPES
 from distill_lib.shipped.settings import COMPILED, pictures_of, settings_of, with_parents
 from distill_lib.shipped.write import ship_reader
 from distill_lib.teachers.latents import captioned
 from distill_lib.teachers.small_diffusion import make_clip
-from distill_lib.worlds.pictures import WORLDS
-from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES
+from distill_lib.worlds.captions import attributes
+from distill_lib.worlds.pictures import WORLDS, rendered_once
+from distill_lib.worlds.scenes import class_names
+from distill_lib.worlds.studio import StudioSpec
 
 
 def make_extractor(name: str) -> None:
@@ -29,7 +32,7 @@ def make_extractor(name: str) -> None:
     recipe = RECIPES["extractor"][name]
     if "worlds" in recipe:
         examples = scene_examples(_worlds(recipe), recipe["count"], recipe["seed"])
-        n_classes = len(SHAPES) * len(COLORS) * len(TEXTURES)
+        n_classes = max(len(class_names(world)) for world in _worlds(recipe))
     else:
         pictures = pictures_of(recipe)
         recipe = with_parents(recipe, pictures.fingerprint)
@@ -52,8 +55,16 @@ def make_layout(name: str) -> None:
 
 
 def make_attributes(name: str) -> None:
-    """Train the network that reads what a picture of two objects shows."""
-    _make_on_captions("attributes", name, AttributeReader)
+    """Train the network that reads what a picture of two objects shows, in the studio also glyph and floor."""
+    recipe = RECIPES["attributes"][name]
+    world = WORLDS[recipe["world"]]
+    if isinstance(world, StudioSpec):
+        image, scenes = rendered_once(world, recipe["seed"], recipe["count"])
+        build = partial(StudioReader, recipe["width"], image.shape[-1])
+        truth = attributes(scenes, world), details(scenes)
+        _make(f"attributes-{name}", recipe, build, train_studio_reader, image, truth)
+    else:
+        _make_on_captions("attributes", name, AttributeReader)
 
 
 def make_matcher(name: str) -> None:

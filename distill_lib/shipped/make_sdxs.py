@@ -29,7 +29,8 @@ def make_pairs(name: str) -> None:
     recipe = RECIPES["pairs"][name]
     source, folder = key(f"pipeline-{recipe['pipeline']}"), pretrained.PRETRAINED / f"pairs-{name}"
     arguments = recipe["teacher_steps"], recipe["w"], recipe["seed"], source, recipe["solver"]
-    x = teacher_pairs(pipeline(recipe["pipeline"]), pretrained.pair_prompts(recipe), *arguments).x.half()
+    model = pipeline(recipe["pipeline"])
+    x = teacher_pairs(model, pretrained.pair_prompts(recipe, model), *arguments).x.half()
     for number, part in enumerate(x.split(FILE // (2 * x[0].numel()))):
         save_tensors(folder / f"{number}.safetensors", {"x": part})
     write_origin(folder, [], with_parents(recipe))

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 import yaml
-from diffusers import AutoencoderTiny, ControlNetModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, UNet2DConditionModel
 
 from distill_lib.engine.files import all_finite, folder_hash, load_tensors
 from distill_lib.engine.messages import place
@@ -23,6 +23,7 @@ from distill_lib.measure.readers.attributes import AttributeReader
 from distill_lib.measure.readers.extractor import Extractor
 from distill_lib.measure.readers.geometry import Geometry
 from distill_lib.measure.readers.layout import Layout
+from distill_lib.measure.readers.studio import StudioReader
 from distill_lib.networks.adapter import Network
 from distill_lib.networks.autoencoders import TinyDecode
 from distill_lib.networks.controlnet import load_control
@@ -36,8 +37,10 @@ from distill_lib.teachers.clip import Clip
 from distill_lib.teachers.inpainting import inpainter
 from distill_lib.teachers.latents import Pairs, phrased
 from distill_lib.teachers.small_diffusion import build_clip
-from distill_lib.worlds.captions import drawn_attributes
+from distill_lib.worlds.captions import drawn_attributes, vocabulary_behind
 from distill_lib.worlds.pictures import REAL, WORLDS, fingerprint
+from distill_lib.worlds.studio import StudioSpec
+from distill_lib.worlds.vocabulary import vocabulary_of
 
 Reader = TypeVar("Reader", bound=torch.nn.Module)
 PRETRAINED = ROOT / "pretrained"
@@ -173,7 +176,9 @@ def layout(name: str = "looks") -> Layout:
 def attribute_reader(name: str = "scenes") -> AttributeReader:
     """The shipped network that reads what a picture of two objects shows; raises as `extractor`."""
     recipe = made(f"attributes-{name}")["config"]
-    return _filled(AttributeReader(recipe["width"], WORLDS[recipe["world"]].resolution), f"attributes-{name}")
+    world = WORLDS[recipe["world"]]
+    network = StudioReader if isinstance(world, StudioSpec) else AttributeReader
+    return _filled(network(recipe["width"], world.resolution), f"attributes-{name}")
 
 
 def matcher(name: str) -> ConvMatcher | TokenMatcher:
@@ -185,7 +190,8 @@ def matcher(name: str) -> ConvMatcher | TokenMatcher:
 def clip(name: str = "judge") -> Clip:
     """The shipped mini CLIP that measures; raises as `extractor`."""
     recipe = made(f"clip-{name}")["config"]
-    return _filled(build_clip(recipe, WORLDS[recipe["world"]].resolution), f"clip-{name}")
+    world = WORLDS[recipe["world"]]
+    return _filled(build_clip(recipe, world.resolution, vocabulary_of(world)), f"clip-{name}")
 
 
 def pipeline(name: str = "scenes") -> TextToImage:
@@ -193,9 +199,23 @@ def pipeline(name: str = "scenes") -> TextToImage:
     return open_pipeline(shipped_folder(f"pipeline-{name}"))
 
 
-def pair_prompts(recipe: dict[str, Any]) -> list[str]:
-    """The prompts behind the pairs of a recipe: drawn evenly, in all phrasings, none of a pair held out."""
-    return phrased(drawn_attributes(recipe["count"], recipe["seed"]), recipe["seed"])
+def autoencoder(name: str) -> AutoencoderKL:
+    """The shipped autoencoder of a world, before any U-Net was trained in its latents; raises as `tiny_decoder`."""
+    folder = shipped_folder(f"autoencoder-{name}")
+    vae = open_part(AutoencoderKL, folder, "autoencoder", f"train it: make teachers NAMES=autoencoder-{name}")
+    return vae.to(default_device()).eval().requires_grad_(False)
+
+
+def early_teacher(name: str, model: TextToImage) -> Network:
+    """The average of a pipeline's U-Net after a fifth of its updates, behind its adapter; raises as `load_unet`."""
+    return model.network.like(_unet(f"early-{name}"))
+
+
+def pair_prompts(recipe: dict[str, Any], model: TextToImage) -> list[str]:
+    """The prompts behind the pairs of a recipe, in a pipeline's words: evenly, in all phrasings, no pair held out."""
+    words = vocabulary_behind(model.pipe.tokenizer)
+    wanted = drawn_attributes(recipe["count"], recipe["seed"], vocabulary=words)
+    return phrased(wanted, recipe["seed"], words)
 
 
 def pairs(name: str, model: TextToImage) -> Pairs:
@@ -205,7 +225,7 @@ def pairs(name: str, model: TextToImage) -> Pairs:
     x = torch.cat([load_tensors(path)["x"] for path in parts])
     if len(x) != recipe["count"]:
         raise ValueError(f"pairs-{name} holds {len(x)} of {recipe['count']}; run make teachers NAMES=pairs-{name}")
-    return Pairs(x, pair_prompts(recipe), model, recipe["seed"])
+    return Pairs(x, pair_prompts(recipe, model), model, recipe["seed"])
 
 
 def tiny_decoder(name: str = "scenes") -> AutoencoderTiny:

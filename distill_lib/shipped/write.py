@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import ModelMixin
 
 from distill_lib.engine import store
 from distill_lib.engine.files import atomic, folder_hash, save_tensors
@@ -16,8 +16,11 @@ FILE = 7 * 10**6
 """Bytes of a file at most."""
 
 
-def ship(name: str, net: UNet2DConditionModel | ControlNetModel, runs: list[store.Run], config: dict[str, Any]) -> None:
-    """Write the network that finished runs have left, each gone on from the one before, to pretrained/name in fp16."""
+def ship(name: str, net: ModelMixin, runs: list[store.Run], config: dict[str, Any]) -> None:
+    """Write the network that finished runs have left, each gone on from the one before, to pretrained/name in fp16.
+
+    A network above 7 MB is split by diffusers, which reads all parts by the index beside them.
+    """
     folder = pretrained.PRETRAINED / name
     for old in folder.glob("*.safetensors*"):  # another number of shards would leave some behind
         old.unlink()

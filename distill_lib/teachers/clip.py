@@ -1,4 +1,4 @@
-"""Text encoder and image tower, trained against each other: a CLIP of our own, small enough for 24 words.
+"""Text encoder and image tower, trained against each other: a CLIP of our own, small enough for some dozen words.
 
     logits = s u v^T,    u = normalised caption embedding (B, E),  v = normalised picture embedding (B, E)       (1)
     loss   = (cross-entropy over rows + over columns) / 2                                                       (2)
@@ -20,7 +20,8 @@ from distill_lib.engine.loop import Loop, Progress, TrainSettings
 from distill_lib.engine.precision import autocast
 from distill_lib.engine.store import Run
 from distill_lib.engine.trainable import Trainable
-from distill_lib.worlds.captions import LENGTH, PHRASINGS, exchanged, names_held_out, say
+from distill_lib.worlds.captions import LENGTH, PHRASINGS, exchanged, names_held_out, say, tokenizer
+from distill_lib.worlds.vocabulary import Vocabulary
 
 EMBEDDING = 64
 """Width of the space in which pictures and captions meet."""
@@ -106,13 +107,13 @@ def contrastive_loss(image: Tensor, text: Tensor, wrong: Tensor, scale: Tensor, 
 
 
 def train_clip(
-    net: Trainable, tokens: CLIPTokenizer, image: Tensor, wanted_attributes: Tensor, settings: TrainSettings, run: Run
+    net: Trainable, words: Vocabulary, image: Tensor, wanted_attributes: Tensor, settings: TrainSettings, run: Run
 ) -> Iterator[Progress]:
     """Train net.module, a `Clip`, on pictures uint8 (N, 3, R, R) of attributes (N, 2, 4), phrased anew each time."""
-    loop = Loop(net, settings, run)
+    loop, tokens = Loop(net, settings, run), tokenizer(words)
 
     def ids(described: Tensor, phrasing: Tensor) -> Tensor:
-        text = tokens(say(described, phrasing), padding="max_length", return_tensors="pt")
+        text = tokens(say(described, phrasing, words), padding="max_length", return_tensors="pt")
         return text.input_ids.to(loop.device)
 
     for _, draws in loop:
@@ -120,7 +121,7 @@ def train_clip(
         phrasing, right = draws.integer("phrasing", len(PHRASINGS)).cpu(), wanted_attributes[index]
         wrong = exchanged(right, draws.uniform("exchange").cpu())
         # a pair held out would be met as a mistake alone, and learned to be one
-        unseen = names_held_out(wrong) & ~names_held_out(right)
+        unseen = names_held_out(wrong, words) & ~names_held_out(right, words)
         wrong = torch.where(unseen[:, None, None], right, wrong)
         x = to_unit(image[index].to(loop.device))
         with autocast(loop.device, settings.bf16):

@@ -15,6 +15,7 @@ from distill_lib.networks.adapter import denoiser
 from distill_lib.networks.pipeline import Latents, TextToImage
 from distill_lib.worlds.captions import PHRASINGS, attributes, names_held_out, say
 from distill_lib.worlds.pictures import WORLDS, rendered_once
+from distill_lib.worlds.vocabulary import SCENES, Vocabulary, vocabulary_of
 
 _BATCH = 64
 
@@ -26,14 +27,14 @@ def captioned(world: str, count: int, seed: int, known: bool = False) -> tuple[T
     """
     image, scenes = rendered_once(WORLDS[world], seed, count)
     wanted_attributes = attributes(scenes, WORLDS[world])
-    kept = ~names_held_out(wanted_attributes)
+    kept = ~names_held_out(wanted_attributes, vocabulary_of(WORLDS[world]))
     return (image[kept], wanted_attributes[kept]) if known else (image, wanted_attributes)
 
 
-def phrased(wanted_attributes: Tensor, seed: int) -> list[str]:
+def phrased(wanted_attributes: Tensor, seed: int, vocabulary: Vocabulary = SCENES) -> list[str]:
     """A caption of each of the attributes (B, 2, 4), in a phrasing drawn once."""
     drawn = uniform(seed, "phrasing", 0, torch.arange(len(wanted_attributes)), 1)[:, 0]
-    return say(wanted_attributes, (drawn * len(PHRASINGS)).long())
+    return say(wanted_attributes, (drawn * len(PHRASINGS)).long(), vocabulary)
 
 
 def encoded(model: TextToImage, image: Tensor) -> Tensor:
@@ -53,7 +54,7 @@ def latent_pictures(model: TextToImage, name: str, world: str, count: int, seed:
 
     spec = {"pipeline": name, "model": model, "world": WORLDS[world], "count": count, "seed": seed}
     tensors = cached("latents", spec, make, latent_pictures)
-    return Latents(tensors["z"], phrased(tensors["asked"], seed), model)
+    return Latents(tensors["z"], phrased(tensors["asked"], seed, vocabulary_of(WORLDS[world])), model)
 
 
 _PART = 1024

@@ -6,6 +6,8 @@ The drawing is made of what the rays have met:
     ink on one diagonal in `_PERIOD` where the light falls below 0.55, on both diagonals below 0.2      (tone)
     paper mixed with the surface's colour, evenly, without light or shadow                               (tint)
 
+Lines are `stroke` pixels wide, at two rays a pixel, and hatchings as much coarser.
+
 The photo's light is thereby given by lines, its colours and patterns by tint, its outlines by ink: a style transfer has
 to redraw every pixel and may keep every shape.
 
@@ -22,13 +24,14 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 _INK, _PAPER = (0.13, 0.12, 0.18), (0.97, 0.96, 0.92)
 _PERIOD = 8  # rays between two lines of a hatching: 4 pixels at 2 x 2 rays a pixel
 _TINT = 0.75  # of pencil on solids; half of it on the floor
 
 
-def sketch(albedo: Tensor, lambert: Tensor, normal: Tensor, owner: Tensor, n: int) -> Tensor:
+def sketch(albedo: Tensor, lambert: Tensor, normal: Tensor, owner: Tensor, n: int, stroke: int = 1) -> Tensor:
     """Colours (B, n * n, 3) in [0, 1].
 
     Args:
@@ -37,15 +40,20 @@ def sketch(albedo: Tensor, lambert: Tensor, normal: Tensor, owner: Tensor, n: in
         normal: surface normals, (B, n * n, 3).
         owner: what each ray has hit, (B, n * n): a solid's number, -1 the floor, -2 nothing.
         n: rays along a side of the picture.
+        stroke: width of a line.
     """
     paper, ink = torch.tensor(_PAPER), torch.tensor(_INK)
     tint = torch.where(owner >= 0, _TINT, torch.where(owner == -1, _TINT / 2, 0.0))[..., None]
     color = paper * (1 - tint) + albedo * tint
     y, x = torch.meshgrid(torch.arange(n), torch.arange(n), indexing="ij")
-    down, up = ((x + y) % _PERIOD < 2).flatten(), ((x - y) % _PERIOD < 2).flatten()
+    period, wide = _PERIOD * stroke, 2 * stroke
+    down, up = ((x + y) % period < wide).flatten(), ((x - y) % period < wide).flatten()
     tone = (owner > -2) & (((lambert < 0.55) & down) | ((lambert < 0.2) & up))
     color = torch.where(tone[..., None], color * 0.35 + ink * 0.65, color)
-    line = _outline(owner.reshape(-1, n, n), normal.reshape(-1, n, n, 3)).flatten(1)
+    line = _outline(owner.reshape(-1, n, n), normal.reshape(-1, n, n, 3))
+    if stroke > 1:
+        line = max_pool2d(line[:, None].float(), 2 * stroke - 1, 1, stroke - 1)[:, 0] > 0
+    line = line.flatten(1)
     return torch.where(line[..., None], ink, color)
 
 

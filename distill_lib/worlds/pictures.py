@@ -22,6 +22,7 @@ from distill_lib.engine.store import cached
 from distill_lib.worlds.files import below, cifar10, fashion_mnist
 from distill_lib.worlds.folders import image_folder
 from distill_lib.worlds.scenes import Scenes, SceneSpec, class_names, draw_scenes, rendered
+from distill_lib.worlds.studio import StudioSpec
 
 WORLDS = {
     "plain": SceneSpec(texture=0, tiles=0, clutter=0),
@@ -32,9 +33,13 @@ WORLDS = {
     "captioned-sketch": SceneSpec(objects=2, resolution=64, look="sketch"),
     "captioned-clay": SceneSpec(objects=2, resolution=64, look="clay"),
     "icons": SceneSpec(texture=0, clutter=0, resolution=16),
+    "studio": StudioSpec(),
+    "studio-sketch": StudioSpec(look="sketch"),
+    "studio-clay": StudioSpec(look="clay"),
 }
 """The named settings of the world, easiest first; `sketch` is `tune_texture` drawn by hand, `captioned` has two objects
-and two other looks, `icons` are small enough that many networks can be trained on them."""
+and two other looks, `icons` are small enough that many networks can be trained on them. `studio` is another world, a
+room with two objects, a poster and clutter, in the same three looks."""
 _READERS: dict[str, Callable[[Path, str], tuple[Tensor, Tensor, tuple[str, ...]]]] = {
     "fashion_mnist": fashion_mnist,
     "cifar10": cifar10,

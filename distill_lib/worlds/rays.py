@@ -1,6 +1,7 @@
 """Rays of the camera, the room that solids have before it, and where rays meet floor and solids, in closed form."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,29 +11,45 @@ FAR = 1e6  # ray parameter of "no hit"
 HORIZON = 12.0  # floor and depth map end here
 _CAMERA, _LOOK_AT, _HALF_VIEW = (0.0, 1.55, -3.6), (0.0, 0.35, 0.2), math.tan(math.radians(18))
 NEAREST_FLOOR = 1.36  # the frame's lower edge sees the floor from z = -1.40 on
-HALF_WIDTH = (1.0, 0.85 * math.sqrt(2), 0.85, 1.0)  # largest horizontal radius of each shape at size 1
+_BASE, _PEAK = 0.9, 1.8  # of the pyramid: half of its side on the floor, and its height
+HALF_WIDTH = (1.0, 0.85 * math.sqrt(2), 0.85, 1.0, _BASE * math.sqrt(2), 1.0)
+"""Largest horizontal radius of each of `SOLIDS` at size 1."""
+HEIGHT = (2.0, 1.7, 1.8, 2.0, _PEAK, 1.0)
+"""Height of each of `SOLIDS` at size 1."""
 
 
-def _view_axes() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+class View(NamedTuple):
+    """Where a camera stands, the point in the middle of its picture, and the tangent of half its angle of view."""
+
+    camera: tuple[float, float, float] = _CAMERA
+    look_at: tuple[float, float, float] = _LOOK_AT
+    half: float = _HALF_VIEW
+
+
+SCENES_VIEW = View()
+"""Of all worlds without walls."""
+
+
+def view_axes(view: View = SCENES_VIEW) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Camera position and its right, up and forward directions."""
-    camera = torch.tensor(_CAMERA)
-    forward = normalize(torch.tensor(_LOOK_AT) - camera, dim=0)
+    camera = torch.tensor(view.camera)
+    forward = normalize(torch.tensor(view.look_at) - camera, dim=0)
     right = normalize(torch.linalg.cross(torch.tensor([0.0, 1.0, 0.0]), forward), dim=0)
     return camera, right, torch.linalg.cross(forward, right), forward
 
 
-def from_camera(n: int) -> tuple[Tensor, Tensor]:
+def from_camera(n: int, view: View = SCENES_VIEW) -> tuple[Tensor, Tensor]:
     """Camera position (3,) and unit directions (n * n, 3) through the pixel centres, row by row from the top."""
-    camera, right, up, forward = _view_axes()
+    camera, right, up, forward = view_axes(view)
     grid = (torch.arange(n) + 0.5) / n * 2 - 1
     y, x = torch.meshgrid(-grid, grid, indexing="ij")
-    direction = forward + _HALF_VIEW * (x[..., None] * right + y[..., None] * up)
+    direction = forward + view.half * (x[..., None] * right + y[..., None] * up)
     return camera, normalize(direction.reshape(-1, 3), dim=1)
 
 
 def room(shape: Tensor, z: Tensor, size: Tensor) -> Tensor:
     """Largest |x| at which a solid at depth z stays inside the frame, with a margin of 4 %."""
-    camera, _, _, forward = _view_axes()
+    camera, _, _, forward = view_axes()
     radius = torch.tensor(HALF_WIDTH)[shape] * size
     nearest = (z - radius - camera[2]) * forward[2] + (0 - camera[1]) * forward[1]
     return 0.96 * _HALF_VIEW * nearest - radius
@@ -126,5 +143,32 @@ def _cone(o: list[Tensor], d: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     return _first(hits)
 
 
-SOLIDS = (_sphere, _cube, _cylinder, _cone)
+def _pyramid(o: list[Tensor], d: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    (ox, oy, oz), (dx, dy, dz) = o, d
+    lean = _BASE / _PEAK  # a side is the plane +-x + lean y = base, or +-z + lean y = base
+    zero = torch.zeros_like(dx * ox)
+    faces = [
+        (a * ox + c * oz + lean * oy - _BASE, a * dx + c * dz + lean * dy, [zero + a, zero + lean, zero + c])
+        for a, c in ((1, 0), (-1, 0), (0, 1), (0, -1))
+    ]
+    faces.append((-oy + zero, -dy + zero, [zero, zero - 1, zero]))
+    ahead, toward = torch.stack([face[0] + zero for face in faces]), torch.stack([face[1] + zero for face in faces])
+    toward = torch.where(toward.abs() < 1e-6, 1e-6, toward)
+    crossing = -ahead / toward
+    enter, which = torch.where(toward < 0, crossing, -FAR).max(0)
+    leave = torch.where(toward > 0, crossing, FAR).amin(0)
+    normals = torch.stack([torch.stack(face[2]) for face in faces])  # (5, 3, B, R)
+    normal = normals.gather(0, which[None, None].expand(1, 3, *which.shape))[0]
+    return _first([(enter < leave, enter, list(normal))])
+
+
+def _hemisphere(o: list[Tensor], d: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    (ox, oy, oz), (dx, dy, dz) = o, d
+    a, b, c = dx * dx + dy * dy + dz * dz, ox * dx + oy * dy + oz * dz, ox * ox + oy * oy + oz * oz - 1
+    real, t, _ = _quadratic(a, b, c)
+    y = oy + t * dy
+    return _first([(real & (y > 0), t, [ox + t * dx, y, oz + t * dz])])
+
+
+SOLIDS = (_sphere, _cube, _cylinder, _cone, _pyramid, _hemisphere)
 """Origin and direction of rays in a solid's own frame -> t, FAR where they miss, and the normal; by number of shape."""

@@ -13,7 +13,8 @@ in clay: the rays are the same, what they bring home is ink and tint (`worlds.lo
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import singledispatch
 
 import torch
 from torch import Tensor
@@ -94,14 +95,16 @@ class Rendered:
     masks: Tensor
 
 
+@singledispatch
 def class_names(spec: SceneSpec) -> list[str]:
     """Names in the order of `Scenes.labels`: "red sphere" or "striped red sphere"."""
     textures = TEXTURES if spec.texture else ("",)
     return [f"{t} {c} {s}".strip() for s in SHAPES for c in COLORS for t in textures]
 
 
+@singledispatch
 def draw_scenes(spec: SceneSpec, seed: int, index: Tensor) -> Scenes:
-    """Scenes number `index` (B,) of `seed`. Solids are placed so that none is cut off by the frame."""
+    """Scenes number `index` (B,) of `seed`, by the kind of `spec`. The frame cuts off no solid."""
     if spec.look not in LOOKS:
         raise ValueError(f"look={spec.look!r}: the world is drawn as {', '.join(LOOKS)}")
     if spec.objects not in (1, 2):
@@ -154,6 +157,7 @@ def draw_scenes(spec: SceneSpec, seed: int, index: Tensor) -> Scenes:
     )
 
 
+@singledispatch
 def render(scenes: Scenes, spec: SceneSpec) -> Rendered:
     """Ray-cast a batch of scenes; every picture is independent of its neighbours in the batch."""
     b, k = scenes.shape.shape
@@ -162,7 +166,7 @@ def render(scenes: Scenes, spec: SceneSpec) -> Rendered:
 
     t, normal, owner = rays.floor(origin, direction)
     for i in range(k):
-        t_i, normal_i = _intersect(scenes, i, origin, direction)
+        t_i, normal_i = intersect(scenes, i, origin, direction)
         nearer = t_i < t
         t = torch.where(nearer, t_i, t)
         normal = torch.where(nearer[..., None], normal_i, normal)
@@ -174,7 +178,7 @@ def render(scenes: Scenes, spec: SceneSpec) -> Rendered:
     toward_light = normalize(toward_light, dim=1)[:, None]
     shadow = torch.zeros_like(hit)
     for i in range(k):
-        shadow |= _intersect(scenes, i, point + 1e-2 * normal, toward_light.expand_as(point))[0] < rays.FAR
+        shadow |= intersect(scenes, i, point + 1e-2 * normal, toward_light.expand_as(point))[0] < rays.FAR
 
     albedo = _albedo(scenes, spec, point, t, owner)
     lambert = (normal * toward_light).sum(2).clamp(min=0) * ~shadow
@@ -198,7 +202,7 @@ def render(scenes: Scenes, spec: SceneSpec) -> Rendered:
     return Rendered(layers[:, :3], layers[:, 3:4], layers[:, 4:])
 
 
-def _intersect(scenes: Scenes, i: int, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+def intersect(scenes: Scenes, i: int, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
     """First hit of rays (B, R, 3) with solid i of each scene: t (B, R), FAR where none, and the normal (B, R, 3)."""
     t = torch.full(direction.shape[:2], rays.FAR)
     normal = torch.zeros_like(direction)
@@ -252,7 +256,7 @@ def rendered(spec: SceneSpec, scenes: Scenes) -> tuple[Tensor, Tensor, Tensor]:
     """Pictures uint8 (N, 3, R, R) of scenes, depth and coverage of the named solids (N, R, R) in half precision."""
     images, depths, masks = [], [], []
     for part in torch.arange(len(scenes)).split(_SCENES_AT_ONCE):
-        rendering = render(Scenes(**{name: column[part] for name, column in vars(scenes).items()}), spec)
+        rendering = render(replace(scenes, **{name: column[part] for name, column in vars(scenes).items()}), spec)
         images.append((rendering.image * 127.5 + 127.5).round().to(torch.uint8))
         depths.append(rendering.depth[:, 0].half())
         masks.append(rendering.masks[:, : spec.objects].sum(1).half())

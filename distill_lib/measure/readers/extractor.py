@@ -11,14 +11,17 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, interpolate
+from torch.nn.functional import cross_entropy, interpolate, one_hot
 
 from distill_lib.engine.loop import Progress, TrainSettings
 from distill_lib.engine.store import Run
 from distill_lib.engine.trainable import Trainable
 from distill_lib.measure.readers.common import answers_of, chosen, train_degraded
+from distill_lib.worlds.glyphs import GLYPHS
 from distill_lib.worlds.pictures import Pictures, rendered_once
-from distill_lib.worlds.scenes import COLORS, LOOKS, TEXTURES, Scenes, SceneSpec
+from distill_lib.worlds.room import FLOORS
+from distill_lib.worlds.scenes import LOOKS, Scenes, SceneSpec
+from distill_lib.worlds.studio import StudioScenes
 
 FEATURES = 64
 _CLUTTER = 2  # solids behind the main one whose factors are read
@@ -116,10 +119,15 @@ def factors_of_two(scenes: Scenes, spec: SceneSpec) -> tuple[Tensor, Tensor]:
     return torch.cat([left, right[:, :_OWN]], 1), torch.cat([left_weight, right_weight[:, :_OWN]], 1)
 
 
+def discrete_factors(scenes: StudioScenes) -> Tensor:
+    """Glyph and kind of floor as factors, (B, 14): 3 in the column of its number, -3 in the others."""
+    parts = [one_hot(scenes.glyph[:, 0], len(GLYPHS)), one_hot(scenes.floor_kind[:, 0], len(FLOORS))]
+    return 6.0 * torch.cat(parts, 1) - 3
+
+
 def joint_label(scenes: Scenes) -> Tensor:
     """Shape x colour x texture of the main object, (B,): the classes of the extractor in every world."""
-    label = scenes.shape[:, 0] * len(COLORS) + scenes.color[:, 0]
-    return label * len(TEXTURES) + scenes.texture[:, 0]
+    return scenes.labels(SceneSpec())
 
 
 def extractor_loss(logits: Tensor, read: Tensor, label: Tensor, values: Tensor, weights: Tensor) -> Tensor:
@@ -141,6 +149,9 @@ def scene_examples(worlds: list[SceneSpec], count: int, seed: int) -> Examples:
     for world in worlds:
         image, scenes = rendered_once(world, seed, count)
         value, weight = (factors_of_two if world.objects == 2 else factors)(scenes, world)
+        if isinstance(scenes, StudioScenes):
+            unnamed = discrete_factors(scenes)
+            value, weight = torch.cat([value, unnamed], 1), torch.cat([weight, torch.ones_like(unnamed)], 1)
         plain = torch.zeros_like(scenes.texture) if not world.texture else scenes.texture
         images.append(image)
         labels.append(joint_label(replace(scenes, texture=plain)))
