@@ -37,7 +37,7 @@ def banner(notebook: str, profile: str, seed: int, folder: Path = FIGURES) -> st
     if made:
         commits = ", ".join(f"`{commit}`" for commit in sorted(set(made.values())))
         lines += [f"**Committed figures:** profile `{COMMITTED}`, seeds {_list(sorted(made))}, drawn by {commits}."]
-    lines += [f"**Time** on two cores: {spent}." if (spent := _times(notebook, folder)) else ""]
+    lines += [f"**Time** on two cores: {spent}." if (spent := times(notebook, folder)) else ""]
     lines += [f"**{PLUS_MINUS[0]}**{PLUS_MINUS[1:]} A seed changes the noise and the trainings of this notebook; each "
               "shipped network is one training."]  # fmt: skip
     return "  \n".join(f"> {line}" for line in lines if line) + "\n"
@@ -47,7 +47,7 @@ def _written(notebook: str, folder: Path) -> list[Path]:
     return [path for name in sorted(artefacts(notebook)) if (path := folder / f"{name}.json").exists()]
 
 
-def _times(notebook: str, folder: Path) -> str:
+def times(notebook: str, folder: Path) -> str:
     """Minutes of a whole run, by profile, as they were measured."""
     pace = json.loads((folder / "pace.json").read_text()) if (folder / "pace.json").exists() else {}
     spent = {name: run["notebooks"].get(notebook, {}).get("seconds") for name, run in pace.items()}
