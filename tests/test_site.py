@@ -39,20 +39,20 @@ def test_each_notebook_is_in_one_chapter(sources):
 
 
 def test_each_page_is_in_one_tree(sources):
-    found = Counter()
+    entries_of_trees = Counter()
     for name, text in sources.items():
         folder = name.rpartition("/")[0]
         for tree in re.findall(r"```\{toctree\}\n(.*?)```", text, re.DOTALL) if isinstance(text, str) else []:
             for entry in (line for line in tree.splitlines() if line and not line.startswith(":")):
                 page = re.sub(r".*<(.*)>", r"\1", entry)
-                found[f"{folder}/{page}" if folder else page] += 1
+                entries_of_trees[f"{folder}/{page}" if folder else page] += 1
     names = {name.rpartition(".")[0] for name in sources if name.endswith((".md", ".ipynb"))}
-    assert found == Counter(names - {"index"})
+    assert entries_of_trees == Counter(names - {"index"})
 
 
 def test_each_artefact_has_a_section_with_its_files_and_a_command_that_draws_it(sources):
-    shown = {path.stem for path in (ROOT / "figures" / COMMITTED).iterdir()} - REST
-    assert set(PLACES.artefacts) == shown
+    committed = {path.stem for path in (ROOT / "figures" / COMMITTED).iterdir()} - REST
+    assert set(PLACES.artefacts) == committed
     known = {name for notebook in notebooks.names() for name in notebooks.artefacts_of(notebook)}
     for artefact, notebook in PLACES.artefacts.items():
         page = sources[f"figures/{notebook}.md"]

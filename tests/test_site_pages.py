@@ -45,10 +45,10 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The folder of the built pages, and what Sphinx said."""
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said):
+    messages = io.StringIO()
+    with contextlib.redirect_stderr(messages):
         html = build(ROOT, tmp_path_factory.mktemp("site"))
-    return html, said.getvalue()
+    return html, messages.getvalue()
 
 
 @pytest.fixture(scope="module")

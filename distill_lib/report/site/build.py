@@ -42,11 +42,11 @@ def sources(root: Path) -> dict[str, bytes | Path]:
 
 def _by_hand(folder: Path) -> dict[str, bytes | Path]:
     """What lies in site/; of its live pages all but Markdown goes to the site as it is."""
-    found: dict[str, bytes | Path] = {}
+    files: dict[str, bytes | Path] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
         name = path.relative_to(folder).as_posix()
-        found[f"extra/{name}" if name.startswith("live/") and path.suffix != ".md" else name] = path
-    return found
+        files[f"extra/{name}" if name.startswith("live/") and path.suffix != ".md" else name] = path
+    return files
 
 
 def _copies(root: Path) -> dict[str, bytes | Path]:

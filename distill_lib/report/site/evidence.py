@@ -52,14 +52,14 @@ def matrix(places: Places) -> str:
 
 def _line(places: Places, entry: Entry) -> list[str]:
     notebook, _, cell = (entry["notebook_cell"] or "").partition("#")
-    shown = f"[{notebook}](notebooks/{notebook}.ipynb#{label_of(notebook, cell)})" if cell else ""
+    place = f"[{notebook}](notebooks/{notebook}.ipynb#{label_of(notebook, cell)})" if cell else ""
     drawn = next((name for name in entry["artefacts"] if name in places.artefacts), None)
     latest = latest_of(entry)
     edition = "second edition" if entry["verdict"] else "as first set"
     verdict = f"{latest['verdict']}, {edition}" if latest["verdict"] else UNJUDGED
     return [
         f"{entry['sentence']} ({linked([entry['id']])})",
-        shown,
+        place,
         f"`{command(places, drawn)}`" if drawn else "",
         times(notebook, Path(places.root / "figures" / COMMITTED)) if notebook else "",
         verdict,

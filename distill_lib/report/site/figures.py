@@ -25,25 +25,25 @@ def command(places: Places, artefact: str) -> str:
 
 def _with_rows(places: Places, artefact: str) -> str:
     notebook = places.artefacts[artefact]
-    beside = [other for other, its in places.artefacts.items() if its == notebook and record(places.root, other)]
+    beside = [other for other, of in places.artefacts.items() if of == notebook and record(places.root, other)]
     return next(iter(beside), artefact)
 
 
 def pages(places: Places) -> dict[str, str]:
     """The page of each notebook that has figures or tables, and the list of these pages."""
     order = [name for chapter in CHAPTERS for name in notebooks_of(chapter)]
-    shown = {name: [a for a, its in places.artefacts.items() if its == name] for name in order}
-    shown = {name: artefacts for name, artefacts in shown.items() if artefacts}
-    sources = {figure_page(name): _page(places, name, artefacts) for name, artefacts in shown.items()}
-    return sources | {"figures/index.md": _index(shown)}
+    of_notebook = {name: [a for a, of in places.artefacts.items() if of == name] for name in order}
+    of_notebook = {name: artefacts for name, artefacts in of_notebook.items() if artefacts}
+    sources = {figure_page(name): _page(places, name, artefacts) for name, artefacts in of_notebook.items()}
+    return sources | {"figures/index.md": _index(of_notebook)}
 
 
-def _index(shown: dict[str, list[str]]) -> str:
+def _index(of_notebook: dict[str, list[str]]) -> str:
     lines = []
-    for name, artefacts in shown.items():
+    for name, artefacts in of_notebook.items():
         links = (f"[{artefact}]({name}.md#{artefact})" for artefact in artefacts)
         lines.append([f"[{name}]({name}.md)", ", ".join(links)])
-    entries = "\n".join(f"{_title(name)} <{name}>" for name in shown)
+    entries = "\n".join(f"{_title(name)} <{name}>" for name in of_notebook)
     tree = f"```{{toctree}}\n:hidden:\n\n{entries}\n```"
     return "\n\n".join(["# Figures and tables", _ABOUT, table(["notebook", "artefacts"], lines), tree, ""])
 
@@ -66,8 +66,8 @@ def _section(places: Places, artefact: str) -> str:
         parts += [f"[![{alt}]({name}.png)]({name}.png)"]
     parts += [words] if words else []
     if (folder / f"{artefact}.md").exists():
-        table = (folder / f"{artefact}.md").read_text(encoding="utf-8").strip()
-        parts += [places.relinked(table, f"figures/{COMMITTED}/{artefact}.md")]
+        text = (folder / f"{artefact}.md").read_text(encoding="utf-8").strip()
+        parts += [places.relinked(text, f"figures/{COMMITTED}/{artefact}.md")]
     parts += [f"```sh\n{command(places, artefact)}\n```", _origin(places, artefact, folder)]
     return "\n\n".join(parts)
 

@@ -23,14 +23,14 @@ class Chapter:
     Args:
         page: its first page, without suffix.
         title: its title.
-        about: a sentence below the title, in Markdown.
+        summary: a sentence below the title, in Markdown.
         columns: subjects of `notebook_map.COLUMNS` whose notebooks it holds, in their order.
         pages: further pages, without suffix.
     """
 
     page: str
     title: str
-    about: str
+    summary: str
     columns: tuple[str, ...] = ()
     pages: tuple[str, ...] = ()
 
@@ -94,14 +94,14 @@ def artefacts(root: Path) -> dict[str, str]:
     items = [item for name in PAPERS for item in [*load_paper(name).items, *load_paper(name).ours]]
     known = {artefact: item.notebook for item in items for artefact in item.artefacts if item.notebook}
     texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(root.glob("notebooks/[0-9][0-9]_*.ipynb"))}
-    found = {}
+    placed = {}
     for artefact in sorted({path.stem for path in (root / "figures" / COMMITTED).iterdir()} - REST):
         plain = artefact.removesuffix(suffix_of(artefact))
         named = [notebook for notebook, text in texts.items() if f'\\"{plain}\\"' in text]
         if not (notebook := known.get(artefact) or known.get(plain) or next(iter(named), None)):
             raise ValueError(f"figures/{COMMITTED}/{artefact} belongs to no notebook: name it in distill_lib/papers")
-        found[artefact] = notebook
-    return found
+        placed[artefact] = notebook
+    return placed
 
 
 def suffix_of(artefact: str) -> str:

@@ -34,7 +34,7 @@ def start_page(places: Places, sources: set[str]) -> str:
     text = places.relinked((places.root / "README.md").read_text(encoding="utf-8"), "README.md")
     if text.count(_RESULTS) != 1:
         raise ValueError(f"README.md needs the line {_RESULTS.strip()!r} once: the cards of the site stand before it")
-    cards = [(chapter.page, chapter.title, chapter.about) for chapter in CHAPTERS] + [_FIGURES, _YOUR_OWN]
+    cards = [(chapter.page, chapter.title, chapter.summary) for chapter in CHAPTERS] + [_FIGURES, _YOUR_OWN]
     trees = [_tree("", [chapter.page for chapter in CHAPTERS] + [_FIGURES[0]])]
     trees += [_tree(title, [page for page in pages if page in sources]) for title, pages in FURTHER.items()]
     return "\n\n".join([text.replace(_RESULTS, f"{_grid(cards)}\n\n{_RESULTS}"), *trees, ""])
@@ -42,8 +42,8 @@ def start_page(places: Places, sources: set[str]) -> str:
 
 def _grid(cards: list[tuple[str, str, str]]) -> str:
     items = []
-    for page, title, about in cards:
-        items.append(f":::{{grid-item-card}} {title}\n:link: {page}\n:link-type: doc\n\n{about}\n:::")
+    for page, title, summary in cards:
+        items.append(f":::{{grid-item-card}} {title}\n:link: {page}\n:link-type: doc\n\n{summary}\n:::")
     return "\n".join(["::::{grid} 1 2 3 3", ":gutter: 3", "", *items, "::::"])
 
 
@@ -59,7 +59,7 @@ def chapter_page(places: Places, chapter: Chapter) -> str:
     entries = [f"{name.replace('_', ' ')} <notebooks/{name}>" for name in names] + list(chapter.pages)
     further = [f"- [](/{page}.md)" for page in chapter.pages]
     head = ["notebook", "subject", "minutes on two cores", "results"]
-    parts = [f"# {chapter.title}", chapter.about, table(head, lines), "\n".join(further), _tree("", entries), ""]
+    parts = [f"# {chapter.title}", chapter.summary, table(head, lines), "\n".join(further), _tree("", entries), ""]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
