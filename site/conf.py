@@ -3,6 +3,8 @@
 All that a page needs is bundled, MathJax included: nothing is fetched when a page is viewed.
 """
 
+from pathlib import Path
+
 project = "distill_lib"
 author = "The distill_lib founders"
 html_title = "distill_lib"
@@ -16,12 +18,13 @@ extensions = [
     "sphinx-mathjax-offline",
 ]
 exclude_patterns = ["extra"]
-html_extra_path = ["extra"]  # goes to the root of the site as it is
+html_extra_path = [name for name in exclude_patterns if Path(__file__).with_name(name).is_dir()]  # copied as it is
 
 nb_execution_mode = "off"  # published outputs are shown, none are made
 nb_render_markdown_format = "myst"
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 4
+suppress_warnings = ["myst.header"]  # the words of the glossary are small headings below a large one
 bibtex_bibfiles = ["references.bib"]
 
 html_theme = "sphinx_book_theme"

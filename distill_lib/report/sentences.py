@@ -10,6 +10,7 @@ It has no interval with fewer than SEEDS seeds. Where a value is not above 0, it
 import json
 import math
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -173,13 +174,18 @@ def _line(entry: Entry) -> str:
 
 def caption(artefact: str) -> str:
     """What an artefact shows, in Markdown, after the figure or table of a paper that it answers; empty if none does."""
+    return _captions().get(artefact, "")
+
+
+@cache
+def _captions() -> dict[str, str]:
+    texts: dict[str, str] = {}
     for paper in PAPERS:
         manifest = load_paper(paper)
         for item in [*manifest.items, *manifest.ours]:
-            if artefact in item.artefacts:
-                place = f"**{PAPER_NAMES[paper]}, {place}.** " if (place := _place(item.id)) else ""
-                return place + item.shows
-    return ""
+            place = f"**{PAPER_NAMES[paper]}, {place}.** " if (place := _place(item.id)) else ""
+            texts = dict.fromkeys(item.artefacts, place + item.shows) | texts  # the first one stays
+    return texts
 
 
 def _place(item: str) -> str:
