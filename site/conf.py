@@ -29,7 +29,7 @@ bibtex_bibfiles = ["references.bib"]
 
 html_theme = "sphinx_book_theme"
 html_theme_options = {
-    "home_page_in_toc": True,
+    "navbar_persistent": [],  # the search stands in the column of chapters
     "show_navbar_depth": 1,
     "show_toc_level": 2,
     "use_download_button": False,

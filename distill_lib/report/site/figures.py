@@ -63,7 +63,7 @@ def _section(places: Places, artefact: str) -> str:
     parts = [f"## {artefact}"]
     if (folder / f"{artefact}.png").exists():
         alt = re.sub(r"[*\[\]]", "", words) or artefact
-        parts += [f"[![{alt}]({name}.png)]({name}.png)"]
+        parts += [f"![{alt}]({name}.png)"]
     parts += [words] if words else []
     if (folder / f"{artefact}.md").exists():
         text = (folder / f"{artefact}.md").read_text(encoding="utf-8").strip()

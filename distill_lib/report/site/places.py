@@ -65,7 +65,8 @@ CHAPTERS = (
 """The chapters that hold notebooks, in reading order; each notebook is in one of them."""
 FURTHER = {
     "Use": ("docs/distil-your-own", "live/index", "docs/run"),
-    "Look up": ("docs/glossary", "references", "docs/code", "CONTRIBUTING", "LOG", "CHANGELOG", "README.zh"),
+    "Look up": ("docs/glossary", "references", "docs/code", "CONTRIBUTING", "LOG", "CHANGELOG"),
+    "中文": ("README.zh",),
 }
 """Further pages below the chapters, by heading; one whose source is not there is left out."""
 
