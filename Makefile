@@ -1,6 +1,6 @@
 # Everything a reader runs. POSIX make and sh; needs Python 3.11 to 3.13 and git. `make` alone lists the targets.
 .POSIX:
-.PHONY: help figures ablations test chaos teachers onnx bench true-scale verify publish pace readme lab lint lock
+.PHONY: help figures ablations test chaos teachers onnx bench true-scale verify publish pace readme site test-site lab lint lock
 
 PYTHON ?= python3
 PROFILE ?= quick
@@ -49,6 +49,12 @@ pace: .venv/.installed ## keep how long the last whole run took here, for the mi
 readme: .venv/.installed ## renew README, the pages behind it and its pictures, from manifests and results
 	$(run) distill_lib.run readme
 
+site: .venv/.site ## build the site of notebooks and results in runs/site/, without running anything
+	@$(run) distill_lib.run site
+
+test-site: .venv/.site ## build the site apart, and look whether every link and picture of it leads somewhere
+	$(run) pytest -q -m site tests/test_site_pages.py
+
 lab: .venv/.installed ## open the notebooks in JupyterLab
 	$(run) distill_lib.run lab
 
@@ -57,7 +63,7 @@ lint: .venv/.installed ## ruff, rules and format
 	$(run) ruff format --check .
 
 # uv keeps each pin that pyproject.toml still allows; delete a line of the lock to move that package.
-lock: ## renew requirements.lock from pyproject.toml (needs uv)
+lock: ## renew requirements.lock and requirements-site.lock from pyproject.toml (needs uv)
 	cp requirements.lock requirements.lock.new
 	$(UV) pip compile -q --universal --python-version 3.11 --extra dev --no-annotate --no-header \
 	    -o requirements.lock.new pyproject.toml
@@ -65,6 +71,12 @@ lock: ## renew requirements.lock from pyproject.toml (needs uv)
 	    requirements.lock.new; } > requirements.lock.part
 	mv requirements.lock.part requirements.lock
 	rm requirements.lock.new
+	$(UV) pip compile -q --universal --python-version 3.11 --extra site --no-annotate --no-header \
+	    -c requirements.lock -o requirements-site.lock.new pyproject.toml
+	{ grep '^#' requirements-site.lock; grep -vxF -f requirements.lock requirements-site.lock.new | \
+	    grep -Ev "^(nvidia-|cuda-|triton=)|(sys_platform|os_name) == '(win32|nt|emscripten)'"; } > requirements-site.lock.part
+	mv requirements-site.lock.part requirements-site.lock
+	rm requirements-site.lock.new
 
 # The stamp is written last: an installation that was cut off is done again.
 .venv/.installed: requirements.lock pyproject.toml
@@ -73,3 +85,7 @@ lock: ## renew requirements.lock from pyproject.toml (needs uv)
 	$(run) pip install -q --disable-pip-version-check -r requirements.lock
 	$(run) pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch .venv/.installed
+
+.venv/.site: .venv/.installed requirements-site.lock
+	$(run) pip install -q --disable-pip-version-check -r requirements-site.lock
+	touch .venv/.site

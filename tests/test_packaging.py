@@ -61,6 +61,14 @@ def test_lock_has_the_direct_dependencies_at_the_same_versions():
     assert {name: LOCK.get(name) for name in DIRECT} == DIRECT
 
 
+def test_the_lock_of_the_site_has_its_extra_and_repeats_nothing():
+    lines = [x for x in (ROOT / "requirements-site.lock").read_text().splitlines() if not x.startswith("#")]
+    extra, lock = pins(PROJECT["optional-dependencies"]["site"]), pins(lines)
+    assert {name: (lock | LOCK).get(name) for name in extra} == extra
+    assert lines == sorted(lines)
+    assert not lock.keys() & LOCK.keys()
+
+
 def test_environment_yml_has_the_direct_dependencies_at_the_same_versions():
     *conda, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     assert pins(pip["pip"]) == DIRECT

@@ -11,6 +11,7 @@ At its end stand the number of seeds and, by `labels.yaml`, which direction of t
 import json
 import math
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def banner(notebook: str, profile: str, seed: int, folder: Path = FIGURES) -> st
         commits = ", ".join(f"`{commit}`" for commit in sorted(set(made.values())))
         word = "seeds" if len(made) > 1 else "seed"
         lines.append(f"**Committed figures:** profile `{COMMITTED}`, {word} {_list(sorted(made))}, drawn by {commits}.")
-    lines += [f"**Time** on two cores: {spent}." if (spent := _times(notebook, folder)) else ""]
+    lines += [f"**Time** on two cores: {spent}." if (spent := times(notebook, folder)) else ""]
     lines += [f"**{PLUS_MINUS[0]}**{PLUS_MINUS[1:]} A seed changes the noise and the trainings of this notebook; each "
               "shipped network is one training."]  # fmt: skip
     return "  \n".join(f"> {line}" for line in lines if line) + "\n"
@@ -49,7 +50,7 @@ def _written(notebook: str, folder: Path) -> list[Path]:
     return [path for name in sorted(artefacts(notebook)) if (path := folder / f"{name}.json").exists()]
 
 
-def _times(notebook: str, folder: Path) -> str:
+def times(notebook: str, folder: Path) -> str:
     """Minutes of a whole run, by profile, as they were measured."""
     pace = json.loads((folder / "pace.json").read_text()) if (folder / "pace.json").exists() else {}
     spent = {name: run["notebooks"].get(notebook, {}).get("seconds") for name, run in pace.items()}
@@ -178,13 +179,18 @@ def _line(entry: Entry) -> str:
 
 def caption(artefact: str) -> str:
     """What an artefact shows, in Markdown, after the figure or table of a paper that it answers; empty if none does."""
+    return _captions().get(artefact, "")
+
+
+@cache
+def _captions() -> dict[str, str]:
+    texts: dict[str, str] = {}
     for paper in PAPERS:
         manifest = load_paper(paper)
         for item in [*manifest.items, *manifest.ours]:
-            if artefact in item.artefacts:
-                place = f"**{PAPER_NAMES[paper]}, {place}.** " if (place := _place(item.id)) else ""
-                return place + item.shows
-    return ""
+            place = f"**{PAPER_NAMES[paper]}, {place}.** " if (place := _place(item.id)) else ""
+            texts = dict.fromkeys(item.artefacts, place + item.shows) | texts  # the first one stays
+    return texts
 
 
 def _place(item: str) -> str:

@@ -6,7 +6,7 @@ python -m distill_lib.run publish           put the executed laptop notebooks ba
 python -m distill_lib.run pace              keep in figures/laptop how long the last whole run took here
 python -m distill_lib.run lab               open the notebooks in JupyterLab
 python -m distill_lib.run notebook NAME OUT one notebook by papermill (what the Snakefile calls)
-python -m distill_lib.run teachers | onnx | true-scale | readme    as the Makefile says
+python -m distill_lib.run teachers | onnx | true-scale | readme | site    as the Makefile says
 """
 
 import argparse
@@ -27,6 +27,7 @@ _OTHERS = {
     "onnx": "distill_lib.shipped.export_onnx",
     "true-scale": "distill_lib.run.true_scale",
     "readme": "distill_lib.report.pages.write",
+    "site": "distill_lib.report.site.build",
 }
 """Commands that read their own arguments, and the modules whose `main` they are."""
 

@@ -10,6 +10,8 @@ from distill_lib.paths import COMMITTED
 from distill_lib.report.claims import UNJUDGED, Entry, reason_of, table, verdict_of
 
 UNMEASURED = "The claims are not measured yet."
+HEAD = ["claim", "says", "source", "as first set", "second edition", "cells passed", "seeds", "cause", "shown in"]
+"""What a line of CLAIMS.md says of a claim."""
 
 
 def read_claims(figures: Path) -> list[Entry]:
@@ -41,14 +43,14 @@ def claims_table(figures: Path) -> str:
     if not results:
         return UNMEASURED
     entries = {entry["id"]: entry for entry in results}
-    head = ["claim", "says", "source", "as first set", "second edition", "cells passed", "seeds", "cause", "shown in"]
     texts = []
     for theme in themes():
-        texts += [f"### {theme.title}", table(head, [_line(entries[name]) for name in theme.claims])]
+        texts += [f"### {theme.title}", table(HEAD, [line_of(entries[name]) for name in theme.claims])]
     return "\n\n".join(texts)
 
 
-def _line(entry: Entry) -> list[str]:
+def line_of(entry: Entry) -> list[str]:
+    """The cells of HEAD for a claim."""
     first, judged = entry["v1"], entry["verdict"] or entry["verdict_v1"]
     split = f" ({first['id']})" if first["id"] != entry["id"] else ""
     dirty = f"; {entry['from_dirty_tree']} from a dirty tree" if entry["from_dirty_tree"] else ""

@@ -13,6 +13,7 @@ _REST = {
     "pretrained/": "shipped weights, safetensors, each with its recipe and training curve",
     "figures/laptop/": "the committed results",
     "tests/": "a file a subject; notebooks under nbval, with planted faults; `chaos/` kills runs, `bench.py` times",
+    "site/": "what the site has by hand: configuration, style, references; `make site` builds it",
     "docs/": "a glossary, how to run, how to distil other data and models, this list",
     "Snakefile Makefile": "one rule a notebook; the commands",
     "LOG.md CHANGELOG.md": "experiments with their negatives; what changed",
