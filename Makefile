@@ -1,6 +1,6 @@
 # Everything a reader runs. POSIX make and sh; needs Python 3.11 to 3.13 and git. `make` alone lists the targets.
 .POSIX:
-.PHONY: help figures ablations test chaos teachers onnx bench true-scale verify publish pace readme lab lint lock
+.PHONY: help figures ablations test chaos teachers onnx live test-site bench true-scale verify publish pace readme lab lint lock
 
 PYTHON ?= python3
 PROFILE ?= quick
@@ -30,6 +30,13 @@ teachers: .venv/.installed ## train the shipped weights that are missing, or [NA
 
 onnx: .venv/.installed ## write shipped students as ONNX graphs to runs/onnx/ [NAMES="onestep-scenes .."]
 	$(run) distill_lib.run onnx $(NAMES)
+
+live: .venv/.installed ## write the page of models that draw in the browser to runs/site/live/
+	$(run) distill_lib.run live
+
+test-site: .venv/.installed ## test that page in chromium, if it is installed; make live comes first
+	$(run) pip install -q --disable-pip-version-check --no-build-isolation -c requirements.lock -e ".[site]"
+	$(run) pytest -q tests/test_live.py tests/test_live_files.py
 
 bench: .venv/.installed ## time our code against the plain way [PROFILE=quick]
 	PYTHONPATH=tests $(run) bench --profile "$(PROFILE)"

@@ -1,4 +1,6 @@
-"""The page of live models: shipped students as graphs of 8 bits, drawn in the reader's browser. `make live` writes
+"""The page of live models: shipped students as graphs of 8 bits, which draw in the reader's browser.
+
+`make live` writes
 
 runs/site/live/   index.html  live.js  live.css    as `site/live` has them
                   live.json                        words, classes, tokens, and the files below with their sizes

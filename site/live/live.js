@@ -212,11 +212,11 @@ function prompts(part) {
     take(0);
   };
   const kinds = Object.entries({
-    size: ["any size", "small"], texture: part.textures, color: part.colors, shape: part.shapes,
+    size: ["not small", "small"], texture: part.textures, color: part.colors, shape: part.shapes,
   });
   function noun(side) {
     const at = kinds.map(([kind, words]) => [words, +$(`prompts-${side}-${kind}`).value]);
-    const words = at.flatMap(([words, i], k) => (k < 2 && i === 0 ? [] : words[i])); // any size and plain are not said
+    const words = at.flatMap(([words, i], k) => (k < 2 && i === 0 ? [] : words[i])); // not small and plain are not said
     return [/^[aeiou]/.test(words[0]) ? "an" : "a", ...words].join(" ");
   }
   const prompt = () =>
