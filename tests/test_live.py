@@ -129,7 +129,6 @@ def test_pictures_of_classes_are_those_of_pytorch_from_the_stored_noise(page):
     assert distance(wanted, before) > 0.05
     assert distance(wanted, on_canvas(page, "pixels-student")) < 0.02
     pair = seen(from_patches(sample(denoise_pair(teacher, label, w), z_T, n // 2)))
-    assert distance(wanted, pair) > 0.005
     assert distance(pair, on_canvas(page, "pixels-teacher")) < 0.02
     settle(page, "pixels", lambda: page.click("#pixels-new"))
     assert distance(wanted, on_canvas(page, "pixels-student")) > 0.05

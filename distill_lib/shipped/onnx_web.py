@@ -50,8 +50,8 @@ def package(folder: Path) -> bytes:
 
 
 def _checked(data: bytes, where: str) -> bytes:
-    if (found := integrity(data)) != INTEGRITY:
-        raise ValueError(f"{where} is not onnxruntime-web {VERSION}: its sum is {found}, not {INTEGRITY}; remove it")
+    if (total := integrity(data)) != INTEGRITY:
+        raise ValueError(f"{where} is not onnxruntime-web {VERSION}: its sum is {total}, not {INTEGRITY}; remove it")
     return data
 
 
@@ -61,7 +61,7 @@ def unpacked(data: bytes) -> dict[str, bytes]:
     Raises:
         ValueError: one is not in it.
     """
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         for name in FILES:
             try:
@@ -70,5 +70,5 @@ def unpacked(data: bytes) -> dict[str, bytes]:
                 member = None
             if member is None:
                 raise ValueError(f"the package of onnxruntime-web holds no file dist/{name}")
-            found[name] = member.read()
-    return found
+            files[name] = member.read()
+    return files
