@@ -51,7 +51,7 @@ def page(browser):
     opened, address = browser
     page, wrong = opened.new_page(), []
     page.set_default_timeout(120_000)  # of a busy machine
-    page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("request", lambda x: None if x.url.startswith((address, "data:", "blob:")) else wrong.append(x.url))
     page.goto(address)

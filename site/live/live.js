@@ -58,9 +58,9 @@ function paint(canvas, data, side) {
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-/** Points (n, 2) in their classes' colours; the panel shows [-2, 2] in both directions. */
+/** Points (n, 2) in their classes' colours; the panel shows [-2.5, 2.5] in both directions. */
 function scatter(canvas, z, label) {
-  const side = (canvas.width = canvas.height = 480), at = (v) => ((v + 2) / 4) * side;
+  const side = (canvas.width = canvas.height = 480), at = (v) => ((v + 2.5) / 5) * side;
   const context = canvas.getContext("2d");
   context.globalAlpha = 0.6;
   label.forEach((k, i) => {
