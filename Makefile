@@ -1,6 +1,6 @@
 # Everything a reader runs. POSIX make and sh; needs Python 3.11 to 3.13 and git. `make` alone lists the targets.
 .POSIX:
-.PHONY: help figures ablations test chaos teachers onnx bench true-scale verify publish pace readme site test-site lab lint lock
+.PHONY: help figures ablations test chaos teachers onnx live bench true-scale verify publish pace readme site test-site lab lint lock
 
 PYTHON ?= python3
 PROFILE ?= quick
@@ -31,6 +31,9 @@ teachers: .venv/.installed ## train the shipped weights that are missing, or [NA
 onnx: .venv/.installed ## write shipped students as ONNX graphs to runs/onnx/ [NAMES="onestep-scenes .."]
 	$(run) distill_lib.run onnx $(NAMES)
 
+live: .venv/.installed ## write the page of models that draw in the browser to runs/site/live/
+	$(run) distill_lib.run live
+
 bench: .venv/.installed ## time our code against the plain way [PROFILE=quick]
 	PYTHONPATH=tests $(run) bench --profile "$(PROFILE)"
 
@@ -52,8 +55,8 @@ readme: .venv/.installed ## renew README, the pages behind it and its pictures, 
 site: .venv/.site ## build the site of notebooks and results in runs/site/, without running anything
 	@$(run) distill_lib.run site
 
-test-site: .venv/.site ## build the site apart, and look whether every link and picture of it leads somewhere
-	$(run) pytest -q -m site tests/test_site_pages.py
+test-site: .venv/.site ## follow every link of the site, and draw in chromium, if it is there, on the page of make live
+	$(run) pytest -q tests/test_site_pages.py tests/test_live.py -m ""
 
 lab: .venv/.installed ## open the notebooks in JupyterLab
 	$(run) distill_lib.run lab

@@ -17,8 +17,6 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx-mathjax-offline",
 ]
-exclude_patterns = ["extra"]
-html_extra_path = [name for name in exclude_patterns if Path(__file__).with_name(name).is_dir()]  # copied as it is
 
 nb_execution_mode = "off"  # published outputs are shown, none are made
 nb_render_markdown_format = "myst"

@@ -18,7 +18,8 @@ from onnx import GraphProto, ModelProto, helper
 from torch import Tensor, nn
 
 from distill_lib.diffusion.pixels import from_patches
-from distill_lib.diffusion.samplers import ddim_step, sample
+from distill_lib.diffusion.samplers import Denoise, ddim_step, sample
+from distill_lib.diffusion.schedules import Schedule
 from distill_lib.networks.adapter import Network, denoise_pair, denoise_student
 from distill_lib.networks.graphs import OPSET, check_operators, export
 from distill_lib.networks.pipeline import TextToImage, tokens_of
@@ -140,14 +141,40 @@ def _step_graph(net: Network, label: Tensor) -> ModelProto:
     """z_s = ddim_step(z, t, s) of a student or of a guided pair, for times of one number each."""
     if not net.takes_w and len(label) > 1:
         raise ValueError("the graph of a guided pair is of batch 1 alone, since both halves of the pair make one batch")
-    denoiser: Callable = denoise_student if net.takes_w else denoise_pair
+    bound: Callable = denoise_student if net.takes_w else denoise_pair
+    step = step_of(lambda label, w: bound(net, label, w), net.schedule)
+    return export_step(step, (net.module,), _zeros(net, len(label)), label, net.schedule.T)
+
+
+def step_of(denoise: Callable[[Tensor, Tensor], Denoise], schedule: Schedule) -> Callable[..., Tensor]:
+    """z_s = ddim_step(z, t, s) as a function of tensors (z, t, s, label, w), for times of one number each.
+
+    Args:
+        denoise: makes the denoiser of a condition (B,) or (B, L, D) and a strength (B,).
+        schedule: the grid of its times.
+    """
 
     def step(z: Tensor, t: Tensor, s: Tensor, label: Tensor, w: Tensor) -> Tensor:
-        return ddim_step(denoiser(net, label, w), z, t.expand(len(z)), s.expand(len(z)), net.schedule)
+        return ddim_step(denoise(label, w), z, t.expand(len(z)), s.expand(len(z)), schedule)
 
-    t, s, w = torch.tensor(net.schedule.T), torch.tensor(0), torch.ones(len(label))
-    inputs = {"z": _zeros(net, len(label)), "t": t, "s": s, "label": label, "w": w}
-    return export(step, (net.module,), {name: x.to(net.device) for name, x in inputs.items()}, "z_s")
+    return step
+
+
+def export_step(
+    step: Callable[..., Tensor], networks: tuple[nn.Module, ...], z: Tensor, label: Tensor, T: int
+) -> ModelProto:
+    """A step of `step_of` as a graph: z, t int64 (), s int64 (), label and w (B,) -> z_s.
+
+    Args:
+        step: the function; `networks` are those that it evaluates.
+        z, label: examples, whose batch is as in `graphs.export`.
+        T: number of times of the grid.
+
+    Raises:
+        ValueError: as `graphs.export`.
+    """
+    inputs = {"z": z, "t": torch.tensor(T), "s": torch.tensor(0), "label": label, "w": torch.ones(len(label))}
+    return export(step, networks, {name: x.to(z.device) for name, x in inputs.items()}, "z_s")
 
 
 def _scan_graph(first: ModelProto | None, step: ModelProto, last: ModelProto, T: int) -> ModelProto:

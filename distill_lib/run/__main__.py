@@ -6,7 +6,7 @@ python -m distill_lib.run publish           put the executed laptop notebooks ba
 python -m distill_lib.run pace              keep in figures/laptop how long the last whole run took here
 python -m distill_lib.run lab               open the notebooks in JupyterLab
 python -m distill_lib.run notebook NAME OUT one notebook by papermill (what the Snakefile calls)
-python -m distill_lib.run teachers | onnx | true-scale | readme | site    as the Makefile says
+python -m distill_lib.run teachers | onnx | live | true-scale | readme | site    as the Makefile says
 """
 
 import argparse
@@ -25,6 +25,7 @@ from distill_lib.run.settings import Settings, read_settings
 _OTHERS = {
     "teachers": "distill_lib.shipped.make",
     "onnx": "distill_lib.shipped.export_onnx",
+    "live": "distill_lib.shipped.live",
     "true-scale": "distill_lib.run.true_scale",
     "readme": "distill_lib.report.pages.write",
     "site": "distill_lib.report.site.build",

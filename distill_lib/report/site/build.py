@@ -1,10 +1,12 @@
 """`make site`: sources for Sphinx from a checkout, and the pages that Sphinx builds of them. Nothing is executed.
 
 runs/site/source/    made here; site/ (configuration, style, references), pages, notebooks, figures
+runs/site/live/      the page of models that draw in the browser, where `make live` has written it
 runs/site/html/      the site; opened by any web server, without a network
 """
 
 import argparse
+import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,8 +22,20 @@ from distill_lib.report.site.start import chapter_page, start_page
 EXTRA = ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx_design", "sphinx_copybutton", "sphinxcontrib.bibtex")
 
 
-def sources(root: Path) -> dict[str, bytes | Path]:
+_LIVE = """# Distil in the browser
+
+```{raw} html
+<p><a href="live/index.html">Open the page</a>: distilled students draw in this browser, and nothing leaves it.</p>
+```
+"""
+
+
+def sources(root: Path, live: bool = False) -> dict[str, bytes | Path]:
     """Every file of the sources of the site, by its path: its content, or the file of the checkout that is copied.
+
+    Args:
+        root: the checkout.
+        live: whether the page of live models is written, and so has a page that leads there.
 
     Raises:
         ValueError: an artefact has no notebook, or README lacks what the start page needs.
@@ -36,17 +50,17 @@ def sources(root: Path) -> dict[str, bytes | Path]:
     made |= {"CLAIMS.md": claims_page(places), "matrix.md": matrix(places)} | figures.pages(places)
     made |= {f"{chapter.page}.md": chapter_page(places, chapter) for chapter in CHAPTERS}
     files: dict[str, bytes | Path] = _by_hand(root / "site") | _copies(root)
+    if live:
+        made["live.md"] = _LIVE
     names = {name.rpartition(".")[0] for name in (*made, *files)}
     return files | {name: text.encode() for name, text in (made | {"index.md": start_page(places, names)}).items()}
 
 
 def _by_hand(folder: Path) -> dict[str, bytes | Path]:
-    """What lies in site/; of its live pages all but Markdown goes to the site as it is."""
-    files: dict[str, bytes | Path] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
-        name = path.relative_to(folder).as_posix()
-        files[f"extra/{name}" if name.startswith("live/") and path.suffix != ".md" else name] = path
-    return files
+    """What lies in site/, but for the sources of the live page, which `make live` finishes."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    names = {path.relative_to(folder).as_posix(): path for path in paths}
+    return {name: path for name, path in names.items() if not name.startswith("live/")}
 
 
 def _copies(root: Path) -> dict[str, bytes | Path]:
@@ -56,9 +70,9 @@ def _copies(root: Path) -> dict[str, bytes | Path]:
     return {name: path for name, path in names.items() if copied(name) and name not in vectors}
 
 
-def write_sources(root: Path, folder: Path) -> None:
+def write_sources(root: Path, folder: Path, live: bool = False) -> None:
     """Bring the sources up to date: what has not changed is left alone, so that Sphinx reads only what has."""
-    wanted = sources(root)
+    wanted = sources(root, live)
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.relative_to(folder).as_posix() not in wanted:
             path.unlink()
@@ -84,10 +98,13 @@ def build(root: Path, folder: Path) -> Path:
         raise ValueError(f"the site needs {', '.join(missing)}: give the command `make site`, which installs them")
     from sphinx.cmd.build import build_main
 
-    write_sources(root, folder / "source")
+    live = folder / "live"
+    write_sources(root, folder / "source", (live / "live.json").exists())
     html, trees = folder / "html", folder / "doctrees"
     if build_main(["-q", "-b", "html", "-d", str(trees), str(folder / "source"), str(html)]):
         raise ValueError(f"Sphinx could not build the pages in {html}; its messages are above")
+    if live.exists():
+        shutil.copytree(live, html / "live", dirs_exist_ok=True)
     return html
 
 

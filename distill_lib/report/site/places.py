@@ -64,7 +64,7 @@ CHAPTERS = (
 )
 """The chapters that hold notebooks, in reading order; each notebook is in one of them."""
 FURTHER = {
-    "Use": ("docs/distil-your-own", "live/index", "docs/run"),
+    "Use": ("docs/distil-your-own", "live", "docs/run"),
     "Look up": ("docs/glossary", "references", "docs/code", "CONTRIBUTING", "LOG", "CHANGELOG"),
     "中文": ("README.zh",),
 }
