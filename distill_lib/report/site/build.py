@@ -93,7 +93,7 @@ def build(root: Path, folder: Path) -> Path:
     Raises:
         ValueError: packages of the extra `site` are missing, or Sphinx could not build.
     """
-    missing = [name for name in EXTRA if not _there(name)]
+    missing = [name for name in EXTRA if not _installed(name)]
     if missing:
         raise ValueError(f"the site needs {', '.join(missing)}: give the command `make site`, which installs them")
     from sphinx.cmd.build import build_main
@@ -108,7 +108,7 @@ def build(root: Path, folder: Path) -> Path:
     return html
 
 
-def _there(name: str) -> bool:
+def _installed(name: str) -> bool:
     try:
         return find_spec(name) is not None
     except ModuleNotFoundError:  # the package that it would be a part of

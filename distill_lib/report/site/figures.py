@@ -9,7 +9,7 @@ from distill_lib.report.sentences import caption
 from distill_lib.report.site.links import Places, figure_page
 from distill_lib.report.site.places import CHAPTERS, notebooks_of, record, suffix_of
 
-_ABOUT = f"All that `figures/{COMMITTED}` holds: pictures, tables, their rows for download, and where each came from."
+_SUMMARY = f"All that `figures/{COMMITTED}` holds: pictures, tables, their rows for download, and where each came from."
 _TRUE_SIZES = "random weights"  # how the data of `make true-scale` begins
 
 
@@ -45,7 +45,7 @@ def _index(of_notebook: dict[str, list[str]]) -> str:
         lines.append([f"[{name}]({name}.md)", ", ".join(links)])
     entries = "\n".join(f"{_title(name)} <{name}>" for name in of_notebook)
     tree = f"```{{toctree}}\n:hidden:\n\n{entries}\n```"
-    return "\n\n".join(["# Figures and tables", _ABOUT, table(["notebook", "artefacts"], lines), tree, ""])
+    return "\n\n".join(["# Figures and tables", _SUMMARY, table(["notebook", "artefacts"], lines), tree, ""])
 
 
 def _title(notebook: str) -> str:
