@@ -16,7 +16,7 @@ from torch import Tensor
 from distill_lib.report.grids import grid
 from distill_lib.report.style import PALETTE, SCREEN, whole_figure
 
-_COLORS = 128  # of a frame
+_COLORS = 256  # of a frame
 _SIDE = 3.4  # inches of the plane
 
 
