@@ -123,4 +123,5 @@ def test_no_source_of_the_library_unpickles_or_trusts_code_from_elsewhere():
         assert [word for word in banned if word in text] == [], path
         loads = [line for line in text.splitlines() if "torch.load(" in line]
         assert all("weights_only=True" in line for line in loads), path  # tensors alone
-        assert "exec(" not in text or path.name == "export.py", path  # which runs only what it has written itself
+        # the first runs what it has written itself, the other the cells of this checkout's notebooks, as papermill does
+        assert "exec(" not in text or path.name in ("export.py", "renewing.py"), path

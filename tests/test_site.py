@@ -159,7 +159,7 @@ def test_works_that_pages_link_to_are_among_the_references(sources):
 
 def test_sources_that_have_not_changed_are_left_alone_and_stale_ones_go(tmp_path, monkeypatch):
     files = {"a.md": b"one", "b/c.md": b"two"}
-    monkeypatch.setattr(build, "sources", lambda root: dict(files))
+    monkeypatch.setattr(build, "sources", lambda root, live: dict(files))
     build.write_sources(ROOT, tmp_path)
     before = (tmp_path / "a.md").stat().st_mtime_ns
     (tmp_path / "old.md").write_text("gone")
