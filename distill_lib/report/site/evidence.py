@@ -12,6 +12,7 @@ from distill_lib.report.site.figures import command
 from distill_lib.report.site.links import Places
 from distill_lib.report.site.notebooks import label_of
 
+_WIDE = "---\nhtml_theme.sidebar_secondary.remove: true\n---"  # the table takes the room of the contents at the right
 _MATRIX = (
     "A line for each sentence of the papers that is judged here: the cell that shows its numbers, the command that "
     "draws them again, how long its notebook takes on two cores, and the verdict. "
@@ -47,7 +48,7 @@ def matrix(places: Places) -> str:
     for paper, name in PAPER_NAMES.items():
         lines = [_line(places, entry) for entry in entries if entry["paper"] == paper]
         texts += [f"## {name}", table(head, lines)] if lines else []
-    return "\n\n".join(["# Reproduction matrix", _MATRIX, *(texts or [UNMEASURED]), ""])
+    return "\n\n".join([_WIDE, "# Reproduction matrix", _MATRIX, *(texts or [UNMEASURED]), ""])
 
 
 def _line(places: Places, entry: Entry) -> list[str]:

@@ -60,7 +60,7 @@ class Places:
 
 def copied(place: str) -> bool:
     """Whether a file of the repository, by its path, is copied into the site as it is."""
-    kinds = (".png", ".csv", ".json", ".svg")
+    kinds = (".png", ".gif", ".csv", ".json", ".svg")
     results = place.startswith((f"figures/{COMMITTED}/", "docs/pictures/"))
     return place in ("LICENSE", "CITATION.cff") or (results and place.endswith(kinds))
 
