@@ -111,7 +111,7 @@ def test_a_caption_names_the_figure_of_the_paper_or_only_says_what_is_shown(arte
 
 @pytest.mark.parametrize("name", notebooks.names())
 def test_stored_text_is_what_the_library_and_the_committed_rows_say_today(name):
-    """After a change of rows, claims or docstrings: `make publish`."""
+    """After a change of rows, claims or docstrings: `make publish PROFILE=laptop`."""
     stored = {cell.id: cell.outputs for cell in notebooks.code_cells(notebooks.read(name))}
     for cell, outputs in standalone_outputs(name, COMMITTED).items():
         (new,) = outputs

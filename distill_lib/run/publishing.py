@@ -3,6 +3,7 @@
 import nbformat
 from nbformat import NotebookNode
 
+from distill_lib.paths import COMMITTED
 from distill_lib.run import notebooks
 from distill_lib.run.drawing import check_profile, executed_path
 from distill_lib.run.renewing import renew
@@ -15,7 +16,8 @@ def publish(profile: str) -> None:
     """Put the outputs of a profile's plain run into notebooks/, without papermill's injected cell and without stderr.
 
     A run with settings of its own lies elsewhere and is never taken. Then the cells that follow from
-    committed rows (`renewing`) are made anew in all notebooks, those without a run too.
+    committed rows (`renewing`) are made anew in all notebooks, those without a run too: at the committed profile alone,
+    since other notebooks keep outputs of that one.
 
     Raises:
         ValueError: the profile is unknown, or a notebook is not readable.
@@ -40,12 +42,13 @@ def publish(profile: str) -> None:
             print(f"{name}: the library or the rows have changed since its run at {profile}; {again} to renew it")
         _write(name, notebook)
         print(f"{name}: published")
-    _renew_all(profile)
+    if profile == COMMITTED:
+        _renew_all()
 
 
-def _renew_all(profile: str) -> None:
+def _renew_all() -> None:
     for name in notebooks.names():
-        _write(name, renew(nbformat.from_dict(notebooks.read(name)), name, profile))
+        _write(name, renew(nbformat.from_dict(notebooks.read(name)), name, COMMITTED))
 
 
 def _write(name: str, notebook: NotebookNode) -> None:
