@@ -3,33 +3,63 @@
 import json
 import sys
 
-import bench
 import pytest
+import torch
+from bench import __main__ as bench
+from bench import latents, pixels, rates
 from chaos import __main__ as chaos
 
+from distill_lib.engine import precision
 from distill_lib.networks.unet import build_unet
-from distill_lib.worlds.pictures import DatasetSpec, load
+from distill_lib.report.pages.speed import SPEED, speed_table
 
 
-def test_a_bench_times_every_pair_and_keeps_the_rates(runs, tmp_path, monkeypatch, capsys):
-    small = {"_conv_peak": lambda: 1e9, "_SIZE": 8, "BATCH": 8, "BANK": 1}
-    small |= {"load": lambda spec: load(DatasetSpec(name=spec.name, count=32))}
-    for name, value in small.items():
-        monkeypatch.setattr(bench, name, value)
+@pytest.fixture
+def small(monkeypatch):
+    """Cases of a few pictures, on a small network in pixel space."""
+    monkeypatch.setattr(bench, "conv_peak", lambda: {"bf16": 2e9, "fp32": 1e9})
+    for part, sizes in ((pixels, {"SIZE": 4, "COUNT": 8, "BATCH": 4, "BANK": 1}), (latents, {"SIZE": 2, "COUNT": 4})):
+        for name, value in sizes.items():
+            monkeypatch.setattr(part, name, value)
+    monkeypatch.setattr(rates, "_ROUNDS", 2)
     monkeypatch.setattr(
-        bench.pretrained, "teacher", lambda name: build_unet(resolution=32, n_classes=96, channels=(16, 32))
+        pixels.pretrained, "teacher", lambda name: build_unet(resolution=32, n_classes=96, channels=(16, 32))
     )
+
+
+def test_a_bench_times_every_case_in_both_precisions_and_keeps_the_rates(small, runs, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DISTILL_FIGURES", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["bench", "--profile", "smoke"])
     bench.main()
     result = json.loads((tmp_path / "smoke" / "bench.json").read_text())
-    assert [row["what"].split(",")[0] for row in result] == [
-        "train the teacher", "stage one", "halving", "sample the guided pair", "sample the student",
+    assert [row["what"] for row in result["rows"]] == [
+        "train the teacher", "stage one", "halving", "sample the guided pair, 8 steps", "sample the student, 4 steps",
+        "feature matching", "score distillation", "ControlNet for the small U-Net",
     ]  # fmt: skip
-    for row in result:
-        assert row["ratio"] == pytest.approx(row["ours"] / row["plain"]) and row["unit"] == "images/s"
-        assert row["peak_share"] > 0
-    assert capsys.readouterr().out.count("images/s, plain") == len(result)
+    for row in result["rows"]:
+        assert row["chosen"] == precision.choose() and row["ratio"] == row[row["chosen"]] / row["plain"]
+        assert row["peak_share"] > 0 and row["unit"] == "images/s" and row["setting"].startswith("batch ")
+    assert capsys.readouterr().out.count("images/s, plain") == len(result["rows"])
+
+
+def test_the_share_of_the_peak_is_arithmetic_over_time(monkeypatch):
+    a, b = torch.randn(8, 16), torch.randn(16, 4)  # 2 x 8 x 16 x 4 FLOPs a call, of 2 pictures
+    ticks = iter(range(1000))
+    monkeypatch.setattr(rates.time, "perf_counter", lambda: next(ticks))  # a call takes a second
+    monkeypatch.setattr(precision, "choose", lambda: "fp32")
+    way = lambda: lambda: a @ b  # noqa: E731
+    row = rates.timed(rates.Case("product", way, way, 2, "batch 2"), {"bf16": 1024.0, "fp32": 512.0})
+    assert (row["bf16"], row["fp32"], row["plain"], row["ratio"]) == (2, 2, 2, 1)
+    assert row["peak_share"] == pytest.approx(1.0)  # 1,024 FLOPs in a second, of the better peak
+
+
+def test_ways_take_turns_and_the_first_ones_do_not_count(monkeypatch):
+    seen, ticks = [], iter(range(1000))
+    monkeypatch.setattr(rates.time, "perf_counter", lambda: next(ticks))
+    ours = lambda: lambda: seen.append(precision.current())  # noqa: E731
+    rates.timed(rates.Case("turns", ours, lambda: lambda: seen.append("plain"), 1, "batch 1", calls=2), {"fp32": 1.0})
+    turn = ["bf16", "bf16", "fp32", "fp32", "plain"]
+    assert seen == turn * (1 + rates._ROUNDS)
 
 
 @pytest.mark.parametrize("lost", [[], ["toy-1-0123"]])
@@ -41,3 +71,22 @@ def test_the_record_of_two_campaigns_is_their_sum_and_fails_where_something_was_
     record = json.loads((tmp_path / "laptop" / "chaos.json").read_text())
     assert bool(ended.value.code) == bool(lost)
     assert (record["kills"], record["lost"], record["counts"], record["seconds"]) == (4, len(lost), {"SIGTERM": 4}, 7)
+
+
+def test_the_table_of_the_bench_marks_what_was_chosen_and_names_each_case_in_both_languages(tmp_path):
+    folder = tmp_path / "laptop"
+    assert speed_table(tmp_path, "en") == SPEED.unmeasured["en"]
+    rates = {"bf16": 400.4, "fp32": 300.0, "plain": 200.2, "chosen": "bf16", "ratio": 2.0, "peak_share": 0.523}
+    rows = [{"what": what, "unit": "images/s", "setting": "batch 64", **rates} for what in SPEED.loops]
+    result = {"day": "2026-11-30", "device": "a machine", "threads": 2, "peak": {"bf16": 4e11, "fp32": 2e11}}
+    folder.mkdir()
+    (folder / "bench.json").write_text(json.dumps(result | {"rows": rows}))
+    english, chinese = (speed_table(tmp_path, language) for language in ("en", "zh"))
+    assert "| stage one | batch 64 | 200 | **400** | 300 | 2.00 | 52% |" in english
+    assert "a machine, 2 threads, 2026-11-30" in english and "400 GFLOP/s" in english
+    for what, name in SPEED.loops.items():
+        assert f"| {what} |" in english and f"| {name} |" in chinese
+
+
+def test_every_case_of_the_bench_has_a_name_in_the_table(small):
+    assert [case.what for case in (*pixels.cases(), *latents.cases())] == list(SPEED.loops)

@@ -22,13 +22,14 @@ from distill_lib.report.pages.limits import errata_table, limits_table
 from distill_lib.report.pages.pace import pace_table
 from distill_lib.report.pages.pictures import CROPS, png, verdict_bars
 from distill_lib.report.pages.results import real_table, reproduced_table, table_1_excerpt
+from distill_lib.report.pages.speed import speed_table
 from distill_lib.report.pages.tree import profiles_table, tree
 
 Sections = Mapping[str, Callable[[Path], str]]
 
 
 def _first_screen(language: Language) -> Sections:
-    makers = {"headlines": headline_table, "verdicts": verdicts, "costs": costs_table}
+    makers = {"headlines": headline_table, "verdicts": verdicts, "costs": costs_table, "speed": speed_table}
     return {name: partial(make, language=language) for name, make in makers.items()}
 
 
