@@ -207,6 +207,7 @@ def test_every_headline_is_measured_and_belongs_to_a_claim(language):
 
 def test_a_headline_shows_the_mean_of_its_rows_and_what_is_absent_is_said(tmp_path):
     rows = select(Place(COMMITTED, FIGURES).rows("g-tab1"), method="ours-D", nfe=4, w=1.0, metric="fid_teacher")
+    rows = [row for row in rows if row["seed"] >= 3]  # three of the seeds that count are there
     assert f"| **{np.mean([row['value'] for row in rows]):.3g} ± " in headline_table(FIGURES, "en")
     assert headline_table(tmp_path, "en").count("| not measured yet | not measured yet |") == 6
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from distill_lib.papers.cells import Place
+from distill_lib.papers.cells import Place, counted
 from distill_lib.papers.claims import judge_first, judged_there, write_claims
 from distill_lib.papers.editions import First, Part, first_edition, rules, second_edition
 from distill_lib.papers.manifest import PAPERS, Item, Reported, load_paper
@@ -421,6 +421,14 @@ def test_pages_say_what_is_not_measured(tmp_path: Path) -> None:
     assert table_1_excerpt(tmp_path) == "Table 1 is not measured yet."
     assert real_table(tmp_path) == "Real data is not measured yet."
     assert "| not measured yet" in reproduced_table(tmp_path) and "| drawn" not in reproduced_table(tmp_path)
+
+
+def test_seeds_that_count_stand_alone_once_there_are_enough() -> None:
+    rule = rules()
+    rows = [{"seed": seed} for seed in (0, 1, rule.first_seed, rule.first_seed + 1)] + [{"metric": "floor"}]
+    assert counted(rows, rule) == rows  # two of them are too few
+    late = [{"seed": rule.first_seed + i} for i in range(rule.seeds)]
+    assert counted([{"seed": 0}, *late, {"metric": "floor"}], rule) == [*late, {"metric": "floor"}]
 
 
 def test_pages_show_measured_numbers_and_verdicts(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from statistics import median
 from typing import Any
 
 from distill_lib.measure.rows import Row, read_rows
-from distill_lib.papers.editions import Part, Select
+from distill_lib.papers.editions import Part, Rules, Select
 from distill_lib.paths import figures_folder
 
 Tables = dict[str, list[Row]]
@@ -117,6 +117,15 @@ def half_tables(parts: list[Part], place: Place) -> tuple[Tables, Tables]:
         others = [row for row in table if row.get("method") not in trained and row.get("seed") in seeds | {None}]
         mixed[artefact] = half[artefact] + others
     return mixed, half
+
+
+def counted(rows: list[Row], rule: Rules) -> list[Row]:
+    """The rows of the seeds that count, and those without a seed, once these seeds are as many as a verdict needs.
+
+    Until then all rows. Pages and verdicts then show the same seeds, and none from before the definitions.
+    """
+    seeds = {row["seed"] for row in rows if row.get("seed", -1) >= rule.first_seed}
+    return [row for row in rows if row.get("seed") in seeds | {None}] if len(seeds) >= rule.seeds else rows
 
 
 def seeds_of(parts: list[Part], tables: Tables) -> list[int]:

@@ -11,8 +11,8 @@ import yaml
 from pydantic import Field
 
 from distill_lib.measure.rows import Row, select
-from distill_lib.papers.cells import Place
-from distill_lib.papers.editions import second_edition
+from distill_lib.papers.cells import Place, counted
+from distill_lib.papers.editions import rules, second_edition
 from distill_lib.papers.manifest import PAPERS, Strict, load_paper
 from distill_lib.paths import COMMITTED
 from distill_lib.report.claims import table
@@ -125,7 +125,7 @@ def headline_table(figures: Path, language: Language) -> str:
     sentences = {claim.id: claim.sentence for paper in PAPERS for claim in second_edition(paper).claims}
     lines = []
     for headline in FIRST_SCREEN.headlines:
-        rows = Place(COMMITTED, figures).rows(headline.artefact)
+        rows = counted(Place(COMMITTED, figures).rows(headline.artefact), rules())
         ours, beside = (_side(side, rows, language) for side in (headline.ours, headline.beside))
         sentence = sentences[headline.claim] if language == "en" else headline.says
         lines.append(

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from statistics import fmean
 
-from distill_lib.papers.cells import Place
+from distill_lib.papers.cells import Place, counted
+from distill_lib.papers.editions import rules
 from distill_lib.papers.manifest import PAPERS, Item, load_paper
 from distill_lib.paths import COMMITTED
 from distill_lib.report.claims import AS_HERE, compared, fold, table
@@ -66,7 +67,7 @@ def _against(ours: list[float], reported: list[float]) -> str:
 
 def table_1_excerpt(figures: Path, suffix: str = "") -> str:
     """Steps by w: fid_teacher of the student beside that of DDIM at as many evaluations."""
-    rows = Place(COMMITTED, figures, suffix).rows("g-tab1")
+    rows = counted(Place(COMMITTED, figures, suffix).rows("g-tab1"), rules())
     distances = [row for row in rows if row["metric"] == "fid_teacher"]
     ours = [row for row in distances if row["method"] == "ours-D"]
     if not ours:
