@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 
 from distill_lib import profiles
 from distill_lib.engine.store import read_keys
+from distill_lib.experiments.sdxs_task import SdxsTask
+from distill_lib.experiments.text_to_image import Task
 from distill_lib.measure.classes import Measured
 from distill_lib.measure.draw import check_steps, check_strengths
 from distill_lib.measure.features import Features, reference
@@ -59,6 +61,11 @@ class Session(Recorder):
     def rest_on(self, *keys: str) -> None:
         """Name parents that are no weights: a file of prompts, a teacher that is not shipped."""
         self.parents = list(dict.fromkeys([*self.parents, *keys]))
+
+    def take(self, job: Task | SdxsTask) -> None:
+        """Name the data, the artefacts and their parents after what a notebook distils."""
+        self.dataset, self.suffix = job.source, job.suffix
+        self.rest_on(*job.parents)
 
     def rows(self, artefact: str, rows: list[Row]) -> list[Row]:
         """As `Recorder.rows`; all weights that were read until now are parents."""
