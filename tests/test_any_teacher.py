@@ -7,6 +7,7 @@ from tiny_pipelines import tiny_pipeline, tiny_stable_diffusion
 
 from distill_lib import profiles
 from distill_lib.diffusion.samplers import sample
+from distill_lib.engine import store
 from distill_lib.experiments import foreign
 from distill_lib.experiments.one_step import Trials
 from distill_lib.experiments.sdxs_task import sdxs_task
@@ -30,9 +31,8 @@ def some_judges():
     return Judges(Reader(Extractor(6, 3, 64).eval()), lambda image, prompts: torch.zeros(len(prompts)))
 
 
-@pytest.fixture
-def prompts(tmp_path):
-    path = tmp_path / "prompts.txt"
+def file_of_prompts(folder):
+    path = folder / "prompts.txt"
     path.write_text("\n".join(say(drawn_attributes(24, 0))))
     return str(path)
 
@@ -49,11 +49,15 @@ FOLDERS = [
 ]
 
 
-@pytest.fixture(params=FOLDERS, ids=lambda case: f"{case[0]}, {case[1]}")
-def job(request, tmp_path, runs, prompts):
+@pytest.fixture(scope="module", params=FOLDERS, ids=lambda case: f"{case[0]}, {case[1]}")
+def job(request, tmp_path_factory):
     """Another teacher at the profile smoke: of either prediction, three schedulers, in shards and as a variant."""
-    folder = saved(tmp_path, request.param[0], request.param[1], **request.param[2])
-    return sdxs_task(profiles.load("smoke"), 0, folder, prompts, judges=some_judges())
+    place, (predicts, grid, options) = tmp_path_factory.mktemp("own"), request.param
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        patch.setattr(store, "RUNS", place / "runs")
+        folder = saved(place, predicts, grid, **options)
+        yield sdxs_task(profiles.load("smoke"), 0, folder, file_of_prompts(place), judges=some_judges())
 
 
 def test_the_cut_of_the_paper_is_told_by_the_family_of_a_network():
@@ -78,11 +82,11 @@ def test_cells_that_need_our_world_say_so_and_do_nothing_else_for_another_teache
     assert for_parameters("11_one_step", {"prompts": "file.txt"}) == other
 
 
-def test_what_cannot_be_cut_is_refused_before_anything_is_drawn(tmp_path, runs, prompts, monkeypatch):
+def test_what_cannot_be_cut_is_refused_before_anything_is_drawn(tmp_path, runs, monkeypatch):
     monkeypatch.setattr(foreign, "teacher_pairs", None)
     tiny_pipeline("epsilon").save_pretrained(tmp_path / "flat", safe_serialization=True)
     with pytest.raises(ValueError, match="leaves none that reads the prompt"):
-        sdxs_task(profiles.load("smoke"), 0, str(tmp_path / "flat"), prompts, judges=some_judges())
+        sdxs_task(profiles.load("smoke"), 0, str(tmp_path / "flat"), file_of_prompts(tmp_path), judges=some_judges())
 
 
 def drawn_by(folder, z_T, prompts, n, scale, output="latent"):

@@ -14,7 +14,8 @@ import torch
 
 from distill_lib.measure.judges import foreign_judges
 from distill_lib.measure.prompts import Judges, PromptBenchmark
-from distill_lib.networks.pipeline import TextToImage, open_pipeline
+from distill_lib.networks.pipeline import TextToImage
+from distill_lib.networks.sdxl import open_teacher
 from distill_lib.profiles import Profile, Text
 from distill_lib.teachers.latents import Pairs, teacher_pairs
 from distill_lib.worlds.seeds import held_out_seed, training_seed
@@ -123,11 +124,11 @@ def open_foreign(sizes: Text, seed: int, prompts: str, judges: Judges | None = N
         judges_from: their folder, as in `judges.foreign_judges`.
 
     Raises:
-        ValueError: as `prompts_of`, `judges.foreign_judges`, `pipeline.open_pipeline` and `TextToImage.check`.
+        ValueError: as `prompts_of`, `judges.foreign_judges`, `sdxl.open_teacher` and `TextToImage.check`.
     """
     measured, others = prompts_of(prompts, sizes.prompts)
     judges = judges or foreign_judges(judges_from)
-    model = open_pipeline(sizes.pipeline)
+    model = open_teacher(sizes.pipeline)
     model.check([*measured, *others])
     judges.clip(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), [max(measured, key=len)])
     return Foreign(sizes, seed, model, judges, measured, others)

@@ -94,8 +94,8 @@ def assembled(
     )
     changed = {"vae": vae, "unet": unet, "scheduler": scheduler}
     if isinstance(pipe, StableDiffusionXLPipeline):
-        zeros = pipe.config.force_zeros_for_empty_prompt
-        return type(pipe)(**pipe.components | changed, force_zeros_for_empty_prompt=zeros, add_watermarker=False)
+        changed |= {"force_zeros_for_empty_prompt": pipe.config.force_zeros_for_empty_prompt, "add_watermarker": False}
+        return type(pipe)(**pipe.components | changed)
     return plain_pipeline(**changed, text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer)
 
 
