@@ -7,15 +7,13 @@ trainings alike (`engine.store.read_keys`): no notebook lists them, and none can
 
 import gc
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from IPython.display import display
 from matplotlib.figure import Figure
 
 from distill_lib import profiles
 from distill_lib.engine.store import read_keys
-from distill_lib.experiments.sdxs_task import SdxsTask
-from distill_lib.experiments.text_to_image import Task
 from distill_lib.measure.classes import Measured
 from distill_lib.measure.draw import check_steps, check_strengths
 from distill_lib.measure.features import Features, reference
@@ -32,6 +30,22 @@ from distill_lib.report.record import Recorder, load_rows, own_folder
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import Pairs
 from distill_lib.worlds.pictures import DatasetSpec, Pictures, load
+
+
+class Distilled(Protocol):
+    """What a notebook distils, as its results name it."""
+
+    @property
+    def source(self) -> str:
+        """How results call their data."""
+
+    @property
+    def suffix(self) -> str:
+        """What the names of results end in; empty for what is shipped."""
+
+    @property
+    def parents(self) -> list[str]:
+        """Keys of what all results rest on, besides weights that are read."""
 
 
 class Session(Recorder):
@@ -62,7 +76,7 @@ class Session(Recorder):
         """Name parents that are no weights: a file of prompts, a teacher that is not shipped."""
         self.parents = list(dict.fromkeys([*self.parents, *keys]))
 
-    def take(self, job: Task | SdxsTask) -> None:
+    def take(self, job: Distilled) -> None:
         """Name the data, the artefacts and their parents after what a notebook distils."""
         self.dataset, self.suffix = job.source, job.suffix
         self.rest_on(*job.parents)

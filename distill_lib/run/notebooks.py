@@ -15,6 +15,7 @@ from distill_lib.paths import ROOT
 NOTEBOOKS = ROOT / "notebooks"
 _ARTEFACT = re.compile(r'(?:lab|recorder)\.rows\(\s*"([gsx]-[\w-]+)"')
 _NAME = re.compile(r"\d\d_[a-z0-9_]+")
+_OWN = ("teacher", "prompts", "lora", "control")  # parameters, of which any names a teacher of one's own
 _MARKERS = re.compile(r"^(<{7} |={7}$|>{7} )", re.MULTILINE)  # of an unfinished merge
 
 
@@ -67,7 +68,7 @@ def for_parameters(name: str, parameters: dict[str, Any]) -> NotebookNode:
     """The notebook as it is run: for a teacher of one's own, a cell tagged as one of LEFT_OUT says in a sentence why it
     is left out, and does nothing else."""
     notebook = deepcopy(read(name))
-    if parameters.get("teacher") or parameters.get("prompts"):
+    if any(parameters.get(key) for key in _OWN):
         for cell in code_cells(notebook):
             for tag in LEFT_OUT.keys() & set(cell.metadata.get("tags", [])):
                 cell.source = f"print({'Left out: ' + LEFT_OUT[tag] + '.'!r})"

@@ -15,9 +15,9 @@ from typing import Any
 
 from distill_lib.run.notebooks import parameters_of
 
-_PATHS = ("teacher", "prompts", "judges")  # parameters that may name a file or folder
+_PATHS = ("teacher", "prompts", "judges", "lora", "control")  # parameters that may name a file or folder
 _FOLDERS = ("DISTILL_FOLDER", "DISTILL_JUDGES")  # variables that name one
-_INSIDE = ("model_index.json", "clip")  # what a folder of a teacher or of judges holds
+_INSIDE = ("model_index.json", "clip", "config.json", "pytorch_lora_weights.safetensors")  # of what folders hold
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
 
