@@ -109,8 +109,8 @@ def test_a_cut_network_of_any_teacher_is_trained_measured_and_opened_by_diffuser
     assert "fid" not in {row["metric"] for row in rows}
     z_T, states = torch.randn(1, *net.shape), job.benchmark.states[:1]
     ours = sample(denoise_pair(small.exact(), states, 1.5), z_T, 4, net.schedule)
-    theirs = drawn_by(job.export(small, "small", 4), z_T, job.benchmark.prompts[:1], 4, 2.5)
-    assert torch.allclose(ours, theirs, atol=2e-4 * theirs.abs().max().item())
+    reference = drawn_by(job.export(small, "small", 4), z_T, job.benchmark.prompts[:1], 4, 2.5)
+    assert torch.allclose(ours, reference, atol=2e-4 * reference.abs().max().item())
 
 
 def test_a_tiny_decoder_of_any_teacher_is_measured_and_takes_the_place_of_its_autoencoder(job):
@@ -122,9 +122,9 @@ def test_a_tiny_decoder_of_any_teacher_is_measured_and_takes_the_place_of_its_au
     assert image.shape == truth.shape == (8, 3, 64, 64)
     assert {"psnr", "psnr_coarse", "sharpness_kept", "fid_teacher", "clip"} <= {row["metric"] for row in rows}
     opened = AutoencoderTiny.from_pretrained(job.export_decoder(tiny))
-    ours, theirs = (TinyDecode(net, bf16=False)(job.held.x[:1].float()) for net in (tiny, opened))
-    assert torch.allclose(ours, theirs, atol=1e-5)
-    assert torch.allclose(opened.decode(job.held.x[:1].float()).sample, theirs, atol=1e-5)
+    ours, reference = (TinyDecode(net, bf16=False)(job.held.x[:1].float()) for net in (tiny, opened))
+    assert torch.allclose(ours, reference, atol=1e-5)
+    assert torch.allclose(opened.decode(job.held.x[:1].float()).sample, reference, atol=1e-5)
 
 
 def test_any_teacher_is_taught_to_draw_in_one_step_and_its_student_opens(job):
@@ -139,5 +139,5 @@ def test_any_teacher_is_taught_to_draw_in_one_step_and_its_student_opens(job):
     z_T, _, label = trials.pairs.batch(torch.arange(1))
     exact = student.like(student.module, bf16=False, decode=TinyDecode(student.decode.tiny, bf16=False))
     ours = (exact.decode(one_step(exact, z_T, label, exact.schedule)) / 2 + 0.5).clamp(0, 1)
-    theirs = drawn_by(folder, z_T, trials.pairs.prompts[:1], 1, 1.0, "pt")
-    assert ours.shape == (1, 3, 64, 64) and torch.allclose(ours, theirs, atol=1e-3)
+    reference = drawn_by(folder, z_T, trials.pairs.prompts[:1], 1, 1.0, "pt")
+    assert ours.shape == (1, 3, 64, 64) and torch.allclose(ours, reference, atol=1e-3)

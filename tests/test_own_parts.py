@@ -60,22 +60,22 @@ def test_a_student_learns_the_lora_of_a_file_and_diffusers_draws_with_it(place, 
     assert own.suffix != kohya.suffix and own.suffix.startswith(own.job.suffix)
     change = [dict(model.styled.network.module.named_parameters()) for model in (own, kohya)]
     assert all(torch.allclose(change[0][name], value, atol=2e-3) for name, value in change[1].items())  # half precision
-    learned = own.trained()
-    rows = own.rows(learned)
+    trained = own.trained()
+    rows = own.rows(trained)
     assert {row["metric"] for row in rows} == {"fid_teacher", "paired", "clip", "sharpness"}
     assert {row["method"] for row in rows} == {"no LoRA", "one-step LoRA", "teacher, tiny decoder"}
-    whole, folder = own.export(learned)
+    whole, folder = own.export(trained)
     plain = StableDiffusionPipeline.from_pretrained(whole, safety_checker=None)
     plain.load_lora_weights(folder)
     plain.set_progress_bar_config(disable=True)
     z_T, _, label = own.pairs.batch(torch.arange(1))
     options = {"num_inference_steps": 1, "guidance_scale": 1.0, "latents": z_T, "output_type": "pt"}
-    theirs = plain(own.pairs.prompts[:1], **options).images
+    reference = plain(own.pairs.prompts[:1], **options).images
     net = merged(own.student, (load_lora(folder), 1.0))  # as the file has it, in half precision
     exact = net.like(net.module, bf16=False, decode=TinyDecode(own.student.decode.tiny, bf16=False))
     ours = exact.decode(one_step(exact, z_T, label, exact.schedule))
-    assert torch.allclose((ours / 2 + 0.5).clamp(0, 1), theirs, atol=1e-3)
-    assert all(torch.allclose(v, learned.lora[k], atol=2e-3) for k, v in load_lora(folder).items())
+    assert torch.allclose((ours / 2 + 0.5).clamp(0, 1), reference, atol=1e-3)
+    assert all(torch.allclose(v, trained.lora[k], atol=2e-3) for k, v in load_lora(folder).items())
 
 
 def test_a_lora_of_another_base_is_refused_before_anything_is_drawn(place, runs, monkeypatch):
@@ -103,24 +103,24 @@ def saved_control(folder, model, factor=8):
 def test_a_student_learns_the_controlnet_of_a_folder_and_diffusers_draws_with_it(place, runs):
     folder = saved_control(place / "control", place / "model")
     own = own_control(profiles.load("smoke"), 0, **given(place, control=folder))
-    learned = own.trained()
-    images = own.pictures(learned)
+    trained = own.trained()
+    images = own.pictures(trained)
     assert list(images) == ["wanted", "no control", "one step", "teacher"] and own.maps.shape == (8, 1, 64, 64)
     rows = own.rows(images)
     assert {(row["method"], row["metric"]) for row in rows} >= {("one step", "edge_f1"), ("teacher", "clip")}
-    whole, beside = own.export(learned)
+    whole, beside = own.export(trained)
     plain = StableDiffusionControlNetPipeline.from_pretrained(
         whole, controlnet=ControlNetModel.from_pretrained(beside), safety_checker=None
     )
     plain.set_progress_bar_config(disable=True)
     z_T, prompts = torch.randn(1, 4, 8, 8), own.job.benchmark.prompts[:1]
     options = {"num_inference_steps": 1, "guidance_scale": 1.0, "latents": z_T.clone(), "output_type": "pt"}
-    theirs = plain(prompts, as_picture(own.maps[:1]).float() / 255, **options).images
+    reference = plain(prompts, as_picture(own.maps[:1]).float() / 255, **options).images
     decode = TinyDecode(own.student.decode.tiny, bf16=False)
-    exact = learned.like(learned.module, bf16=False, decode=decode)
+    exact = trained.like(trained.module, bf16=False, decode=decode)
     label = append_extra(own.job.model.states(prompts), own.maps[:1])
     ours = exact.decode(one_step(exact, z_T, label, exact.schedule))
-    assert torch.allclose((ours / 2 + 0.5).clamp(0, 1), theirs, atol=1e-3)
+    assert torch.allclose((ours / 2 + 0.5).clamp(0, 1), reference, atol=1e-3)
 
 
 def test_a_controlnet_of_another_base_is_refused_before_anything_is_drawn(place, runs, monkeypatch):

@@ -47,8 +47,8 @@ def test_both_encoders_size_and_empty_prompt_are_those_of_diffusers(folder, zero
     model, z_T = open_teacher(tmp_path / "saved", bf16=False), noise()
     for n, w in ((1, 0.0), (4, 1.5)):
         ours = sample(denoise_pair(model.network, model.states(PROMPTS), w), z_T, n, model.network.schedule)
-        theirs = drawn_by(pipe, n, 1 + w, z_T)
-        assert torch.allclose(ours, theirs, atol=2e-4 * theirs.abs().max().item())
+        reference = drawn_by(pipe, n, 1 + w, z_T)
+        assert torch.allclose(ours, reference, atol=2e-4 * reference.abs().max().item())
     assert model.network.null.any() != zeros
     other = open_teacher(folder, bf16=False)
     assert (other.fingerprint == model.fingerprint) == zeros
@@ -61,8 +61,8 @@ def test_stage_one_gives_a_student_that_diffusers_guides_by_its_input(folder, ru
     finish(student, distill_guidance(student, model.network, data, SHORT, run), run, "stage one")
     w = torch.full((2,), 2.0)
     ours = sample(denoise_student(student, model.states(PROMPTS), w), noise(), 4, student.schedule)
-    theirs = drawn_by(assembled(model.pipe, student.module, model.pipe.vae), 4, 3.0, noise())
-    assert torch.allclose(ours, theirs, atol=2e-4 * theirs.abs().max().item())
+    reference = drawn_by(assembled(model.pipe, student.module, model.pipe.vae), 4, 3.0, noise())
+    assert torch.allclose(ours, reference, atol=2e-4 * reference.abs().max().item())
 
 
 def test_the_cut_of_the_larger_paper_model_draws_in_one_step(folder, runs, tmp_path):
@@ -75,8 +75,8 @@ def test_the_cut_of_the_larger_paper_model_draws_in_one_step(folder, runs, tmp_p
     z_T, _, label = trials.pairs.batch(torch.arange(2))
     x = one_step(student.exact(), z_T, label, student.schedule)
     ours = (student.decode.tiny.decoder(x) / 2 + 0.5).clamp(0, 1)
-    theirs = drawn_by(StableDiffusionXLPipeline.from_pretrained(place), 1, 1.0, z_T, trials.pairs.prompts[:2], "pt")
-    assert torch.allclose(ours, theirs, atol=1e-3)
+    reference = drawn_by(StableDiffusionXLPipeline.from_pretrained(place), 1, 1.0, z_T, trials.pairs.prompts[:2], "pt")
+    assert torch.allclose(ours, reference, atol=1e-3)
 
 
 def test_parts_that_do_not_belong_together_end_in_a_sentence(folder, tmp_path):

@@ -51,9 +51,9 @@ def check_control(network: Network, control: ControlNetModel) -> None:
     """
     unet = network.module.config
     for name in _ALIKE:
-        mine, other = (list(v) if isinstance(v, list | tuple) else v for v in (unet[name], control.config[name]))
-        if mine != other:
-            raise ValueError(f"it was made for a U-Net with {name}={other}, where the teacher's has {mine}")
+        due, other = (list(v) if isinstance(v, list | tuple) else v for v in (unet[name], control.config[name]))
+        if due != other:
+            raise ValueError(f"it was made for a U-Net with {name}={other}, where the teacher's has {due}")
     if control.config.conditioning_channels != 3:
         raise ValueError(f"it reads {control.config.conditioning_channels} channels; pictures have 3")
     side = network.shape[1] << (len(control.config.conditioning_embedding_out_channels) - 1)
@@ -111,8 +111,8 @@ class OwnControl:
         seed, sizes = self.job.seed, self.sizes
         small = self._trials.first
         shrinking = sizes.shrinking.with_seed(seed)
-        shrunk = finished(distill_controlnet(small, self.triplets(0.0), self.control, shrinking)).net.control
-        student = Controlled(self.student, shrunk.requires_grad_(True))
+        small_control = finished(distill_controlnet(small, self.triplets(0.0), self.control, shrinking)).net.control
+        student = Controlled(self.student, small_control.requires_grad_(True))
         scoring = Scoring(sizes.scores.with_seed(seed), self.job.text.w, _SEGMENT)
         cost, matching = self._trials.cost("matching"), sizes.matching.with_seed(seed)
         return finished(one_step_control(student, self.triplets(sizes.share), cost, matching, scoring)[-1]).net
@@ -122,7 +122,7 @@ class OwnControl:
         """Edges of the held-back pictures of the benchmark's prompts, (n, 1, R, R) in [0, 1]."""
         return maps_of(self.job.held, "edges", _no_depth).float()
 
-    def pictures(self, learned: Controlled) -> dict[str, Tensor]:
+    def pictures(self, trained: Controlled) -> dict[str, Tensor]:
         """Pictures uint8 (n, 3, R, R) of the same prompts and noise: whose edges are asked for, and without and with
         them in one step; and the teacher's with its own ControlNet."""
         bench, w = self.job.benchmark, self.job.benchmark.w
@@ -132,7 +132,7 @@ class OwnControl:
         return {
             "wanted": decoded(self.job.held),
             "no control": bench.pictures(self.student, 1, 0.0),
-            "one step": draw(learned, 1, 0.0),
+            "one step": draw(trained, 1, 0.0),
             "teacher": draw(teacher, bench.teacher_steps, w),
         }
 
@@ -149,12 +149,12 @@ class OwnControl:
                 rows += tidy(values, method=name, seed=self.job.seed, n=len(image))
         return rows
 
-    def export(self, learned: Controlled) -> tuple[Path, Path]:
+    def export(self, trained: Controlled) -> tuple[Path, Path]:
         """The student's folder for diffusers, and that of its ControlNet; both places are printed."""
         whole = self.job.export(self.student, "onestep", 1)
         folder = store.RUNS / "students" / f"control{self.suffix}"
         with replaced(folder) as part:
-            learned.control.save_pretrained(part, safe_serialization=True)
+            trained.control.save_pretrained(part, safe_serialization=True)
         print(f"its ControlNet, for StableDiffusionControlNetPipeline: {folder}")
         return whole, folder
 

@@ -81,7 +81,7 @@ class OwnStyle:
 
     @cached_property
     def pairs(self) -> Pairs:
-        """The teacher's answers with the LoRA, to the prompts and the noise that the student has learned from."""
+        """The teacher's answers with the LoRA, to the prompts and the noise that the student has trained from."""
         text, prompts = self.job.text, self.job.pairs.prompts[: self.sizes.pairs]
         arguments = text.teacher_steps, text.w, training_seed(self.job.seed), f"{self.source}, {self._digest}"
         return teacher_pairs(self.styled, prompts, *arguments)
@@ -100,26 +100,26 @@ class OwnStyle:
         """The prompts, with the styled teacher as the truth."""
         return replace(self.job.benchmark, model=self.styled)
 
-    def rows(self, learned: TrainedLora) -> list[Row]:
+    def rows(self, trained: TrainedLora) -> list[Row]:
         """All metrics beside the styled teacher: of the student before and after, and of that teacher's latents
         through the student's decoder."""
         bench, w = self.benchmark, self.benchmark.w
         net, rows = self.styled.network, []
-        for name, student in {"no LoRA": self.student, "one-step LoRA": learned.net}.items():
+        for name, student in {"no LoRA": self.student, "one-step LoRA": trained.net}.items():
             rows += bench.rows(name, student, 1, 0.0, truth_w=w)
         through = net.like(net.module, decode=self.student.decode)
         return rows + bench.rows("teacher, tiny decoder", through, bench.teacher_steps, w)
 
-    def pictures(self, learned: TrainedLora) -> dict[str, Tensor]:
+    def pictures(self, trained: TrainedLora) -> dict[str, Tensor]:
         """Pictures uint8 (n, 3, R, R) of the same prompts and noise: before, after, and the styled teacher's."""
-        before, after = (self.benchmark.pictures(net, 1, 0.0) for net in (self.student, learned.net))
+        before, after = (self.benchmark.pictures(net, 1, 0.0) for net in (self.student, trained.net))
         return {"no LoRA": before, "one-step LoRA": after, "teacher": self.benchmark.truth()}
 
-    def export(self, learned: TrainedLora) -> tuple[Path, Path]:
+    def export(self, trained: TrainedLora) -> tuple[Path, Path]:
         """The student's folder for diffusers, and that of its LoRA in PEFT's format; both places are printed."""
         whole = self.job.export(self.student, "onestep", 1)
         folder = store.RUNS / "students" / f"lora{self.suffix}"
-        save_lora(folder, learned.lora)
+        save_lora(folder, trained.lora)
         print(f"its LoRA, for load_lora_weights: {folder}")
         return whole, folder
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer, PreTrainedModel
 
 from distill_lib.diffusion.schedules import Schedule
 from distill_lib.engine.precision import default_device
@@ -80,16 +80,28 @@ class XLNetwork(Network):
         return Network.__call__(inner, z_t, t, label[:, :-rows], w)
 
 
+def _read_text(encoder: PreTrainedModel, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """What goes into the last layer of a text encoder, (B, L, D), and what comes first out of it.
+
+    transformers would give the first by `output_hidden_states`, and leave hooks that no key can hold.
+    """
+    kept: list[Tensor] = []
+    last = getattr(encoder, "text_model", encoder).encoder.layers[-1]
+    hook = last.register_forward_pre_hook(lambda _layer, given: kept.append(given[0]))
+    try:
+        answer = encoder(tokens.to(encoder.device))
+    finally:
+        hook.remove()
+    return kept[0].float(), answer[0].float()
+
+
 @torch.no_grad()
 def _states(pipe: StableDiffusionXLPipeline, prompts: list[str]) -> Tensor:
     """Text states with the pooled text behind them, (B, L + K, D), in float32; raises as `pipeline.tokens_of`."""
-    states, pooled = [], None
-    for tokenizer, encoder in ((pipe.tokenizer, pipe.text_encoder), (pipe.tokenizer_2, pipe.text_encoder_2)):
-        tokens = tokens_of(SimpleNamespace(tokenizer=tokenizer), prompts).to(encoder.device)
-        answer = encoder(tokens, output_hidden_states=True)
-        states.append(answer.hidden_states[-2].float())
-        pooled = answer[0].float()  # of the second
-    return append_extra(torch.cat(states, -1), pooled)
+    words = [tokens_of(SimpleNamespace(tokenizer=part), prompts) for part in (pipe.tokenizer, pipe.tokenizer_2)]
+    first, _ = _read_text(pipe.text_encoder, words[0])
+    second, pooled = _read_text(pipe.text_encoder_2, words[1])
+    return append_extra(torch.cat([first, second], -1), pooled)
 
 
 def _empty(pipe: StableDiffusionXLPipeline) -> Tensor:
@@ -106,7 +118,9 @@ class TextToImageXL(TextToImage):
     def fingerprint(self) -> str:
         """As that of any pipeline, with the second text encoder, its words, and what stands for no prompt."""
         first = TextToImage(self.pipe, self.network).fingerprint
-        second = weights_hash(self.pipe.text_encoder_2, "second") + str(self.pipe.tokenizer_2.get_vocab())
+        second = weights_hash(self.pipe.text_encoder_2, "second") + str(
+            sorted(self.pipe.tokenizer_2.get_vocab().items())
+        )
         rest = f"{self.pipe.config.force_zeros_for_empty_prompt} {self.network.side}"
         return hashlib.sha256(f"{first} {second} {rest}".encode()).hexdigest()[:12]
 
