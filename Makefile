@@ -25,8 +25,8 @@ test: .venv/.installed ## all tests, as CI runs them: two workers of one thread,
 chaos: .venv/.installed ## kill runs 200 times and compare what comes out with an undisturbed run, an hour [KILLS=20]
 	PYTHONPATH=tests $(run) chaos $${KILLS:+--kills "$$KILLS"}
 
-teachers: .venv/.installed ## train the shipped weights that are missing, or [NAMES="teacher-plain .."] [FOLDER=..]
-	$(real) $(run) distill_lib.run teachers $(NAMES)
+teachers: .venv/.installed ## train the shipped weights that are missing, or [NAMES="teacher-plain .."] [FOLDER=..]; a tiny decoder for any autoencoder [VAE=.. PICTURES=..]
+	$(real) $(run) distill_lib.run teachers $(NAMES) $(if $(VAE),--vae "$(VAE)" --pictures "$(PICTURES)")
 
 onnx: .venv/.installed ## write shipped students as ONNX graphs to runs/onnx/ [NAMES="onestep-scenes .."]
 	$(run) distill_lib.run onnx $(NAMES)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_lora import drawn, in_file, written
 from tiny_pipelines import tiny_pipeline
 
-from distill_lib.experiments.text_to_image import prompts_of
+from distill_lib.experiments.foreign import prompts_of
 from distill_lib.networks.controlnet import build_control, load_control
 from distill_lib.networks.lora import merged
 from distill_lib.networks.lora_files import load_lora

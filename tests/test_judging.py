@@ -37,7 +37,7 @@ def test_without_a_network_files_places_and_the_way_out_are_named_first(away, tm
         task(profiles.load("smoke"), 0, "somebody/model", str(tmp_path / "prompts.txt"))
     message = str(error.value)
     for part in (inceptionv3.URL_INCEPTION_V3, str(tmp_path / "torch"), "openai/clip-vit-base-patch32 of the hub at",
-                 f"set DISTILL_JUDGES to a folder with {INCEPTION} and clip/", "no network"):  # fmt: skip
+                 f"set judges= or DISTILL_JUDGES to a folder with {INCEPTION} and clip/", "no network"):  # fmt: skip
         assert part in message
     assert "\n" not in message and not (tmp_path / "torch" / "checkpoints" / INCEPTION).exists()
 

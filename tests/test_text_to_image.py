@@ -8,8 +8,9 @@ from distill_lib import profiles
 from distill_lib.diffusion.schedules import step_counts
 from distill_lib.engine.loop import finish
 from distill_lib.engine.store import Run
-from distill_lib.experiments import halvings, text_to_image
-from distill_lib.experiments.text_to_image import prompts_of, task
+from distill_lib.experiments import foreign, halvings
+from distill_lib.experiments.foreign import prompts_of
+from distill_lib.experiments.text_to_image import task
 from distill_lib.guided.halving import Halving, halve_once
 from distill_lib.guided.stage_one import distill_guidance
 from distill_lib.measure.metrics import Reader
@@ -77,7 +78,7 @@ def some_judges(calls=None):
 def test_a_prompt_that_would_be_cut_is_named_before_anything_runs(folder, file, runs, monkeypatch):
     long = " ".join(["a red cube left of a blue cone"] * 4)
     file.write_text("\n".join([*say(drawn_attributes(20, 0)), long, long + " a red cube"]))
-    monkeypatch.setattr(text_to_image, "teacher_pairs", None)  # nothing is drawn
+    monkeypatch.setattr(foreign, "teacher_pairs", None)  # nothing is drawn
     message = r"2 of \d+ prompts are longer than the 24 tokens .* the first is 'a red cube .*' with 34: shorten them"
     with pytest.raises(ValueError, match=message):
         task(profiles.load("smoke"), 0, str(folder), str(file), some_judges())
@@ -87,7 +88,7 @@ def test_a_prompt_that_would_be_cut_is_named_before_anything_runs(folder, file, 
 
 def test_a_word_that_the_teacher_has_never_seen_is_named_before_anything_runs(folder, file, runs, monkeypatch):
     file.write_text("\n".join([*say(drawn_attributes(20, 0)), "a purpel cone left of a red cube"]))
-    monkeypatch.setattr(text_to_image, "teacher_pairs", None)
+    monkeypatch.setattr(foreign, "teacher_pairs", None)
     with pytest.raises(ValueError, match="'purpel'"):
         task(profiles.load("smoke"), 0, str(folder), str(file), some_judges())
 
@@ -96,7 +97,7 @@ def test_judges_are_asked_before_anything_is_drawn(folder, file, runs, monkeypat
     def broken(image, prompts):
         raise ValueError("this judge does not judge")
 
-    monkeypatch.setattr(text_to_image, "teacher_pairs", None)
+    monkeypatch.setattr(foreign, "teacher_pairs", None)
     with pytest.raises(ValueError, match="this judge does not judge"):
         task(profiles.load("smoke"), 0, str(folder), str(file), Judges(some_judges().reader, broken))
 

@@ -2,9 +2,16 @@
 
 from pathlib import Path
 
+import diffusers
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from distill_lib.worlds.captions import LENGTH, tokenizer
 
@@ -37,6 +44,43 @@ def tiny_pipeline(predicts, levels=2):
     return StableDiffusionPipeline(
         vae=vae, text_encoder=CLIPTextModel(text), tokenizer=tokens, unet=unet, scheduler=scheduler(predicts),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+
+
+def tiny_stable_diffusion(predicts, grid="DDIMScheduler"):
+    """Four stages of two units with Stable Diffusion's own blocks, for pictures of 64 pixels in latents of 8; `grid` is
+    the kind of scheduler that the folder names."""
+    pipe, stages = tiny_pipeline(predicts), 4
+    torch.manual_seed(1)
+    pipe.unet = UNet2DConditionModel(
+        sample_size=8, layers_per_block=2, block_out_channels=(8, 8, 16, 16),
+        cross_attention_dim=16, attention_head_dim=4, norm_num_groups=4,
+    )  # fmt: skip
+    pipe.vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * stages, up_block_types=("UpDecoderBlock2D",) * stages,
+        block_out_channels=(8,) * stages, norm_num_groups=4, latent_channels=4, scaling_factor=0.18215,
+    )  # fmt: skip
+    kind = getattr(diffusers, grid)
+    pipe.scheduler = kind.from_config(scheduler(predicts).config, steps_offset=1)
+    return pipe
+
+
+def tiny_sdxl(predicts="epsilon"):
+    """Three stages of two units as those of Stable Diffusion XL, with two text encoders, for pictures of 32 pixels."""
+    pipe = tiny_stable_diffusion(predicts)
+    torch.manual_seed(2)
+    second = CLIPTextConfig(**pipe.text_encoder.config.to_dict() | {"projection_dim": 24})
+    unet = UNet2DConditionModel(
+        sample_size=4, layers_per_block=2, block_out_channels=(8, 8, 16), cross_attention_dim=32,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=[1, 2, 3], attention_head_dim=[2, 2, 4], norm_num_groups=4,
+        use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=24 + 6 * 8,
+    )  # fmt: skip
+    return StableDiffusionXLPipeline(
+        vae=pipe.vae, text_encoder=pipe.text_encoder, text_encoder_2=CLIPTextModelWithProjection(second),
+        tokenizer=pipe.tokenizer, tokenizer_2=tokenizer(), unet=unet, scheduler=pipe.scheduler, add_watermarker=False,
     )  # fmt: skip
 
 

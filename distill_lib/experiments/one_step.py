@@ -1,25 +1,29 @@
 """What notebook 11 varies: trainings of one-step students that differ in one choice.
 
-All start from the shipped small U-Net, see the same pairs in the same order, and draw through the shipped tiny decoder.
+All start from the small U-Net, see the same pairs in the same order, and draw through the tiny decoder: the shipped
+ones, or of another teacher those that 10 and 09 train. Networks of features are shipped for our world alone; another
+teacher's students are matched by the encoder half of its own U-Net.
 """
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 from diffusers import ModelMixin
+from torch import Tensor
 
 from distill_lib.engine import precision
 from distill_lib.experiments.finished import finished
+from distill_lib.experiments.sdxs_task import SdxsTask
 from distill_lib.measure.prompts import PromptBenchmark
 from distill_lib.measure.rows import Row, tidy
 from distill_lib.networks.adapter import Network, Trained
 from distill_lib.networks.autoencoders import TinyDecode
 from distill_lib.profiles import Small
-from distill_lib.sdxs.feature_matching import one_step_loss, views
+from distill_lib.sdxs.feature_matching import ONE_STEP_LOSSES, View, one_step_loss, views
 from distill_lib.sdxs.one_step import Matching, accumulation_error, fit_on_pairs
 from distill_lib.sdxs.score_distillation import Scoring, Segment, fit_by_scores
 from distill_lib.sdxs.texture import tune_texture
@@ -55,34 +59,57 @@ def recomputed(*networks: ModelMixin) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Trials:
-    """Students of one teacher, by its pairs, under one profile and seed; `benchmark` holds prompts and judges."""
+    """Students of one teacher, by its pairs, under one profile and seed; `benchmark` holds prompts and judges.
+
+    `start` is another teacher's small U-Net behind the decoder that its students draw through.
+    """
 
     pairs: Pairs
     benchmark: PromptBenchmark
     sizes: Small
     seed: int
+    start: Network | None = None
+
+    @classmethod
+    def of(cls, job: SdxsTask) -> "Trials":
+        """Those of a teacher; of one that is not shipped the parts are trained first, unless 09 and 10 did so."""
+        given = job.pairs.part(0, job.sizes.pairs), job.benchmark, job.sizes, job.seed
+        if job.shipped:
+            return cls(*given)
+        small, decoder = job.finished_unet(), job.finished_decoder()
+        return cls(*given, start=small.like(small.module, decode=TinyDecode(decoder)))
 
     @cached_property
     def decode(self) -> TinyDecode:
-        """The shipped tiny decoder."""
-        return TinyDecode(pretrained.tiny_decoder())
+        """What students draw through."""
+        return self.start.decode if self.start else TinyDecode(pretrained.tiny_decoder())
 
     @cached_property
     def first(self) -> Network:
-        """The shipped small U-Net, which draws in many steps, behind the tiny decoder."""
+        """The small U-Net, which draws in many steps, behind the tiny decoder."""
+        if self.start:
+            return self.start
         net = pretrained.tiny_unet("scenes", self.pairs.model)
         return net.like(net.module, decode=self.decode)
 
     def _copy(self, net: Network) -> Network:
         return net.like(copy.deepcopy(net.module).requires_grad_(True))
 
-    def cost(
-        self, loss: str, encoder: str = "cnn", window: int = 0, weights: tuple[float, ...] | None = None
-    ) -> Matching:
-        """A loss of `ONE_STEP_LOSSES` on what an encoder sees of the student's picture and the teacher's own."""
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """What students are held to here: of another teacher squares, and what comes first in the paper's training."""
+        return ("square", "matching") if self.start else ONE_STEP_LOSSES
+
+    def view(self, decode: Callable[[Tensor], Tensor], encoder: str = "") -> View:
+        """How an encoder sees latents, by the pictures that `decode` makes of them; as in `feature_matching.views`."""
+        encoder = encoder or ("unet" if self.start else "cnn")
         matcher = None if encoder == "unet" else pretrained.matcher(encoder)
-        see = partial(views, encoder, matcher, self.pairs.model.network)
-        return one_step_loss(loss, see(self.decode), see(self._known), window, weights)
+        return views(encoder, matcher, self.pairs.model.network, decode)
+
+    def cost(self, loss: str, encoder: str = "", window: int = 0, weights: tuple[float, ...] | None = None) -> Matching:
+        """A loss of `ONE_STEP_LOSSES` on what an encoder sees of the student's picture and the teacher's own."""
+        known = self.decode if self.start else self._known  # another teacher's large pictures are never looked at
+        return one_step_loss(loss, self.view(self.decode, encoder), self.view(known, encoder), window, weights)
 
     @cached_property
     def _known(self) -> Remembered:

@@ -1,30 +1,22 @@
 """Text-to-image as the notebooks set it up: teacher, judges, prompts, training data, and where distillation starts.
 
 The shipped small Stable Diffusion comes with pictures, attributes and a finished stage one. Any other folder or hub id
-of the shape of Stable Diffusion comes with prompts in a text file, a line each, and with nothing else: the first of
-them are measured, and the others are distilled on, by the teacher's own samples.
+comes with prompts in a text file and with nothing else (`foreign`): it is distilled on its own samples.
 
 Differs from the paper: Stable Diffusion is distilled there on the pictures that it was trained on.
 """
 
-import codecs
-import hashlib
-import re
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-import torch
-
-from distill_lib.measure.judges import foreign_judges
+from distill_lib.experiments.foreign import open_foreign, sizes_of
 from distill_lib.measure.metrics import Reader
 from distill_lib.measure.prompts import Judges, PromptBenchmark, alignment
 from distill_lib.networks.adapter import Network
-from distill_lib.networks.pipeline import Latents, TextToImage, open_pipeline
+from distill_lib.networks.pipeline import Latents, TextToImage
 from distill_lib.profiles import Latent, Profile, Text
 from distill_lib.shipped import pretrained
-from distill_lib.teachers.latents import latent_pictures, teacher_pairs
-from distill_lib.worlds.seeds import training_seed
+from distill_lib.teachers.latents import latent_pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,33 +54,6 @@ def shipped_judges() -> Judges:
     return Judges(Reader(pretrained.extractor("captioned")), clip, pretrained.attribute_reader())
 
 
-def prompts_of(path: str, measured: int) -> tuple[list[str], list[str]]:
-    """Prompts of a text file, a line each: the first `measured` ones, and the others.
-
-    Raises:
-        ValueError: there is no such file, it is no text, or it holds too few different prompts.
-    """
-    if not path:
-        raise ValueError("a teacher of your own needs prompts=, a text file, a prompt a line; '' is not a file")
-    try:
-        data = Path(path).expanduser().read_bytes()
-    except OSError as error:
-        raise ValueError(
-            f"prompts={path!r} cannot be read ({error.strerror}); name a text file, a prompt a line"
-        ) from error
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data:
-        raise ValueError(f"{path} is no text file in UTF-8 but in UTF-16, or no text at all; save it as UTF-8")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text file in UTF-8: {error}; save it as UTF-8") from error
-    # str.splitlines would cut at U+0085 and U+2028 as well, inside a prompt
-    lines = list(dict.fromkeys(line.strip() for line in re.split(r"\r\n|\r|\n", text) if line.strip()))
-    if len(lines) <= measured:
-        raise ValueError(f"{path} holds {len(lines)} prompts; {measured} are measured, and at least one more is needed")
-    return lines[:measured], lines[measured:]
-
-
 def task(
     settings: Profile,
     seed: int,
@@ -108,17 +73,12 @@ def task(
         judges_from: the folder of the foreign ones, as in `judges.foreign_judges`.
 
     Raises:
-        ValueError: as `prompts_of`, `judges.foreign_judges`, `pipeline.open_pipeline` and `TextToImage.check`;
-            prompts without a teacher.
+        ValueError: as `foreign.sizes_of` and `foreign.open_foreign`.
     """
-    if not teacher and not prompts:
+    sizes = sizes_of(settings, teacher, prompts)
+    if sizes is None:
         return _shipped(settings.latent, seed, judges)
-    if not teacher and settings.other is None:
-        raise ValueError(f"prompts={prompts!r} needs teacher=, a folder or hub id: {settings.name} names no other one")
-    sizes = settings.other or settings.latent
-    return _foreign(
-        sizes.model_copy(update={"pipeline": teacher or sizes.pipeline}), seed, prompts, judges, judges_from
-    )
+    return _foreign(sizes, seed, prompts, judges, judges_from)
 
 
 def _shipped(sizes: Latent, seed: int, judges: Judges | None) -> Task:
@@ -141,28 +101,15 @@ def _shipped(sizes: Latent, seed: int, judges: Judges | None) -> Task:
 
 
 def _foreign(sizes: Text, seed: int, prompts: str, judges: Judges | None, judges_from: str) -> Task:
-    measured, others = prompts_of(prompts, sizes.prompts)
-    judges = judges or foreign_judges(judges_from)
-    model = open_pipeline(sizes.pipeline)
-    model.check([*measured, *others])
-    black = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
-    judges.clip(black, [max(measured, key=len)])  # what fails, fails before hours of drawing
-    name = f"{sizes.pipeline}-{model.fingerprint}"
-    arguments = "", sizes.prompts, sizes.teacher_steps, sizes.w, seed
-    training_prompts = [others[i % len(others)] for i in range(sizes.pairs)]
-    words = hashlib.sha256("\n".join([*measured, "", *training_prompts]).encode()).hexdigest()
-    own = teacher_pairs(model, training_prompts, sizes.teacher_steps, sizes.w, training_seed(seed), name)
-    data = hashlib.sha256(own.x.numpy().tobytes() + "\n".join(training_prompts).encode()).hexdigest()[:12]
-    stem = Path(sizes.pipeline).expanduser()
-    stem = stem.resolve() if stem.is_dir() else stem  # "." has no name
-    slug = re.sub(r"[^a-z0-9]+", "-", stem.name.lower()).strip("-")[:40] or "teacher"
+    foreign = open_foreign(sizes, seed, prompts, judges, judges_from)
+    drawn = foreign.drawn(sizes.pairs)
     return Task(
         sizes=sizes,
         source=sizes.pipeline,
-        parents=[f"{name}-on-{data}", f"prompts-{words}"],
-        suffix=f"-{slug}-{model.fingerprint[:6]}-{words[:6]}",
-        model=model,
-        benchmark=PromptBenchmark(model, judges, *arguments, prompts=measured),
-        pictures=Latents(own.x, training_prompts, model),
+        parents=drawn.parents,
+        suffix=drawn.suffix,
+        model=foreign.model,
+        benchmark=foreign.benchmark(sizes.prompts),
+        pictures=Latents(drawn.pairs.x, drawn.pairs.prompts, foreign.model),
         w_max=max(sizes.ws),
     )

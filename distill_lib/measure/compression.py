@@ -58,15 +58,14 @@ def pooled(image: Tensor, factor: int) -> Tensor:
 
 
 def picture_rows(benchmark: PromptBenchmark, image: Tensor, truth: Tensor, columns: Row) -> list[Row]:
-    """What the judges find in pictures of the prompts, and how far they are from true ones and from the world's.
+    """What the judges find in pictures of the prompts, and how far they are from true ones and, if any, the world's.
 
     image, truth: uint8 (n, 3, R, R), of the same latents or noise.
     """
     reader = benchmark.judges.reader
-    values = benchmark.judged(image) | {
-        "fid_teacher": fid(reader, image, truth),
-        "fid": fid(reader, image, benchmark.real),
-    }
+    values = benchmark.judged(image) | {"fid_teacher": fid(reader, image, truth)}
+    if benchmark.world:
+        values["fid"] = fid(reader, image, benchmark.real)
     return tidy(values | {"paired": paired(image, truth).mean().item()}, **columns, n=len(image))
 
 

@@ -87,8 +87,8 @@ def _strength(layer: str, factors: dict[str, Tensor], metadata: dict[str, Any]) 
     return alpha / (math.sqrt(rank) if metadata.get("use_rslora") else rank)
 
 
-def load_lora(folder: Path) -> dict[str, Tensor]:
-    """A LoRA from a folder, in float32, its strength put into B.
+def load_lora(place: Path) -> dict[str, Tensor]:
+    """A LoRA from a folder, or from a file of any name, in float32, its strength put into B.
 
     Returns:
         `<layer>.lora_A.weight` (r, in, ..) and `<layer>.lora_B.weight` (out, r, ..) of each layer that changes; kohya's
@@ -97,7 +97,7 @@ def load_lora(folder: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: there is no such file, it is broken, or it holds anything but a plain LoRA of a U-Net.
     """
-    path = folder / LORA_FILE
+    path = place if place.is_file() else place / LORA_FILE
     try:
         tensors, metadata = _read(path)
         if odd := [name for name, allowed in _OFF.items() if metadata.get(name) not in (*allowed, [])]:

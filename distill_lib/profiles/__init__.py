@@ -135,6 +135,14 @@ class Control(Strict):
     share: Unit = Field(description="the one that is used elsewhere")
 
 
+class Other(Text):
+    """Another teacher, with its own sizes of SDXS: its networks are larger than the shipped ones."""
+
+    small: Small
+    lora: Lora
+    control: Control
+
+
 class Ablations(Strict):
     """The choices of the method, each varied alone."""
 
@@ -198,7 +206,7 @@ class Profile(Strict):
     control: Control
     rulers: Rulers
     successors: Successors
-    other: Text | None = Field(default=None, description="another one, for notebook 07 with a file of prompts")
+    other: Other | None = Field(default=None, description="another teacher, which comes with a file of prompts")
 
     def halving_settings(self, n_steps: int, seed: int) -> TrainSettings:
         """Settings of the halving to n_steps, with a seed of its own."""

@@ -7,7 +7,7 @@ trainings alike (`engine.store.read_keys`): no notebook lists them, and none can
 
 import gc
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from IPython.display import display
 from matplotlib.figure import Figure
@@ -30,6 +30,22 @@ from distill_lib.report.record import Recorder, load_rows, own_folder
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import Pairs
 from distill_lib.worlds.pictures import DatasetSpec, Pictures, load
+
+
+class Distilled(Protocol):
+    """What a notebook distils, as its results name it."""
+
+    @property
+    def source(self) -> str:
+        """How results call their data."""
+
+    @property
+    def suffix(self) -> str:
+        """What the names of results end in; empty for what is shipped."""
+
+    @property
+    def parents(self) -> list[str]:
+        """Keys of what all results rest on, besides weights that are read."""
 
 
 class Session(Recorder):
@@ -59,6 +75,11 @@ class Session(Recorder):
     def rest_on(self, *keys: str) -> None:
         """Name parents that are no weights: a file of prompts, a teacher that is not shipped."""
         self.parents = list(dict.fromkeys([*self.parents, *keys]))
+
+    def take(self, job: Distilled) -> None:
+        """Name the data, the artefacts and their parents after what a notebook distils."""
+        self.dataset, self.suffix = job.source, job.suffix
+        self.rest_on(*job.parents)
 
     def rows(self, artefact: str, rows: list[Row]) -> list[Row]:
         """As `Recorder.rows`; all weights that were read until now are parents."""

@@ -31,6 +31,11 @@ def metric_table(
     return [label(column) for column in (*columns, *metrics)], lines
 
 
+def present(rows: list[Row], metrics: Sequence[str]) -> list[str]:
+    """Those of the metrics that rows hold: some need a world, which another teacher does not come with."""
+    return [metric for metric in metrics if select(rows, metric=metric)]
+
+
 def ratio_sentences(rows: list[Row], base: str, metric: str) -> list[str]:
     """A sentence a choice: how many times the metric of the choice `base` it has at each w, and whether that is
     distinguishable.

@@ -21,7 +21,7 @@ from jupyter_client.kernelspec import KernelSpec
 
 from distill_lib.paths import runs_folder
 from distill_lib.run.guard import Failure, kept_log, sentence_of, surroundings
-from distill_lib.run.notebooks import NOTEBOOKS, check_parameters, code_cells, read
+from distill_lib.run.notebooks import NOTEBOOKS, check_parameters, code_cells, for_parameters, read
 from distill_lib.run.pace import Peak
 from distill_lib.run.stale import digest, write_stamp
 from distill_lib.run.turns import GivingWay
@@ -103,7 +103,7 @@ def _papermill(name: str, place: Path, parameters: dict[str, Any], voice: Voice)
     import papermill
     from traitlets.config import Config
 
-    notebook = nbformat.from_dict(read(name))
+    notebook = nbformat.from_dict(for_parameters(name, parameters))
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook.metadata.language_info = {"name": "python"}
     prepared = place / "prepared.ipynb"

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from copy import deepcopy
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,7 @@ from distill_lib.paths import ROOT
 NOTEBOOKS = ROOT / "notebooks"
 _ARTEFACT = re.compile(r'(?:lab|recorder)\.rows\(\s*"([gsx]-[\w-]+)"')
 _NAME = re.compile(r"\d\d_[a-z0-9_]+")
+_OWN = ("teacher", "prompts", "lora", "control")  # parameters, of which any names a teacher of one's own
 _MARKERS = re.compile(r"^(<{7} |={7}$|>{7} )", re.MULTILINE)  # of an unfinished merge
 
 
@@ -53,6 +55,24 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     """The code cells of a notebook but for the one that papermill adds."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     return [cell for cell in code if "injected-parameters" not in cell.metadata.get("tags", [])]
+
+
+LEFT_OUT = {
+    "our-world": "this cell needs our world or what was trained on it, which another teacher does not come with",
+    "ablation": "this cell varies a choice of the method, which the shipped teacher answers and no student needs",
+}
+"""Tags of cells that are left out for a teacher of one's own, and why."""
+
+
+def for_parameters(name: str, parameters: dict[str, Any]) -> NotebookNode:
+    """The notebook as it is run: for a teacher of one's own, a cell tagged as one of LEFT_OUT says in a sentence why it
+    is left out, and does nothing else."""
+    notebook = deepcopy(read(name))
+    if any(parameters.get(key) for key in _OWN):
+        for cell in code_cells(notebook):
+            for tag in LEFT_OUT.keys() & set(cell.metadata.get("tags", [])):
+                cell.source = f"print({'Left out: ' + LEFT_OUT[tag] + '.'!r})"
+    return notebook
 
 
 def artefacts_of(name: str) -> list[str]:

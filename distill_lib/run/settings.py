@@ -15,8 +15,9 @@ from typing import Any
 
 from distill_lib.run.notebooks import parameters_of
 
-_PATHS = ("teacher", "prompts")  # parameters that may name a file or folder
+_PATHS = ("teacher", "prompts", "judges", "lora", "control")  # parameters that may name a file or folder
 _FOLDERS = ("DISTILL_FOLDER", "DISTILL_JUDGES")  # variables that name one
+_INSIDE = ("model_index.json", "clip", "config.json", "pytorch_lora_weights.safetensors")  # of what folders hold
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
 
@@ -60,7 +61,7 @@ class Settings:
 def _named(path: Path) -> str | None:
     """The content of a file or of a model's folder; of any other folder, which will be refused, nothing is read."""
     try:
-        return _content(path) if path.is_file() or (path / "model_index.json").exists() else None
+        return _content(path) if path.is_file() or any((path / name).exists() for name in _INSIDE) else None
     except OSError:
         return None
 

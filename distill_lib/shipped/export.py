@@ -10,10 +10,19 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from torch import Tensor
 
 from distill_lib.diffusion.schedules import OURS
+from distill_lib.networks.adapter import Network
+from distill_lib.networks.autoencoders import TinyDecode
 from distill_lib.networks.folders import plain_pipeline
 
 _NUMBERS = re.compile(r"\d+|\{\w+\}")  # of a README, or the places for them in its card
@@ -45,19 +54,49 @@ def export_pipeline(
     return _write(folder, assembled(pipe, unet, pipe.vae), card("text_student").format(**values))
 
 
+def export_plain(
+    folder: Path, pipe: StableDiffusionPipeline, net: Network, *, description: str, n_steps: int, prompt: str
+) -> Path:
+    """Write a student that takes no w to `folder`, as it predicts and with the decoder that it draws through.
+
+    Args:
+        folder, pipe, description, n_steps, prompt: as in `export_pipeline`; one step needs no guidance.
+        net: the student behind its adapter.
+    """
+    vae = net.decode.tiny if isinstance(net.decode, TinyDecode) else pipe.vae
+    scale = 1.0 if n_steps == 1 else 7.5
+    values = {"description": description, "n_steps": n_steps, "prompt": prompt, "folder": folder.name, "scale": scale}
+    student = assembled(pipe, net.module, vae, net.predicts)
+    return _write(folder, student, card("plain").format(**values))
+
+
+def export_decoder(folder: Path, tiny: AutoencoderTiny, description: str) -> Path:
+    """Write a tiny decoder to `folder` as diffusers' AutoencoderTiny, whose encoder is not trained."""
+    with replaced(folder) as part:
+        tiny.save_pretrained(part, safe_serialization=True)
+        (part / "README.md").write_text(card("decoder").format(description=description, folder=folder.name))
+    return folder
+
+
 def assembled(
-    pipe: StableDiffusionPipeline, unet: UNet2DConditionModel, vae: AutoencoderKL | AutoencoderTiny
+    pipe: StableDiffusionPipeline,
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL | AutoencoderTiny,
+    predicts: str = "v_prediction",
 ) -> StableDiffusionPipeline:
-    """A pipeline of a student's U-Net, which predicts v, and a decoder; all else is that of its teacher's, `pipe`."""
+    """A pipeline of a student's U-Net and a decoder; all else is that of its teacher's, `pipe`."""
     scheduler = DDIMScheduler.from_config(
         pipe.scheduler.config,
-        prediction_type="v_prediction",
+        prediction_type=predicts,
         timestep_spacing="trailing",
         clip_sample=False,
         set_alpha_to_one=True,  # Stable Diffusion's own says False, and would leave a last trace of noise
     )
-    parts = {"vae": vae, "text_encoder": pipe.text_encoder, "tokenizer": pipe.tokenizer}
-    return plain_pipeline(**parts, unet=unet, scheduler=scheduler)
+    changed = {"vae": vae, "unet": unet, "scheduler": scheduler}
+    if isinstance(pipe, StableDiffusionXLPipeline):
+        changed |= {"force_zeros_for_empty_prompt": pipe.config.force_zeros_for_empty_prompt, "add_watermarker": False}
+        return type(pipe)(**pipe.components | changed)
+    return plain_pipeline(**changed, text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer)
 
 
 def _write(folder: Path, student: StableDiffusionPipeline, readme: str, shards: str = "10GB") -> Path:

@@ -18,6 +18,7 @@ from distill_lib.networks.pipeline import Latents
 from distill_lib.networks.unet import build_unet, config_of, student_of
 from distill_lib.shipped import pretrained
 from distill_lib.shipped.make_control import make_controlnet, make_one_control
+from distill_lib.shipped.make_decoder import SETTINGS, SIDE, make_decoder
 from distill_lib.shipped.make_lora import make_lora
 from distill_lib.shipped.make_readers import (
     make_attributes,
@@ -180,8 +181,18 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
+    parser.add_argument("--vae", default="", help="a folder of an AutoencoderKL, which gets a tiny decoder; no names")
+    parser.add_argument("--pictures", default="", help="the folder of pictures that it learns on")
+    parser.add_argument("--side", type=int, default=SIDE, help="of these pictures, in pixels")
+    parser.add_argument("--steps", type=int, default=SETTINGS.steps, help="updates")
     everything = [f"{kind}-{name}" for kind in MAKERS for name in RECIPES[kind]]
-    names = parser.parse_args().names
+    given = parser.parse_args()
+    if given.vae and given.names:
+        parser.error("--vae trains one decoder and no shipped weights; leave the names out")
+    if given.vae:
+        print(make_decoder(given.vae, given.pictures, given.side, given.steps), flush=True)
+        return
+    names = given.names
     if unknown := set(names) - set(everything):
         parser.error(f"{', '.join(sorted(unknown))} is unknown; choose of {', '.join(everything)}")
     present = {path.parent.name for path in pretrained.PRETRAINED.glob("*/made.json")}
