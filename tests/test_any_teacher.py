@@ -71,7 +71,7 @@ def test_the_cut_of_the_paper_is_told_by_the_family_of_a_network():
 
 
 def test_cells_that_need_our_world_say_so_and_do_nothing_else_for_another_teacher():
-    for name in ("09_tiny_decoder", "10_tiny_unet", "11_one_step"):
+    for name in ("09_tiny_decoder", "10_tiny_unet", "11_one_step", "12_lora", "13_controlnet"):
         own, other = (for_parameters(name, {"teacher": teacher}) for teacher in ("", "somebody/model"))
         assert own == read(name)
         cells = list(zip(own.cells, other.cells, strict=True))
@@ -79,7 +79,7 @@ def test_cells_that_need_our_world_say_so_and_do_nothing_else_for_another_teache
         assert [a.source != b.source for a, b in cells] == [bool(tags) for tags in tagged]
         left_out = [b.source for (_, b), tags in zip(cells, tagged, strict=True) if tags]
         assert left_out and all(line.startswith("print('Left out: this cell ") for line in left_out)
-    assert for_parameters("11_one_step", {"prompts": "file.txt"}) == other
+    assert for_parameters("13_controlnet", {"control": "folder"}) == other
 
 
 def test_what_cannot_be_cut_is_refused_before_anything_is_drawn(tmp_path, runs, monkeypatch):
