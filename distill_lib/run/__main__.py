@@ -7,7 +7,7 @@ python -m distill_lib.run pace              keep in figures/laptop how long the 
 python -m distill_lib.run lab               open the notebooks in JupyterLab
 python -m distill_lib.run notebook NAME OUT one notebook by papermill (what the Snakefile calls)
 python -m distill_lib.run plan TEACHER     what a training needs (see `plan`), before anything is loaded
-python -m distill_lib.run teachers | onnx | live | true-scale | readme | site   see the Makefile
+python -m distill_lib.run teachers | onnx | live | true-scale | preflight | readme | site   see the Makefile
 """
 
 import argparse
@@ -29,6 +29,7 @@ _OTHERS = {
     "live": "distill_lib.shipped.live",
     "true-scale": "distill_lib.run.true_scale",
     "plan": "distill_lib.run.plan",
+    "preflight": "distill_lib.run.preflight",
     "readme": "distill_lib.report.pages.write",
     "site": "distill_lib.report.site.build",
 }

@@ -15,11 +15,12 @@ from typing import Any
 import psutil
 import torch
 
-from distill_lib.engine.precision import default_device
+from distill_lib.engine.precision import current, default_device
 from distill_lib.engine.savings import Savings
 from distill_lib.measure.plan import GB, Needed, Plan, needed
 from distill_lib.measure.roles import METHODS, Architecture
 from distill_lib.networks.doors import read_config
+from distill_lib.profiles import Text
 from distill_lib.profiles.reading import read_yaml
 from distill_lib.report.tables import markdown_table
 from distill_lib.run.true_scale import SD_21, SDXL
@@ -111,6 +112,26 @@ def check_fits(need: Needed, plan: Plan, where: str, memory: int) -> None:
         f"{plan.method} of {plan.batch} samples at {plan.pixels} pixels needs {wanted / GB:.1f} GB, and {where} has "
         f"{memory / GB:.1f}: take {', '.join(cures)}, or a larger card"
     )
+
+
+def trainings(teacher: str, sizes: Text) -> list[tuple[Plan, Needed]]:
+    """What stage one and the last halving of a profile's sizes need, at the teacher's own size of pictures.
+
+    Notebook 07 keeps on the card what it has finished: the guided pair, stage one's student, and all but one of those
+    that are halved before the last.
+
+    Raises:
+        ValueError: as `architecture` and `needed`.
+    """
+    model = architecture(teacher)
+    pixels, halvings = model.unet["sample_size"] * model.factor, sizes.start.bit_length() - 1
+    shared = Plan(pixels=pixels, bf16=current() == "bf16")
+    plans = []
+    for method, settings, resting in (("stage-one", sizes.stage_one, 0), ("halving", sizes.halving, halvings)):
+        savings = getattr(settings, "savings", Savings())
+        of = {"method": method, "batch": settings.batch_size, "savings": savings, "resting": resting}
+        plans.append(replace(shared, **of))
+    return [(plan, needed(model, plan)) for plan in plans]
 
 
 def seconds(need: Needed, plan: Plan, card: Card) -> float:
