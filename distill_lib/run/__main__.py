@@ -7,7 +7,7 @@ python -m distill_lib.run pace              keep in figures/laptop how long the 
 python -m distill_lib.run lab               open the notebooks in JupyterLab
 python -m distill_lib.run notebook NAME OUT one notebook by papermill (what the Snakefile calls)
 python -m distill_lib.run plan TEACHER     what a training needs (see `plan`), before anything is loaded
-python -m distill_lib.run teachers | onnx | live | true-scale | preflight | readme | site   see the Makefile
+python -m distill_lib.run teachers | onnx | live | true-scale | preflight | gpu-check | readme | site   see the Makefile
 """
 
 import argparse
@@ -30,6 +30,7 @@ _OTHERS = {
     "true-scale": "distill_lib.run.true_scale",
     "plan": "distill_lib.run.plan",
     "preflight": "distill_lib.run.preflight",
+    "gpu-check": "distill_lib.run.gpu_check",
     "readme": "distill_lib.report.pages.write",
     "site": "distill_lib.report.site.build",
 }
