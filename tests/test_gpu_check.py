@@ -8,12 +8,14 @@ from tiny_pipelines import tiny_pipeline
 
 from distill_lib.diffusion.noise import Draws
 from distill_lib.diffusion.samplers import sample
+from distill_lib.engine import store
+from distill_lib.engine.loop import FrugalSettings
 from distill_lib.engine.savings import Savings
 from distill_lib.measure.plan import Plan
 from distill_lib.measure.roles import METHODS
 from distill_lib.networks.adapter import denoiser
 from distill_lib.networks.pipeline import open_pipeline
-from distill_lib.run import gpu_check, trial
+from distill_lib.run import gpu_check, preflight, trial
 from distill_lib.run.plan import architecture
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -65,6 +67,24 @@ def test_noise_and_samples_are_those_of_the_cpu(device, folder):
         with torch.no_grad():
             ours += [z.cpu(), sample(denoiser(net, label.to(place), 0.0), z, 4, net.schedule).cpu()]
     assert torch.allclose(ours[0], ours[2], atol=1e-6) and torch.allclose(ours[1], ours[3], atol=1e-3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_training_with_all_savings_ends_with_the_weights_of_a_plain_one(device, folder, runs, monkeypatch):
+    if device == "cuda":
+        monkeypatch.delenv("ACCELERATE_USE_CPU")
+    ends = []
+    for savings in (Savings(), Savings(slices=2, checkpointing=True, offload=True)):
+        model = open_pipeline(folder, bf16=False)
+        of = FrugalSettings(steps=2, batch_size=4, lr=1e-4, bf16=False, savings=savings)
+        run, student = store.Run("test", {"savings": savings}, sample), model.network.student()
+        list(preflight._training("stage one", student, model.network, of, run, model))
+        ends.append(run.weights())
+    plain, saving, start = (
+        torch.cat([weights[name].cpu().flatten() for name in sorted(weights)])
+        for weights in (*ends, model.network.student().module.state_dict())
+    )
+    assert (saving - plain).abs().mean() < 0.02 * (plain - start).abs().mean()
 
 
 def test_a_report_names_what_failed_and_goes_on(tmp_path, capsys):

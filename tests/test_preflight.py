@@ -6,7 +6,8 @@ from PIL import Image
 from tiny_pipelines import tiny_pipeline
 
 from distill_lib import profiles
-from distill_lib.engine.loop import TrainSettings
+from distill_lib.engine.loop import FrugalSettings, TrainSettings
+from distill_lib.engine.savings import Savings
 from distill_lib.networks.pipeline import open_pipeline
 from distill_lib.run import drawing, preflight
 from distill_lib.run.settings import Settings
@@ -21,7 +22,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def sizes():
-    of = TrainSettings(steps=9, batch_size=4, lr=1e-4)
+    of = FrugalSettings(steps=9, batch_size=4, lr=1e-4, savings=Savings(slices=2, checkpointing=True))
     return profiles.load("smoke").latent.model_copy(update={"stage_one": of, "halving": of, "start": 8})
 
 
@@ -91,3 +92,11 @@ def test_a_run_with_a_teacher_that_does_not_fit_is_refused_before_it_begins(fold
         ValueError, match=r"^stage-one of \d+ samples at 8 pixels needs 1.\d GB, and this machine has 1.0"
     ):
         drawing.figures("g-tab2", Settings(profile="smoke", extra={"teacher": folder, "prompts": "x"}))
+
+
+def test_profiles_of_committed_runs_hold_no_savings():
+    for name in ("smoke", "quick", "laptop"):
+        text = profiles.load(name).latent
+        assert type(text.stage_one) is type(text.halving) is TrainSettings
+    other = profiles.load("gpu").other
+    assert other.stage_one.savings.slices > 1 and other.stage_one.batch_size % other.stage_one.savings.slices == 0

@@ -7,13 +7,14 @@ offload         the average of weights stands in the machine's memory, not in th
 optimizer       Adam's moments in float32, in 8 bits, or in 8 bits and paged (by bitsandbytes)
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import torch
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as validated
-from torch import nn
+from torch import Tensor, nn
 
 from distill_lib.engine.bounds import Count
 
@@ -42,6 +43,24 @@ def in_bf16(module: nn.Module) -> None:
 def _rounded_weights(module: nn.Module) -> list[tuple[nn.Module, str, nn.Parameter]]:
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     return [(layer, name, weight) for layer in layers for name, weight in layer.named_parameters(recurse=False)]
+
+
+@contextlib.contextmanager
+def rounded(module: nn.Module) -> Iterator[None]:
+    """A block in which a frozen module is as `in_bf16` leaves it; then its weights are what they were, to the bit.
+
+    Meanwhile they stand in the machine's memory.
+    """
+    whole = [(layer, name, weight, weight.device) for layer, name, weight in _rounded_weights(module)]
+    in_bf16(module)
+    for _, _, weight, _ in whole:
+        weight.data = weight.data.cpu()
+    try:
+        yield
+    finally:
+        for layer, name, weight, device in whole:
+            weight.data = weight.data.to(device)
+            setattr(layer, name, weight)
 
 
 def checkpoint(module: nn.Module) -> None:
@@ -87,3 +106,21 @@ def optimizer_of(
         ) from error
     kind = {"adamw8bit": "AdamW8bit", "paged_adamw8bit": "PagedAdamW8bit"}[name]
     return getattr(bitsandbytes.optim, kind)(groups, lr=lr, weight_decay=1e-4)
+
+
+def moments_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
+    """What an optimiser keeps of a parameter, by kind; bitsandbytes counts steps by a number, and shares its tables."""
+    kept = optimizer.state[parameter]
+    if isinstance(optimizer, torch.optim.AdamW):
+        return dict(kept)
+    return {kind: torch.as_tensor(value).clone() for kind, value in kept.items()}
+
+
+def set_moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, kept: Mapping[str, Tensor]) -> None:
+    """Give an optimiser what `moments_of` had of a parameter; nothing where that is empty."""
+    if not kept:
+        return
+    state = {kind: value.to(parameter.device, copy=True) for kind, value in kept.items()}
+    if not isinstance(optimizer, torch.optim.AdamW):
+        state["step"] = int(state["step"])
+    optimizer.state[parameter] = state

@@ -31,7 +31,7 @@ from distill_lib.run.plan import ARCHITECTURES
 from distill_lib.run.true_scale import SYSTEMS, TABLES, measure, tabulated
 
 Part = Callable[[], Iterator[str]]
-_TESTS = ("test_gpu", "test_gpu_check", "test_precision", "test_samplers", "test_training")
+_TESTS = ("test_gpu", "test_gpu_check", "test_savings", "test_precision", "test_samplers", "test_training")
 _LONGEST = 240  # seconds of a part that another process does
 LEAN = Savings(slices=2, checkpointing=True, frozen_bf16=True, offload=True)
 """What the second update of each method saves by."""

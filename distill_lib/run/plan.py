@@ -128,8 +128,7 @@ def trainings(teacher: str, sizes: Text) -> list[tuple[Plan, Needed]]:
     shared = Plan(pixels=pixels, bf16=current() == "bf16")
     plans = []
     for method, settings, resting in (("stage-one", sizes.stage_one, 0), ("halving", sizes.halving, halvings)):
-        savings = getattr(settings, "savings", Savings())
-        of = {"method": method, "batch": settings.batch_size, "savings": savings, "resting": resting}
+        of = {"method": method, "batch": settings.batch_size, "savings": settings.savings, "resting": resting}
         plans.append(replace(shared, **of))
     return [(plan, needed(model, plan)) for plan in plans]
 
