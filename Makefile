@@ -1,6 +1,6 @@
 # Everything a reader runs. POSIX make and sh; needs Python 3.11 to 3.13 and git. `make` alone lists the targets.
 .POSIX:
-.PHONY: help figures ablations test chaos teachers onnx live bench true-scale verify publish pace readme site test-site lab lint lock
+.PHONY: help figures ablations test chaos teachers onnx live bench true-scale preflight gpu-check verify publish pace readme site test-site lab lint lock
 
 PYTHON ?= python3
 PROFILE ?= quick
@@ -39,6 +39,12 @@ bench: .venv/.installed ## time our code against the plain way [PROFILE=quick]
 
 true-scale: .venv/.installed ## time Stable Diffusion and SDXS at their true sizes, random weights, 16 GB, some 10 minutes [ID=s-tab2]
 	$(run) distill_lib.run true-scale $${ID:+--id "$$ID"}
+
+preflight: .venv/.installed ## try a teacher on this machine in two minutes, before hours are spent TEACHER=folder [PROFILE=gpu]
+	@$(run) distill_lib.run preflight "$${TEACHER?name a folder: make preflight TEACHER=..}" --profile "$${PROFILE:-gpu}"
+
+gpu-check: .venv/.installed ## try on a GPU all that has never run on one, ten minutes [PARTS="updates pictures"]
+	@$(run) distill_lib.run gpu-check $${PARTS}
 
 verify: .venv/.installed ## redraw, and compare with the committed figures/laptop
 	$(run) distill_lib.run verify

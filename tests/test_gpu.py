@@ -171,6 +171,9 @@ class OneStep:
     def __iter__(self):
         yield 0, Draws(0, 0, torch.arange(B, device=self.device))
 
+    def place(self, net):
+        net.module.to(self.device)
+
     def update(self, loss):
         return loss
 

@@ -1,4 +1,4 @@
-"""Two processes train as one does: they share the batch, average their gradients and read one result."""
+"""Two processes train as one does, in slices too: they share the batch, average their gradients and read one result."""
 
 import os
 import socket
@@ -23,18 +23,20 @@ from torch import nn
 from distill_lib.diffusion.mixture import MixtureData, ToyNetwork, ring
 from distill_lib.diffusion.noise import normal
 from distill_lib.engine import store
-from distill_lib.engine.loop import Loop, TrainSettings, finish
+from distill_lib.engine.loop import FrugalSettings, Loop, TrainSettings, finish
+from distill_lib.engine.savings import Savings
 from distill_lib.engine.trainable import Bare
 from distill_lib.guided.halving import Halving, halve_steps
 
 torch.set_num_threads(1)
 store.RUNS = Path(sys.argv[1])
-torch.manual_seed(0)
-data, student, teacher = MixtureData(ring(5), 0.2), ToyNetwork(5, 32), ToyNetwork(5, 32)
-settings = TrainSettings(steps=6, batch_size=32, lr=1e-2, warmup=1, ema=0.5)
-run = store.Run("shared", {}, halve_steps)
-finish(student, halve_steps(student, teacher, data, Halving(4, settings), run), run, "shared")
-print(run.folder)
+data, given = MixtureData(ring(5), 0.2), {"steps": 6, "batch_size": 32, "lr": 1e-2, "warmup": 1, "ema": 0.5}
+sliced = FrugalSettings(**given, savings=Savings(slices=4, offload=True))
+for name, settings in (("shared", TrainSettings(**given)), ("sliced", sliced)):
+    torch.manual_seed(0)
+    student, teacher, run = ToyNetwork(5, 32), ToyNetwork(5, 32), store.Run(name, {}, halve_steps)
+    finish(student, halve_steps(student, teacher, data, Halving(4, settings), run), run, name)
+    print(run.folder)
 
 net, run = Bare(nn.Linear(3, 3)), store.Run("broken", {}, normal)
 loop = Loop(net, TrainSettings(steps=6, batch_size=4, lr=1e-2, checkpoint_seconds=1e9), run)
@@ -48,7 +50,9 @@ except ValueError as error:
 
 
 def start(folder, processes):
-    """What each of the processes says on standard output: where the weights lie, and how the broken training ended."""
+    """What each of the processes says on standard output: where the weights lie, of a batch at once and in slices, and
+    how the broken training ended.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -73,15 +77,17 @@ def two(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_two_processes_end_with_the_weights_of_one(two, tmp_path):
-    ours, reference = (load_tensors(Path(place) / "weights.safetensors") for place in (start(tmp_path, 1)[0], two[0]))
-    for name in ours:
-        # gradients of two halves are summed in another order, which Adam's first steps magnify
-        assert torch.allclose(ours[name], reference[name], rtol=0, atol=2e-4), name
+def test_two_processes_and_slices_end_with_the_weights_of_one(two, tmp_path):
+    places = start(tmp_path, 1)[0], *two[:2]
+    whole, shared, sliced = (load_tensors(Path(place) / "weights.safetensors") for place in places)
+    for name in whole:
+        for weights in (shared, sliced):
+            # gradients of parts are summed in another order, which Adam's first steps magnify
+            assert torch.allclose(weights[name], whole[name], rtol=0, atol=2e-4), name
 
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_on_one_process_stops_all_at_the_same_step(two):
-    place, _, rest = two[1].partition(" ")
+    place, _, rest = two[2].partition(" ")
     assert rest == "the loss is nan 3"
     assert load_tensors(Path(place) / "state" / "state.safetensors")["step"] == 3

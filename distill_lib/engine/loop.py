@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import ClassVar
 
 import torch
 from accelerate import Accelerator
@@ -24,6 +25,7 @@ from distill_lib.engine.bounds import Count, Decay, NonNegative, Number, Positiv
 from distill_lib.engine.files import all_finite
 from distill_lib.engine.interrupts import Watch
 from distill_lib.engine.precision import default_device
+from distill_lib.engine.savings import Savings, checkpoint, moments_of, optimizer_of, rounded, set_moments
 from distill_lib.engine.store import Run
 from distill_lib.engine.trainable import Trainable
 
@@ -47,10 +49,18 @@ class TrainSettings:
     bf16: bool | None = None
     snapshots: NonNegative = 0
     checkpoint_seconds: Number = 60.0
+    savings: ClassVar[Savings] = Savings()
 
     def with_seed(self, seed: int) -> "TrainSettings":
         """The same settings with another seed."""
         return replace(self, seed=seed)
+
+
+@validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class FrugalSettings(TrainSettings):
+    """Settings of a training that needs less memory; a kind of its own, so that keys of all others hold no savings."""
+
+    savings: Savings
 
 
 @dataclass(frozen=True)
@@ -67,68 +77,67 @@ class Progress:
 class Loop:
     """Steps of one training of `net.module`, resumed where `run` stands; none are left of a finished one.
 
-    Iterating yields (step, draws); the body computes a loss and calls `update`. `share` counts the samples of a step
-    that fall to this process. Of a module that holds several networks, `rates` multiplies the learning rate of those
-    whose parameters' names start so. A parameter that a step gives no gradient stays as it is. The body computes in
-    `precision`, in which the run was begun. A signal to stop waits for the end of `update` (`interrupts`).
+    Iterating yields (step, draws), once for each slice of a batch (`Savings`); the body computes a loss and calls
+    `update`. `share` counts the samples of a slice that fall to this process. Of a module that holds several networks,
+    `rates` multiplies the learning rate of those whose parameters' names start so. A parameter that a step gives no
+    gradient stays as it is. The body computes in `precision`, in which the run was begun. A signal to stop waits for
+    the end of `update` (`interrupts`).
 
     Raises:
-        ValueError: the batch cannot be shared evenly by the processes, or the network holds buffers, which the average
-            of weights would lose, or weights that are not finite.
+        ValueError: the batch cannot be shared evenly by the processes and slices, or the network holds buffers, which
+            the average of weights would lose, or weights that are not finite; as `checkpoint` and `optimizer_of`.
     """
 
     def __init__(
         self, net: Trainable, settings: TrainSettings, run: Run, rates: Mapping[str, float] | None = None
     ) -> None:
-        self.settings, self.run = settings, run
+        self.settings, self.run, self._net = settings, run, net
         self.accelerator = Accelerator(cpu=default_device().type == "cpu")
-        if settings.batch_size % self.accelerator.num_processes:
-            raise ValueError(
-                f"batch_size={settings.batch_size} cannot be shared by {self.accelerator.num_processes} processes; "
-                "take a multiple of them"
-            )
-        if set(net.module.state_dict()) - {name for name, _ in net.module.named_parameters()}:
+        savings, processes = settings.savings, self.accelerator.num_processes
+        if settings.batch_size % (processes * savings.slices):
+            slices = f" with {savings.slices} slices each" * (savings.slices > 1)
+            shared = f"batch_size={settings.batch_size} cannot be shared by {processes} processes{slices}"
+            raise ValueError(f"{shared}; take a multiple of them")
+        named = dict(net.module.named_parameters())
+        self.names, self.parameters = list(named), list(named.values())
+        if set(net.module.state_dict()) - {*named}:
             raise ValueError("a network with buffers cannot be trained here: use group instead of batch normalisation")
-        self.share = settings.batch_size // self.accelerator.num_processes
+        self.share = settings.batch_size // processes // savings.slices
         self.device = self.accelerator.device
         net.module.to(self.device)
         net.forward = self.accelerator.prepare_model(net.forward)
         net.module.train()
-        self.parameters = list(net.module.parameters())
-        self.names = [name for name, _ in net.module.named_parameters()]
-        self.average = [p.detach().clone() for p in self.parameters]
-        groups: dict[float, list[nn.Parameter]] = {}
-        for name, parameter in zip(self.names, self.parameters, strict=True):
-            factor = next((x for start, x in (rates or {}).items() if name.startswith(start)), 1.0)
-            groups.setdefault(factor, []).append(parameter)
-        self.optimizer = torch.optim.AdamW(
-            [{"params": parameters, "factor": factor} for factor, parameters in groups.items()],
-            lr=settings.lr,
-            weight_decay=1e-4,
-            fused=True,  # one pass over the weights: a fifth of the time of the others on a CPU
-        )
+        if savings.checkpointing:
+            checkpoint(net.module)
+        home = torch.device("cpu") if savings.offload else self.device
+        self.average = [p.detach().to(home, copy=True) for p in self.parameters]
+        self.optimizer = optimizer_of(named, rates or {}, settings.lr, savings.optimizer)
+        self._losses: list[Tensor] = []  # of the slices of a step
         self.step, self.loss, self.seconds = 0, float("nan"), 0.0
         parts = settings.snapshots + 1
         self._kept = {settings.steps * i // parts for i in range(1, parts)}
-        number_format = {True: "bf16", False: "fp32"}.get(settings.bf16)
-        self.precision = number_format or run.precision or precision.current()
+        self.precision = {True: "bf16", False: "fp32"}.get(settings.bf16) or run.precision or precision.current()
         if not run.done:
             run.start(precision=self.precision)
         self._resume()
         self._kept_step, self._inside, self._watch = self.step, contextlib.ExitStack(), Watch(self._interrupted)
-        named = net.module.named_parameters()
-        all_finite({name: value.detach() for name, value in named}, f"{run.key} at step {self.step}")
+        self._lent = contextlib.ExitStack()  # frozen networks in another form, until the training is over
+        all_finite({name: value.detach() for name, value in named.items()}, f"{run.key} at step {self.step}")
 
     def __iter__(self) -> Iterator[tuple[int, Draws]]:
-        settings = self.settings
-        local = torch.arange(self.share) + self.share * self.accelerator.process_index
+        settings, slices = self.settings, self.settings.savings.slices
+        first = self.share * slices * self.accelerator.process_index
+        local = (first + torch.arange(self.share * slices)).to(self.device).split(self.share)
         self._clock = self._saved = time.perf_counter()
-        with self._watch, self._inside:  # both end with the generator, however that ends
+        with self._lent, self._watch, self._inside:  # all end with the generator, however that ends
             for step in range(self.step, settings.steps):
-                self._inside.close()
-                self._inside.enter_context(precision.held(self.precision))
-                self._watch.begin()
-                yield step, Draws(settings.seed, step, local.to(self.device))
+                for part, index in enumerate(local, 1):
+                    self._inside.close()
+                    self._inside.enter_context(precision.held(self.precision))
+                    if part < slices:  # gradients are exchanged with the last
+                        self._inside.enter_context(self.accelerator.no_sync(self._net.forward))
+                    self._watch.begin()
+                    yield step, Draws(settings.seed, step, index)
             self._watch.begin()
             if self.accelerator.is_main_process and not self.run.done:
                 self.run.finish(self.weights())
@@ -138,16 +147,24 @@ class Loop:
     def update(self, loss: Tensor) -> Progress:
         """One optimiser step on the mean of the losses of this process's samples, (B,).
 
+        It is made after the last slice; until then gradients add up, and the progress is that of the step before.
+
         Raises:
             ValueError: the loss, or the norm of its gradient, is not finite, on any process. No weight has changed.
         """
-        settings = self.settings
+        settings, slices = self.settings, self.settings.savings.slices
+        self.accelerator.backward(loss.mean() / slices if slices > 1 else loss.mean())
+        self._losses.append(loss.detach())
+        if len(self._losses) < slices:
+            self._inside.close()
+            self._watch.calm()
+            return Progress(self.step, settings.steps, self.loss, 0.0, self.seconds)
         rate = settings.lr * min(1, (self.step + 1) / max(1, settings.warmup)) * (1 - self.step / settings.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
-        self.accelerator.backward(loss.mean())
         norm = nn.utils.clip_grad_norm_(self.parameters, settings.clip, foreach=True)
-        mean = self.accelerator.gather(loss.detach()).mean()
+        mean = self.accelerator.gather(torch.cat(self._losses)).mean()
+        self._losses.clear()
         mean, norm = torch.stack([mean.double(), norm.to(mean.device).double()]).tolist()  # waits for the GPU once
         if not math.isfinite(mean) or not math.isfinite(norm):
             raise self._broken(mean, norm, rate)
@@ -157,7 +174,7 @@ class Loop:
         # A young average forgets its start quickly; the paper's decay holds from some hundred steps on.
         decay = min(settings.ema, self.step / (10 + self.step)) if settings.ema else 0.0
         with torch.no_grad():
-            torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
+            torch._foreach_lerp_(self.average, [p.to(self.average[0].device) for p in self.parameters], 1 - decay)
         progress = self._progress(mean)
         self._inside.close()
         self._watch.calm()
@@ -166,6 +183,16 @@ class Loop:
     def weights(self) -> dict[str, Tensor]:
         """The averaged weights by name."""
         return dict(zip(self.names, self.average, strict=True))
+
+    def place(self, net: object) -> None:
+        """Move a frozen network to where the training runs; a closed form has nothing to move.
+
+        Where savings say so, its weights are rounded as autocast rounds them, until the training is over.
+        """
+        if isinstance(module := getattr(net, "module", None), nn.Module):
+            module.to(self.device)
+            if self.settings.savings.frozen_bf16 and self.precision == "bf16":
+                self._lent.enter_context(rounded(module))
 
     def _progress(self, loss: float) -> Progress:
         now = time.perf_counter()
@@ -207,40 +234,29 @@ class Loop:
         state = {"step": torch.tensor(self.step), "loss": torch.tensor(self.loss, dtype=torch.float64)}
         state["seconds"] = torch.tensor(self.seconds)
         for name, parameter, average in zip(self.names, self.parameters, self.average, strict=True):
-            state |= {f"weight.{name}": parameter, f"average.{name}": average}
-            # empty for a parameter that has had no gradient
-            state |= {f"{key}.{name}": value for key, value in self.optimizer.state[parameter].items()}
+            # without moments where there has been no gradient
+            kept = {"weight": parameter, "average": average} | moments_of(self.optimizer, parameter)
+            state |= {f"{kind}.{name}": value for kind, value in kept.items()}
         self.run.save_state(state)
         self._kept_step = self.step
 
     def _resume(self) -> None:
+        kept: dict[str, dict[str, Tensor]] = {name: {} for name in self.names}
         if self.run.done:
-            done = self.run.weights()
-            with torch.no_grad():
-                for name, parameter, average in zip(self.names, self.parameters, self.average, strict=True):
-                    parameter.copy_(done[name])
-                    average.copy_(done[name])
             self.step = self.settings.steps
+            kept = {name: {"weight": value, "average": value} for name, value in self.run.weights().items()}
+        elif (state := self.run.state()) is None:
             return
-        state = self.run.state()
-        if state is None:
-            return
-        self.step, self.loss, self.seconds = (state[key].item() for key in ("step", "loss", "seconds"))
+        else:
+            self.step, self.loss, self.seconds = (state.pop(key).item() for key in ("step", "loss", "seconds"))
+            for key, value in state.items():
+                kind, _, name = key.partition(".")
+                kept[name][kind] = value
         with torch.no_grad():
             for name, parameter, average in zip(self.names, self.parameters, self.average, strict=True):
-                parameter.copy_(state[f"weight.{name}"])
-                average.copy_(state[f"average.{name}"])
-                if f"step.{name}" in state:
-                    self.optimizer.state[parameter] = {
-                        key: state[f"{key}.{name}"].to(self.device, copy=True)
-                        for key in ("exp_avg", "exp_avg_sq", "step")
-                    }
-
-
-def place(net: object, device: torch.device) -> None:
-    """Move a frozen network to where the training runs; a closed form has nothing to move."""
-    if isinstance(getattr(net, "module", None), nn.Module):
-        net.module.to(device)
+                parameter.copy_(kept[name].pop("weight"))
+                average.copy_(kept[name].pop("average"))
+                set_moments(self.optimizer, parameter, kept[name])
 
 
 def follow(training: Iterable[Progress], title: str, every_seconds: float = 5.0) -> list[Progress]:
@@ -256,7 +272,7 @@ def follow(training: Iterable[Progress], title: str, every_seconds: float = 5.0)
         if now - last < (0.5 if sys.stderr.isatty() else every_seconds) and progress.step < progress.steps:
             continue
         last = now
-        left = (progress.steps - progress.step) * progress.seconds / progress.step
+        left = (progress.steps - progress.step) * progress.seconds / max(1, progress.step)
         line = (
             f"{title}: step {progress.step}/{progress.steps}  loss {progress.loss:.4f}  "
             f"{progress.images_per_second:.0f} images/s  {left:.0f} s left"

@@ -22,7 +22,7 @@ def replay(
     """The draws and the batch of each step of a `Loop`, or of what is left of it.
 
     Args:
-        loop: steps and their draws.
+        loop: steps and their draws; a step that comes several times in a row has as many slices.
         batch_of: makes a batch of the draws of the step that it is first used at.
         reuse: updates that a batch serves; with 1 each step has its own, and none is kept.
 
@@ -30,11 +30,13 @@ def replay(
         For each step the draws that its batch was made of, and the batch.
     """
     bank = BANK if reuse > 1 else 1
-    kept: dict[int, tuple[Draws, Batch]] = {}
+    kept: dict[tuple[int, int], tuple[Draws, Batch]] = {}
+    now, part = -1, 0
     for step, draws in loop:
+        now, part = step, part + 1 if step == now else 0  # the slice of a step
         start = step - step % (bank * reuse)
         first = start + step % bank  # the step that this batch was drawn for
-        if first not in kept:
-            kept = {drawn: both for drawn, both in kept.items() if drawn >= start}
-            kept[first] = (first_draws := replace(draws, step=first)), batch_of(first_draws)
-        yield kept[first]
+        if (first, part) not in kept:
+            kept = {drawn: both for drawn, both in kept.items() if drawn[0] >= start and reuse > 1}
+            kept[first, part] = (first_draws := replace(draws, step=first)), batch_of(first_draws)
+        yield kept[first, part]

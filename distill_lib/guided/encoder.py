@@ -36,7 +36,7 @@ from torch import Tensor
 from distill_lib.diffusion.errors import mean_square
 from distill_lib.diffusion.samplers import Denoise, above_zero, ddim_step
 from distill_lib.diffusion.schedules import OURS, Schedule, add_noise, step_grid
-from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish, place
+from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish
 from distill_lib.engine.store import Run
 from distill_lib.networks.adapter import Network, Parent, Trained, denoise_pair, denoise_student
 from distill_lib.worlds.pictures import Pictures, identity
@@ -83,7 +83,7 @@ def halve_encoder(
     inner = counts[0] // n_steps  # the teacher's steps within one of the student's
     grid = torch.tensor(step_grid(inner * n_steps, schedule.T)[::-1])
     loop = Loop(student, settings, run)
-    place(teacher, loop.device)
+    loop.place(teacher)
     grid = grid.to(loop.device)
     for _, draws in loop:
         x, label = pictures.batch(draws.integer("picture", len(pictures)).cpu(), loop.device)

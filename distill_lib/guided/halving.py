@@ -24,7 +24,7 @@ from distill_lib.diffusion.errors import mean_square, truncated_snr
 from distill_lib.diffusion.noise import Draws
 from distill_lib.diffusion.samplers import Denoise, ddim_step
 from distill_lib.diffusion.schedules import OURS, Schedule, add_noise, step_grid, x_from_v
-from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish, place
+from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish
 from distill_lib.engine.replay import replay
 from distill_lib.engine.store import Run
 from distill_lib.networks.adapter import Network, Parent, Trained, denoise_pair, denoise_student
@@ -80,7 +80,7 @@ def _begin(student: Network, teacher: Network, n_points: int, halving: Halving, 
     if not teacher.takes_w and w_range[0] != w_range[1]:
         raise ValueError(f"a guided pair is halved for a single w, not for w_range={w_range}; stage one covers a range")
     loop = Loop(student, halving.settings, run)
-    place(teacher, loop.device)
+    loop.place(teacher)
     return loop, grid.to(loop.device)
 
 

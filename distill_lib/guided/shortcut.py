@@ -33,7 +33,7 @@ from torch import Tensor
 
 from distill_lib.diffusion.samplers import Denoise
 from distill_lib.diffusion.schedules import OURS, Schedule, add_noise, step_grid, x_from_v
-from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish, place
+from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish
 from distill_lib.engine.store import Run
 from distill_lib.guided.halving import halving_loss, halving_target
 from distill_lib.networks.adapter import Network, Parent, Trained, denoise_pair, denoise_student
@@ -138,7 +138,7 @@ def distill_shortcut(
         raise ValueError(
             f"a batch of {loop.share} a process has no sample for one of the targets at share={plan.share}; take more"
         )
-    place(teacher, loop.device)
+    loop.place(teacher)
     grid, average = grid.to(loop.device), _average_of(student, loop)
     for _, draws in loop:
         x, label = pictures.batch(draws.integer("picture", len(pictures)).cpu(), loop.device)

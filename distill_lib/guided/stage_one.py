@@ -22,7 +22,7 @@ from distill_lib.diffusion.errors import mean_square
 from distill_lib.diffusion.guidance import combine, guided_pair
 from distill_lib.diffusion.noise import Draws
 from distill_lib.diffusion.schedules import add_noise
-from distill_lib.engine.loop import Loop, Progress, TrainSettings, place
+from distill_lib.engine.loop import Loop, Progress, TrainSettings
 from distill_lib.engine.precision import held
 from distill_lib.engine.store import Run
 from distill_lib.networks.adapter import Network
@@ -97,7 +97,7 @@ def distill_guidance(
     loop = Loop(student, settings, run)
     if loop.share % strengths:
         raise ValueError(f"a batch of {loop.share} a process does not divide by strengths={strengths}; take a multiple")
-    place(teacher, loop.device)
+    loop.place(teacher)
     each = min(64, max(1, settings.steps * settings.batch_size // _LEVELS))  # no more than the training itself sees
     with held(loop.precision):
         index = torch.arange(each * _LEVELS, device=loop.device)

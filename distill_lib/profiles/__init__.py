@@ -15,7 +15,7 @@ from distill_lib.engine.bounds import Count, Number, Positive, Unit
 from distill_lib.engine.loop import TrainSettings
 from distill_lib.engine.messages import short
 from distill_lib.paths import suffix_of
-from distill_lib.profiles.fields import Counts, Look, Strengths, Strict, World, Worlds
+from distill_lib.profiles.fields import Counts, Look, Strengths, Strict, Training, World, Worlds
 from distill_lib.profiles.reading import read_yaml, sentence
 from distill_lib.worlds.pictures import REAL, DatasetSpec, data_name
 from distill_lib.worlds.pictures import load as load_pictures
@@ -69,10 +69,10 @@ class Text(Strict):
     w: Number = Field(description="strength of the teacher that stands for the truth")
     ws: Strengths
     pairs: Count = Field(description="of noise and teacher's picture: for regression, or where no pictures come")
-    stage_one: TrainSettings = Field(description="live stage one: the first steps, from the teacher; else all of it")
+    stage_one: Training = Field(description="live stage one: the first steps, from the teacher; else all of it")
     start: Count = Field(description="steps of stage one's student, halved first")
     students: Counts = Field(description="steps of the students that are measured")
-    halving: TrainSettings
+    halving: Training
 
 
 class Latent(Text):

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from distill_lib.engine.bounds import Count, Number
+from distill_lib.engine.loop import FrugalSettings, TrainSettings
 from distill_lib.worlds.pictures import REAL, WORLDS
 
 
@@ -31,3 +32,5 @@ Look = Annotated[str, AfterValidator(_look)]
 Worlds = Annotated[list[World], Field(min_length=1)]
 Counts = Annotated[list[Count], Field(min_length=1)]
 Strengths = Annotated[list[Number], Field(min_length=1)]
+Training = TrainSettings | FrugalSettings
+"""Without savings, which is every training of the committed runs, or with them."""

@@ -6,7 +6,8 @@ python -m distill_lib.run publish           put the executed laptop notebooks ba
 python -m distill_lib.run pace              keep in figures/laptop how long the last whole run took here
 python -m distill_lib.run lab               open the notebooks in JupyterLab
 python -m distill_lib.run notebook NAME OUT one notebook by papermill (what the Snakefile calls)
-python -m distill_lib.run teachers | onnx | live | true-scale | readme | site    as the Makefile says
+python -m distill_lib.run plan TEACHER     what a training needs (see `plan`), before anything is loaded
+python -m distill_lib.run teachers | onnx | live | true-scale | preflight | gpu-check | readme | site   see the Makefile
 """
 
 import argparse
@@ -27,6 +28,9 @@ _OTHERS = {
     "onnx": "distill_lib.shipped.export_onnx",
     "live": "distill_lib.shipped.live",
     "true-scale": "distill_lib.run.true_scale",
+    "plan": "distill_lib.run.plan",
+    "preflight": "distill_lib.run.preflight",
+    "gpu-check": "distill_lib.run.gpu_check",
     "readme": "distill_lib.report.pages.write",
     "site": "distill_lib.report.site.build",
 }

@@ -65,12 +65,26 @@ def _check_writable(folder: Path, variable: str) -> None:
         raise ValueError(f"cannot write to {folder}: {error.strerror}; free it or set {variable}") from None
 
 
+def _check_memory(teacher: str, profile: str) -> None:
+    """Refuse another teacher whose trainings do not fit; a folder that cannot be planned says why when it is opened."""
+    from distill_lib import profiles  # these load torch
+    from distill_lib.run.plan import check_fits, memory_here, trainings
+
+    settings = profiles.load(profile)
+    try:
+        needs = trainings(teacher, settings.other or settings.latent)
+    except Exception:
+        return
+    for plan, need in needs:
+        check_fits(need, plan, *memory_here())
+
+
 def figures(artefact: str | None, settings: Settings) -> None:
     """Bring the artefacts of a profile up to date; for real data, those of the notebooks that take it.
 
     Raises:
-        ValueError: unknown profile, artefact or parameter, a folder that cannot be written to, or committed rows
-            that code which no commit holds would draw.
+        ValueError: unknown profile, artefact or parameter, a teacher whose trainings do not fit into memory, a folder
+            that cannot be written to, or committed rows that code which no commit holds would draw.
         Failure: a notebook ended in a sentence.
     """
     check_profile(settings.profile)
@@ -82,6 +96,8 @@ def figures(artefact: str | None, settings: Settings) -> None:
     names = _chosen(artefact, settings)
     for name in names:
         notebooks.check_parameters(name, settings.parameters)
+    if settings.extra.get("teacher"):
+        _check_memory(settings.extra["teacher"], settings.profile)
     folder = figures_folder(settings.profile)
     _check_writable(folder, "DISTILL_FIGURES")
     _check_writable(runs_folder(), "DISTILL_RUNS")

@@ -23,7 +23,7 @@ from torch import Tensor
 from distill_lib.diffusion.errors import mean_square
 from distill_lib.diffusion.samplers import Denoise, ddim_step
 from distill_lib.diffusion.schedules import OURS, Schedule, add_noise, step_grid, x_from_v
-from distill_lib.engine.loop import Loop, Progress, TrainSettings, place
+from distill_lib.engine.loop import Loop, Progress, TrainSettings
 from distill_lib.engine.store import Run
 from distill_lib.networks.adapter import Network, denoise_pair, denoise_student
 from distill_lib.worlds.pictures import Pictures
@@ -65,7 +65,7 @@ def distill_consistency(
             has to travel up the whole grid, so that few updates ask for few points.
     """
     loop = Loop(student, settings, run)
-    place(teacher, loop.device)
+    loop.place(teacher)
     schedule = teacher.schedule
     grid = torch.tensor(step_grid(n_points, schedule.T)[::-1], device=loop.device)
     for _, draws in loop:

@@ -29,7 +29,7 @@ from torch.nn import Module
 
 from distill_lib.diffusion.guidance import dropped
 from distill_lib.diffusion.schedules import add_noise
-from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish, place
+from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish
 from distill_lib.engine.store import Run
 from distill_lib.networks.adapter import Network, Trained
 from distill_lib.networks.controlnet import Controlled, cut_control, shared_places
@@ -96,7 +96,7 @@ def distill_control(
     """
     loop = Loop(student, settings, run)
     for part in (student.network, teacher, teacher.network):
-        place(part, loop.device)
+        loop.place(part)
     schedule = teacher.schedule
     for _, draws in loop:
         x, label = pictures.batch(draws.integer("picture", len(pictures)).cpu(), loop.device)

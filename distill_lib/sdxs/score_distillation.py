@@ -35,7 +35,7 @@ from torch import Tensor
 
 from distill_lib.diffusion.errors import v_loss
 from distill_lib.diffusion.schedules import OURS, Schedule, add_noise, x_from_v
-from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish, place
+from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish
 from distill_lib.engine.store import Run
 from distill_lib.engine.trainable import Team
 from distill_lib.networks.adapter import Network, Trained, denoise_pair
@@ -127,7 +127,7 @@ def distill_scores(
         matching: feature matching of two latents.
     """
     loop = Loop(team, scoring.settings, run, {"online.": scoring.online_rate})
-    place(offline, loop.device)
+    loop.place(offline)
     student, online = team.members["student"], team.members["online"]
     schedule, online_updates = offline.schedule, scoring.online_updates
     for step, draws in loop:

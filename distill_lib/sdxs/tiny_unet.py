@@ -21,7 +21,7 @@ from torch import Tensor
 from distill_lib.diffusion.errors import mean_square
 from distill_lib.diffusion.guidance import dropped
 from distill_lib.diffusion.schedules import add_noise, v_from
-from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish, place
+from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish
 from distill_lib.engine.store import Run
 from distill_lib.networks.adapter import Network, Trained
 from distill_lib.networks.pipeline import Latents, TextToImage
@@ -77,7 +77,7 @@ def distill_unet(
         drop: share of samples whose prompt is left out, so that the student can be guided.
     """
     loop = Loop(student, settings, run)
-    place(teacher, loop.device)
+    loop.place(teacher)
     student_taps, teacher_taps = counterparts(student.module, teacher.module)
     schedule = teacher.schedule
     for _, draws in loop:

@@ -1,0 +1,169 @@
+"""What one training of a text-to-image student holds in memory, role by role, before any weight is loaded.
+
+    held = networks + average of weights + moments + gradients + what the way back needs + what is made on it       (1)
+    peak = the most of (1) at one time: gradients come as the second last goes, so it is less than their sum    (2)
+
+One update is carried out on fake tensors (`measure.memory`) by the losses themselves, so that all is counted; only the
+bytes of the moments follow from the number of weights. These are the bytes that PyTorch is asked for. A GPU needs more:
+`reserve` is our estimate, and no plan has been compared with a card yet.
+"""
+
+import gc
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from distill_lib.diffusion.guidance import guided_pair
+from distill_lib.engine.savings import Savings, in_bf16
+from distill_lib.measure.memory import Live, as_on_gpu, bytes_of, fake, held_by
+from distill_lib.measure.roles import METHODS, Architecture, Cast, given, network
+from distill_lib.networks.adapter import Network
+
+GB = 10**9
+_DRAWN = 64  # pictures that a teacher draws at once (`teachers.latents`)
+_SMALL, _BLOCK = 4096, 256  # bitsandbytes: entries from which on moments have 8 bits, and entries that share a scale
+_ATTENTION = {  # which torch does not count on a CPU
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda *shapes, **_: sdpa_flop_count(*shapes[:3]),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda *shapes, **_: sdpa_backward_flop_count(
+        *shapes[:4]
+    ),
+}
+_BESIDE = "text encoder, autoencoder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One training.
+
+    method: one of `METHODS`. pixels: side of a picture. batch: samples an update and a process. bf16: networks compute
+    in bfloat16; weights that are trained, their gradients and their average are float32 all the same. resting: networks
+    of the teacher's size that stand on the card unused, as finished students do.
+    """
+
+    method: str = "halving"
+    pixels: int = 512
+    batch: int = 4
+    processes: int = 1
+    bf16: bool = True
+    resting: int = 0
+    savings: Savings = field(default_factory=Savings)
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What a plan comes to: bytes and weights by role, and operations of an update and a process.
+
+    `bytes["peak"]` is (2); `bytes["drawing"]` is what is held at most before, while the teacher draws the pictures of
+    the training.
+    """
+
+    bytes: dict[str, int]
+    weights: dict[str, int]
+    flops: int
+
+    @property
+    def reserve(self) -> int:
+        """What a GPU takes besides, estimated: 1 GB of its own, and 5 % of the peak between blocks."""
+        return GB + self.most // 20
+
+    @property
+    def most(self) -> int:
+        """Bytes at the worst time."""
+        return max(self.bytes["peak"], self.bytes["drawing"])
+
+
+def _moments(parameter: Tensor, optimizer: str) -> list[Tensor]:
+    count = parameter.numel()
+    if optimizer == "paged_adamw8bit":
+        return []  # in the machine's memory, and fetched by the page
+    if optimizer == "adamw" or count < _SMALL:
+        return [torch.empty(count), torch.empty(count), torch.empty(())]
+    blocks = -(-count // _BLOCK)
+    return [torch.empty(n, dtype=kind) for n, kind in 2 * ((count, torch.uint8), (blocks, torch.float32))]
+
+
+def _beside(model: Architecture) -> tuple[int, int]:
+    """Weights and bytes of text encoders and autoencoder, which stand by in float32."""
+    with torch.device("meta"):
+        module = nn.ModuleList(CLIPTextModel(CLIPTextConfig(**config)) for config in model.texts)
+        module.append(AutoencoderKL(**model.vae))
+    return sum(p.numel() for p in module.parameters()), sum(t.nbytes for t in held_by(module))
+
+
+def _teacher_weights(model: Architecture) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in UNet2DConditionModel(**model.unet).parameters())
+
+
+def _drawing(model: Architecture, plan: Plan) -> int:
+    """Bytes of the teacher, in float32 as it was opened, at its worst time while it draws."""
+    with fake(), torch.no_grad(), Live() as live:
+        teacher = network(model, plan.bf16)
+        z, t, label = given(model, plan.pixels, _DRAWN)
+        with as_on_gpu():
+            guided_pair(teacher, z, t, label, teacher.null)
+    return live.peak
+
+
+def _frozen(net: Network, plan: Plan) -> Network:
+    net.module.eval().requires_grad_(False)
+    if plan.bf16 and plan.savings.frozen_bf16:
+        in_bf16(net.module)
+    return net
+
+
+def _update(cast: Cast, model: Architecture, plan: Plan, live: Live) -> tuple[dict[str, int], int]:
+    """Bytes by role of one update, but of the networks; its operations."""
+    saving = plan.savings
+    parameters = [p for net in cast.trained.values() for p in net.module.train().parameters()]
+    if saving.checkpointing:
+        for net in cast.trained.values():
+            net.module.enable_gradient_checkpointing()
+    average = [] if saving.offload else [p.detach().clone() for p in parameters]
+    moments = [part for p in parameters for part in _moments(p, saving.optimizer)]
+    buckets = [torch.empty_like(p) for p in parameters] if plan.processes > 1 else []  # what processes exchange
+    before, live.peak = live.now, live.now
+    batch, kept = given(model, plan.pixels, plan.batch // saving.slices), 0
+    with FlopCounterMode(display=False, custom_mapping=_ATTENTION) as counter, as_on_gpu():
+        for _ in range(min(saving.slices, 2)):  # from the second slice on gradients are there from the start
+            loss = cast.loss(*batch).mean()
+            kept = kept or live.now - before
+            loss.backward()
+    gradients = bytes_of([p.grad for p in parameters if p.grad is not None]) + bytes_of(buckets)
+    sizes = {"average": bytes_of(average), "moments": bytes_of(moments), "gradients": gradients}
+    flops = counter.get_total_flops() * saving.slices // min(saving.slices, 2)
+    return sizes | {"kept for the way back": kept}, flops
+
+
+def needed(model: Architecture, plan: Plan) -> Needed:
+    """What one training needs, by a first update on fake tensors.
+
+    Raises:
+        ValueError: the method is unknown, or the batch does not divide into its slices.
+    """
+    if plan.method not in METHODS:
+        raise ValueError(f"method={plan.method!r} is unknown; choose one of {', '.join(METHODS)}")
+    if plan.batch % plan.savings.slices:
+        raise ValueError(f"a batch of {plan.batch} does not divide into {plan.savings.slices} slices; take a divisor")
+    beside_weights, beside = _beside(model)
+    drawing, teacher = _drawing(model, plan), 4 * _teacher_weights(model)
+    gc.collect()
+    with fake(), Live() as live:
+        cast = METHODS[plan.method](partial(network, model, plan.bf16))
+        for net in cast.frozen.values():
+            _frozen(net, plan)
+        nets = {name: net.module for name, net in (cast.trained | cast.frozen).items()}
+        sizes = {name: bytes_of(held_by(module)) for name, module in nets.items()}
+        weights = {name: sum(p.numel() for p in module.parameters()) for name, module in nets.items()}
+        parts, flops = _update(cast, model, plan, live)
+    sizes |= {_BESIDE: beside, "resting": plan.resting * teacher}
+    peak = live.peak + beside + plan.resting * teacher
+    if plan.method == "stage-one":  # which first measures the size of guidance, on as many samples as are drawn at once
+        peak = max(peak, sum(sizes.values()) + parts["average"] + parts["moments"] + drawing - teacher)
+    sizes |= parts | {"peak": peak, "drawing": drawing + beside}
+    return Needed(sizes, weights | {_BESIDE: beside_weights}, flops)

@@ -1,0 +1,102 @@
+"""A teacher is tried before hours are spent, and a GPU by one script; both are rehearsed here on tiny networks."""
+
+import pytest
+import torch
+from PIL import Image
+from tiny_pipelines import tiny_pipeline
+
+from distill_lib import profiles
+from distill_lib.engine.loop import FrugalSettings, TrainSettings
+from distill_lib.engine.savings import Savings
+from distill_lib.networks.pipeline import open_pipeline
+from distill_lib.run import drawing, preflight
+from distill_lib.run.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("teacher")
+    tiny_pipeline("epsilon").save_pretrained(place)
+    return str(place)
+
+
+@pytest.fixture
+def sizes():
+    of = FrugalSettings(steps=9, batch_size=4, lr=1e-4, savings=Savings(slices=2, checkpointing=True))
+    return profiles.load("smoke").latent.model_copy(update={"stage_one": of, "halving": of, "start": 8})
+
+
+@pytest.fixture
+def place(runs, monkeypatch, tmp_path):
+    monkeypatch.setenv("DISTILL_RUNS", str(tmp_path / "runs"))
+    return runs
+
+
+# ------------------------------------------------------------------------------------------------ preflight
+
+
+def test_all_checks_of_a_sound_teacher(folder, sizes, place):
+    said = [*preflight.preflight(folder, sizes)]
+    checks = "device memory memory disk teacher role role picture smoke smoke"
+    assert [check for check, _ in said] == checks.split()
+    assert "predicts epsilon, 1000 times, 8 pixels" in said[4][1]
+    assert Image.open(place / "preflight" / "teacher.png").size == (8, 8)
+    assert said[-1][1].startswith("halving: loss ") and not [*place.glob("preflight-*")]
+
+
+@pytest.mark.parametrize("part", ["teacher", "student"])
+def test_weights_that_are_not_finite_are_named_by_their_role(part, folder, monkeypatch):
+    model = open_pipeline(folder)
+    if part == "teacher":
+        model.network.module.conv_out.bias.data.fill_(torch.nan)
+    else:
+        student = model.network.student()
+        student.module.conv_out.bias.data.fill_(torch.inf)
+        monkeypatch.setattr(type(model.network), "student", lambda self: student)
+    with pytest.raises(ValueError, match=f"^{part}: an answer is not finite; PRECISION=fp32"):
+        list(preflight.check_roles(model))
+
+
+def test_a_student_that_does_not_read_w_is_refused(folder, monkeypatch):
+    model = open_pipeline(folder)
+    student = model.network.student()
+    monkeypatch.setattr(type(student), "features", lambda self, w: torch.zeros(len(w), 64) if self.takes_w else None)
+    monkeypatch.setattr(type(student), "student", lambda self: student)
+    with pytest.raises(ValueError, match="student: no gradient reaches the layer that reads w"):
+        list(preflight.check_roles(model))
+
+
+def test_a_picture_of_one_colour_is_refused(folder, place, monkeypatch):
+    model = open_pipeline(folder)
+    monkeypatch.setattr(type(model), "pictures", lambda self, z: torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="the picture of 8 steps has one colour"):
+        preflight.draw(model, place)
+
+
+def test_disk_and_memory_are_refused_with_their_numbers(folder, sizes, place, monkeypatch):
+    # four trainings (8 -> 4, 2, 1 after stage one), and a state of weights, average and two moments, twice
+    assert preflight.disk_needed(1000, sizes) == 4 * 1000 * (4 + 8)
+    with pytest.raises(
+        ValueError, match=r"GB free, and the trainings take \d+.\d: free it, or move it by DISTILL_RUNS"
+    ):
+        preflight.check_disk(10**15, sizes)
+    monkeypatch.setattr(preflight, "memory_here", lambda: ("a card", 1000))
+    with pytest.raises(ValueError, match=r"stage-one of 4 samples at 8 pixels needs 1.0 GB, and a card has 0.0"):
+        list(preflight.check_memory(folder, sizes))
+
+
+def test_a_run_with_a_teacher_that_does_not_fit_is_refused_before_it_begins(folder, monkeypatch):
+    drawing._check_memory("no/such-teacher", "smoke")  # which says so when it is opened
+    monkeypatch.setattr("distill_lib.run.plan.memory_here", lambda: ("this machine", 10**9))
+    with pytest.raises(
+        ValueError, match=r"^stage-one of \d+ samples at 8 pixels needs 1.\d GB, and this machine has 1.0"
+    ):
+        drawing.figures("g-tab2", Settings(profile="smoke", extra={"teacher": folder, "prompts": "x"}))
+
+
+def test_profiles_of_committed_runs_hold_no_savings():
+    for name in ("smoke", "quick", "laptop"):
+        text = profiles.load(name).latent
+        assert type(text.stage_one) is type(text.halving) is TrainSettings
+    other = profiles.load("gpu").other
+    assert other.stage_one.savings.slices > 1 and other.stage_one.batch_size % other.stage_one.savings.slices == 0
