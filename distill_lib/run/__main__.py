@@ -5,8 +5,9 @@ python -m distill_lib.run verify            redraw the laptop figures apart and 
 python -m distill_lib.run publish           put the executed laptop notebooks back into notebooks/
 python -m distill_lib.run pace              keep in figures/laptop how long the last whole run took here
 python -m distill_lib.run lab               open the notebooks in JupyterLab
+python -m distill_lib.run exercises         run the notebooks in notebooks/exercises and keep their outputs
 python -m distill_lib.run notebook NAME OUT one notebook by papermill (what the Snakefile calls)
-python -m distill_lib.run teachers | onnx | live | true-scale | readme | site    as the Makefile says
+python -m distill_lib.run teachers | onnx | live | true-scale | explore | readme | site | slides    as the Makefile says
 """
 
 import argparse
@@ -28,7 +29,10 @@ _OTHERS = {
     "live": "distill_lib.shipped.live",
     "true-scale": "distill_lib.run.true_scale",
     "readme": "distill_lib.report.pages.write",
+    "exercises": "distill_lib.run.exercises",
+    "explore": "distill_lib.shipped.explore",
     "site": "distill_lib.report.site.build",
+    "slides": "distill_lib.report.site.slides",
 }
 """Commands that read their own arguments, and the modules whose `main` they are."""
 
