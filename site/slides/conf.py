@@ -13,4 +13,5 @@ suppress_warnings = ["myst.header", "myst.xref_missing"]  # links of notebooks l
 revealjs_style_theme = "white"
 revealjs_static_path = ["static"]
 revealjs_css_files = ["slides.css"]
-revealjs_script_conf = {"hash": True, "slideNumber": True, "center": False, "transition": "none", "width": 1280, "height": 720}
+revealjs_script_conf = {"hash": True, "slideNumber": "c/t", "center": False, "transition": "none"}
+revealjs_script_conf |= {"width": 1280, "height": 720}
