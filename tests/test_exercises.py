@@ -10,7 +10,7 @@ from test_pages import links
 
 from distill_lib.run.exercises import EXERCISES, paths, run
 
-FOLDED = {"outputs_hidden": True, "source_hidden": True}
+HIDDEN = {"outputs_hidden": True, "source_hidden": True}
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?")
 
 
@@ -21,13 +21,13 @@ def stored(name):
 
 def parts(name):
     """The exercises of a notebook, each as its cells from the heading on."""
-    cells, found = stored(name), []
+    cells, exercises = stored(name), []
     for cell in cells:
         if cell.cell_type == "markdown" and cell.source.startswith("## "):
-            found.append([])
-        if found:
-            found[-1].append(cell)
-    return found
+            exercises.append([])
+        if exercises:
+            exercises[-1].append(cell)
+    return exercises
 
 
 def is_solution(cell):
@@ -64,7 +64,7 @@ def test_solutions_and_imports_are_folded_everywhere_and_cells_are_short(name):
             tags = cell.metadata.get("tags", [])
             assert len(cell.source.splitlines()) <= 15
             if is_solution(cell):
-                assert cell.metadata.jupyter == FOLDED and "hide-cell" in tags
+                assert cell.metadata.jupyter == HIDDEN and "hide-cell" in tags
             elif "hide-input" in tags:
                 assert cell.metadata.jupyter == {"source_hidden": True}
             assert not any(output.get("name") == "stderr" for output in cell.outputs)

@@ -37,10 +37,10 @@ def test_widgets_show_the_pictures_of_their_values():
     box = report.sliders()
     (w, steps, kind), image = box.children[0].children, box.children[1]
     w.value, steps.value, kind.value = 4.0, 32, 2
-    shown = np.asarray(Image.open(io.BytesIO(image.value)))
-    assert (shown == report.both(explore.read_sheet(), 4.0, 32, 2)).all()
+    visible = np.asarray(Image.open(io.BytesIO(image.value)))
+    assert (visible == report.both(explore.read_sheet(), 4.0, 32, 2)).all()
     upper = explore.pictures(explore.read_sheet(), "pair", 4.0, 32, 2)
-    assert (shown[:: report.SCALE, :: report.SCALE][:SIDE] == upper).all()
+    assert (visible[:: report.SCALE, :: report.SCALE][:SIDE] == upper).all()
 
 
 def test_the_page_holds_the_sheet_asks_for_nothing_outside_and_is_stored():

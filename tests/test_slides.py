@@ -13,7 +13,7 @@ from test_pages import links
 from distill_lib.paths import ROOT
 from distill_lib.report.site import slides
 
-LESSON_PAGE = ROOT / "docs" / "lesson-90min.md"
+PLAN = ROOT / "docs" / "lesson-90min.md"
 
 
 def cell(kind="markdown", source="", outputs=(), **metadata):
@@ -22,7 +22,7 @@ def cell(kind="markdown", source="", outputs=(), **metadata):
 
 def test_each_tagged_cell_is_one_slide_in_the_order_of_the_lesson():
     text = slides.deck(ROOT)["index.md"].decode()
-    titles = [c["metadata"]["slide_title"] for name in slides.LESSON for c in slides.tagged_cells(ROOT, name)]
+    titles = [c["metadata"]["slide_title"] for name in slides.ORDER for c in slides.tagged_cells(ROOT, name)]
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == titles
     assert len(titles) == len(set(titles)) and 20 <= len(titles) <= 45
 
@@ -51,14 +51,14 @@ def test_a_tagged_cell_without_a_title_is_refused(tmp_path):
 
 
 def test_the_plan_of_the_lesson_has_90_minutes_and_its_notebooks_in_order():
-    text = LESSON_PAGE.read_text(encoding="utf-8")
+    text = PLAN.read_text(encoding="utf-8")
     spans = [tuple(map(int, span)) for span in re.findall(r"^\| (\d+) to (\d+) \|", text, re.MULTILINE)]
     assert spans[0][0] == 0 and spans[-1][1] == 90
     assert all(end == begin for (_, end), (begin, _) in pairwise(spans))
     lines = [line for line in text.splitlines() if re.match(r"\| \d+ to", line)]
     first = [re.search(r"\.\./notebooks/(\w+)\.ipynb", line)[1] for line in lines]
-    assert tuple(first) == slides.LESSON
-    assert [target for target in links(text) if not (LESSON_PAGE.parent / target).exists()] == []
+    assert tuple(first) == slides.ORDER
+    assert [target for target in links(text) if not (PLAN.parent / target).exists()] == []
 
 
 def test_without_its_packages_slides_name_them_and_write_nothing(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from nbformat import NotebookNode
 from distill_lib.engine.files import atomic
 from distill_lib.engine.precision import held
 from distill_lib.paths import ROOT
-from distill_lib.run.renewing import shown
+from distill_lib.run.renewing import output_of
 
 EXERCISES, EXPLORE = ROOT / "notebooks" / "exercises", ROOT / "notebooks" / "explore.ipynb"
 NEEDS_KERNEL = "needs-kernel"
@@ -43,7 +43,7 @@ def run(notebook: NotebookNode, name: str) -> Iterator[tuple[NotebookNode, list[
             exec(compile(ast.Module(lines, []), place, "exec"), namespace)
             value = eval(compile(ast.Expression(last.value), place, "eval"), namespace) if last else None
         outputs = [nbformat.v4.new_output("stream", text=printed.getvalue())] if printed.getvalue() else []
-        yield cell, outputs + ([shown(value)] if value is not None else [])
+        yield cell, outputs + ([output_of(value)] if value is not None else [])
 
 
 def executed(path: Path) -> NotebookNode:

@@ -20,7 +20,7 @@ from distill_lib.engine.files import atomic
 from distill_lib.paths import ROOT, runs_folder
 from distill_lib.report.site.build import installed
 
-LESSON = ("14_speed", "00_start_here", "02_guidance_distillation", "03_step_halving", "11_one_step", "15_claims")
+ORDER = ("14_speed", "00_start_here", "02_guidance_distillation", "03_step_halving", "11_one_step", "15_claims")
 """Notebooks in the order of the lesson; exercises of a notebook come after it."""
 TITLE = "Diffusion in few steps"
 _EXTRA = ("sphinx", "myst_parser", "sphinx_revealjs")
@@ -36,8 +36,8 @@ def tagged_cells(root: Path, notebook: str) -> list[Cell]:
     cells = []
     for file in (f"notebooks/{notebook}.ipynb", f"notebooks/exercises/{notebook}.ipynb"):
         if (root / file).exists():
-            found = json.loads((root / file).read_text(encoding="utf-8"))["cells"]
-            cells += [cell for cell in found if "slide" in cell["metadata"].get("tags", [])]
+            every = json.loads((root / file).read_text(encoding="utf-8"))["cells"]
+            cells += [cell for cell in every if "slide" in cell["metadata"].get("tags", [])]
     if nameless := [cell["id"] for cell in cells if not cell["metadata"].get("slide_title")]:
         raise ValueError(f"{notebook}: cell {nameless[0]} is tagged `slide`; give it `slide_title` in its metadata")
     return cells
@@ -63,7 +63,7 @@ def slide(cell: Cell, pictures: dict[str, bytes]) -> str:
 def deck(root: Path) -> dict[str, bytes]:
     """The files of the deck by name: index.md, and its pictures."""
     pictures: dict[str, bytes] = {}
-    slides = [slide(cell, pictures) for notebook in LESSON for cell in tagged_cells(root, notebook)]
+    slides = [slide(cell, pictures) for notebook in ORDER for cell in tagged_cells(root, notebook)]
     return {"index.md": "\n\n".join([f"# {TITLE}", *slides, ""]).encode()} | pictures
 
 
