@@ -1,6 +1,6 @@
 # Everything a reader runs. POSIX make and sh; needs Python 3.11 to 3.13 and git. `make` alone lists the targets.
 .POSIX:
-.PHONY: help figures ablations test chaos teachers onnx live bench true-scale preflight gpu-check verify publish pace readme site test-site lab lint lock
+.PHONY: help figures ablations test chaos teachers onnx live bench true-scale preflight gpu-check verify publish pace explore exercises readme site slides test-site lab lint lock
 
 PYTHON ?= python3
 PROFILE ?= quick
@@ -55,11 +55,20 @@ publish: .venv/.installed ## put the outputs of a run back into notebooks/ [PROF
 pace: .venv/.installed ## keep how long the last whole run took here, for the minutes left that others see [PROFILE=quick]
 	$(run) distill_lib.run pace --profile "$(PROFILE)"
 
+explore: .venv/.installed ## draw the pictures behind the sliders of notebooks/explore.ipynb, a minute
+	$(run) distill_lib.run explore
+
+exercises: .venv/.installed ## run the notebooks of exercises and explore.ipynb, two minutes, and keep their outputs
+	$(run) distill_lib.run exercises
+
 readme: .venv/.installed ## renew README, the pages behind it and its pictures, from manifests and results
 	$(run) distill_lib.run readme
 
 site: .venv/.site ## build the site of notebooks and results in runs/site/, without running anything
 	@$(run) distill_lib.run site
+
+slides: .venv/.site ## build the slides of docs/lesson-90min.md in runs/slides/, from tagged cells
+	@$(run) distill_lib.run slides
 
 test-site: .venv/.site ## follow every link of the site, and draw in chromium, if it is there, on the page of make live
 	$(run) pytest -q tests/test_site_pages.py tests/test_live.py -m ""

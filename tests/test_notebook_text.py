@@ -10,6 +10,7 @@ from test_pages import anchors, links, without_code
 from distill_lib.paths import ROOT
 from distill_lib.profiles.reading import read_yaml
 from distill_lib.report.notebook_map import COLUMNS, present
+from distill_lib.run.exercises import EXERCISES
 
 ORDER = [present()[number] for numbers in COLUMNS.values() for number in numbers]
 COURSE = [name for name in ORDER if name[:2] not in ("00", "15", "16")]
@@ -27,6 +28,7 @@ def markdown(name):
 def navigation(name):
     place = ORDER.index(name)
     after = [f"[next]({following}.ipynb)" for following in ORDER[place + 1 : place + 2]]
+    after += [f"[exercises](exercises/{name}.ipynb)"] if (EXERCISES / f"{name}.ipynb").exists() else []
     return " | ".join([f"[previous]({ORDER[place - 1]}.ipynb)", f"[all notebooks]({ORDER[0]}.ipynb)", *after])
 
 

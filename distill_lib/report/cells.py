@@ -53,6 +53,16 @@ class Markdown(str):
         return str(self)
 
 
+class Html(str):
+    """HTML that a notebook shows as such where it is the last line of a cell."""
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
+    def __repr__(self) -> str:
+        return f"HTML, {len(self)} characters"
+
+
 class _Code(Markdown):
     """Python source, shown in its colours."""
 

@@ -5,9 +5,11 @@ python -m distill_lib.run verify            redraw the laptop figures apart and 
 python -m distill_lib.run publish           put the executed laptop notebooks back into notebooks/
 python -m distill_lib.run pace              keep in figures/laptop how long the last whole run took here
 python -m distill_lib.run lab               open the notebooks in JupyterLab
+python -m distill_lib.run exercises         run the notebooks in notebooks/exercises and keep their outputs
 python -m distill_lib.run notebook NAME OUT one notebook by papermill (what the Snakefile calls)
 python -m distill_lib.run plan TEACHER     what a training needs (see `plan`), before anything is loaded
-python -m distill_lib.run teachers | onnx | live | true-scale | preflight | gpu-check | readme | site   see the Makefile
+python -m distill_lib.run teachers | onnx | live | true-scale | preflight | gpu-check | explore   as the Makefile says
+python -m distill_lib.run readme | site | slides    as the Makefile says
 """
 
 import argparse
@@ -32,7 +34,10 @@ _OTHERS = {
     "preflight": "distill_lib.run.preflight",
     "gpu-check": "distill_lib.run.gpu_check",
     "readme": "distill_lib.report.pages.write",
+    "exercises": "distill_lib.run.exercises",
+    "explore": "distill_lib.shipped.explore",
     "site": "distill_lib.report.site.build",
+    "slides": "distill_lib.report.site.slides",
 }
 """Commands that read their own arguments, and the modules whose `main` they are."""
 

@@ -36,7 +36,7 @@ def standalone_outputs(name: str, profile: str) -> dict[str, list[NotebookNode]]
         elif "hide-input" in tags:
             exec(compile(cell.source, name, "exec"), namespace)
         elif is_standalone(lines):
-            outputs[cell.id] = [_output(eval(compile(ast.Expression(lines[0].value), name, "eval"), namespace))]
+            outputs[cell.id] = [output_of(eval(compile(ast.Expression(lines[0].value), name, "eval"), namespace))]
         else:
             cheap = [statement for statement in lines if _costs_nothing(statement)]
             exec(compile(ast.Module(cheap, []), name, "exec"), namespace)
@@ -62,7 +62,7 @@ def _costs_nothing(statement: ast.stmt) -> bool:
     return read == {"lab"} and not any(isinstance(part, ast.Call | ast.Lambda | ast.Subscript) for part in parts)
 
 
-def _output(value: Any) -> NotebookNode:
+def output_of(value: Any) -> NotebookNode:
     """What a cell that ends in a value shows."""
     data, metadata = DisplayFormatter().format(value)
     data = {kind: base64.b64encode(x).decode() + "\n" if isinstance(x, bytes) else x for kind, x in data.items()}

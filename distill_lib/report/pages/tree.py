@@ -31,7 +31,7 @@ def tree(figures: Path) -> str:
         figures: a folder of the checkout, which is not looked into.
     """
     del figures
-    notebooks = sorted((_LIBRARY.parent / "notebooks").glob("*.ipynb"))
+    notebooks = sorted((_LIBRARY.parent / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     lines = [("notebooks/", f"{notebooks[0].stem} to {notebooks[-1].stem}: read these")]
     lines += [
         ("distill_lib/", _first_line(_LIBRARY / "__init__.py")),

@@ -44,7 +44,7 @@ def sources(root: Path, live: bool = False) -> dict[str, bytes | Path]:
     made: dict[str, str] = {}
     for file, page in places.pages.items():
         if file.endswith(".ipynb"):
-            made[page] = notebooks.page(places, Path(file).stem)
+            made[page] = notebooks.page(places, file)
         elif file not in ("README.md", "CLAIMS.md"):
             made[page] = places.relinked((root / file).read_text(encoding="utf-8"), file)
     made |= {"CLAIMS.md": claims_page(places), "matrix.md": matrix(places)} | figures.pages(places)
@@ -57,10 +57,10 @@ def sources(root: Path, live: bool = False) -> dict[str, bytes | Path]:
 
 
 def _by_hand(folder: Path) -> dict[str, bytes | Path]:
-    """What lies in site/, but for the sources of the live page, which `make live` finishes."""
+    """What lies in site/, but for the sources of the live page and of the slides, which have commands of their own."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     names = {path.relative_to(folder).as_posix(): path for path in paths}
-    return {name: path for name, path in names.items() if not name.startswith("live/")}
+    return {name: path for name, path in names.items() if not name.startswith(("live/", "slides/"))}
 
 
 def _copies(root: Path) -> dict[str, bytes | Path]:
@@ -93,7 +93,7 @@ def build(root: Path, folder: Path) -> Path:
     Raises:
         ValueError: packages of the extra `site` are missing, or Sphinx could not build.
     """
-    missing = [name for name in EXTRA if not _installed(name)]
+    missing = [name for name in EXTRA if not installed(name)]
     if missing:
         raise ValueError(f"the site needs {', '.join(missing)}: give the command `make site`, which installs them")
     from sphinx.cmd.build import build_main
@@ -108,7 +108,8 @@ def build(root: Path, folder: Path) -> Path:
     return html
 
 
-def _installed(name: str) -> bool:
+def installed(name: str) -> bool:
+    """Whether a package, or a part of one, is there."""
     try:
         return find_spec(name) is not None
     except ModuleNotFoundError:  # the package that it would be a part of

@@ -1,6 +1,7 @@
 """A published notebook as a page: its cells and outputs as they are, with links of the site; nothing is run."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from distill_lib.report.pages.claims import read_claims
@@ -20,15 +21,22 @@ def judged_cells(places: Places, notebook: str) -> set[str]:
     return {cell for name, _, cell in (text.partition("#") for text in cells) if name == notebook and cell}
 
 
-def page(places: Places, notebook: str) -> str:
-    """The source of a notebook's page: links lead into the site, pictures have their texts, judged cells have names."""
-    file = f"notebooks/{notebook}.ipynb"
+def page(places: Places, file: str) -> str:
+    """The source of a notebook's page: links lead into the site, pictures have their texts, judged cells have names.
+
+    A notebook with exercises ends in a link to them.
+    """
     content = json.loads((places.root / file).read_text(encoding="utf-8"))
-    judged, cells = judged_cells(places, notebook), []
+    notebook = Path(file).stem
+    exercises = f"notebooks/exercises/{notebook}.ipynb"
+    is_main = file == f"notebooks/{notebook}.ipynb"
+    judged, cells = judged_cells(places, notebook) if is_main else set(), []
     for cell in content["cells"]:
         if cell["id"] in judged:
             cells.append(_markdown(f"at-{cell['id']}"[:64], f"({label_of(notebook, cell['id'])})="))
         cells.append(_relinked(places, cell, file))
+    if is_main and exercises in places.pages:
+        cells.append(_markdown("at-exercises", f"[Exercises to this notebook](exercises/{notebook}.ipynb)"))
     return json.dumps(content | {"cells": cells}, ensure_ascii=False, sort_keys=True)
 
 
@@ -43,7 +51,7 @@ def _relinked(places: Places, cell: Cell, file: str) -> Cell:
     metadata = cell["metadata"]
     texts = [output.get("metadata", {}).get("image/png", {}).get("alt") for output in outputs]
     if alt := next(filter(None, texts), None):  # MyST-NB reads the text of a picture from its cell alone
-        metadata = metadata | {"mystnb": {"image": {"alt": alt}}}
+        metadata = metadata | {"mystnb": metadata.get("mystnb", {}) | {"image": {"alt": alt}}}
     return cell | {"outputs": outputs, "metadata": metadata}
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill_lib.papers.manifest import PAPERS, load_paper
-from distill_lib.paths import COMMITTED
+from distill_lib.paths import COMMITTED, ROOT
 from distill_lib.report.notebook_map import COLUMNS, present
 
 REST = {"bench", "chaos", "claims", "claims-fashion-mnist", "pace"}
@@ -61,6 +61,19 @@ CHAPTERS = (
         ("Evidence",),
         ("matrix", "CLAIMS", "LIMITS", "RESULTS"),
     ),
+    Chapter(
+        "course",
+        "Course",
+        "A lesson of 90 minutes, pictures under sliders, and exercises for each notebook, with folded solutions.",
+        pages=(
+            "docs/lesson-90min",
+            "notebooks/explore",
+            *(
+                f"notebooks/exercises/{path.stem}"
+                for path in sorted((ROOT / "notebooks" / "exercises").glob("*.ipynb"))
+            ),
+        ),
+    ),
 )
 """The chapters that hold notebooks, in reading order; each notebook is in one of them."""
 FURTHER = {
@@ -80,6 +93,7 @@ def notebooks_of(chapter: Chapter) -> list[str]:
 def pages(root: Path) -> dict[str, str]:
     """Pages and notebooks of a checkout, and the sources of the site that they become."""
     kept = [*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("notebooks/[0-9][0-9]_*.ipynb")]
+    kept += [*root.glob("notebooks/exercises/*.ipynb"), *root.glob("notebooks/explore.ipynb")]
     names = [path.relative_to(root).as_posix() for path in sorted(kept)]
     return {name: "index.md" if name == "README.md" else name for name in names}
 

@@ -54,13 +54,16 @@ def _tree(title: str, entries: list[str]) -> str:
 
 def chapter_page(places: Places, chapter: Chapter) -> str:
     """Title, a sentence, a line for each notebook and further page, and the tree of them."""
-    names = notebooks_of(chapter)
-    lines = [_line(places, name) for name in names]
+    names, head = notebooks_of(chapter), ["notebook", "subject", "minutes on two cores", "results"]
+    lines = table(head, [_line(places, name) for name in names]) if names else ""
     entries = [f"{name.replace('_', ' ')} <notebooks/{name}>" for name in names] + list(chapter.pages)
-    further = [f"- [](/{page}.md)" for page in chapter.pages]
-    head = ["notebook", "subject", "minutes on two cores", "results"]
-    parts = [f"# {chapter.title}", chapter.summary, table(head, lines), "\n".join(further), _tree("", entries), ""]
+    further = [f"- [](/{page}{_suffix(places, page)})" for page in chapter.pages]
+    parts = [f"# {chapter.title}", chapter.summary, lines, "\n".join(further), _tree("", entries), ""]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _suffix(places: Places, page: str) -> str:
+    return ".ipynb" if f"{page}.ipynb" in places.pages else ".md"
 
 
 def _line(places: Places, notebook: str) -> list[str]:
