@@ -3,7 +3,6 @@
 All that a page needs is bundled, MathJax included: nothing is fetched when a page is viewed.
 """
 
-
 project = "distill_lib"
 author = "The distill_lib founders"
 html_title = "distill_lib"
