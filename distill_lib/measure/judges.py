@@ -92,7 +92,7 @@ def foreign_judges(judges_from: str = "") -> Judges:
     if lacking:
         raise ValueError(
             f"a teacher of your own is judged by networks that are not to be had: {'; and '.join(lacking)}. Fetch them "
-            f"where there is a network, or set judges= or {JUDGES} to a folder with {INCEPTION} and clip/ (config.json "
+            f"where there is a network, or set judges= or {JUDGES} to a folder with {INCEPTION} and clip/ (config.json"
             ", model.safetensors, preprocessor_config.json and the tokenizer's files)"
         )
     return Judges(Reader(networks[0]), networks[1])

@@ -68,7 +68,8 @@ def _forth_and_back(x: Tensor, weight: Tensor) -> None:
 def timed(case: Case, peak: dict[str, float]) -> dict[str, Any]:
     """The row of a case: images a second of each way, the median over rounds in which each has its turn.
 
-    Before the first round each way has one that does not count, in which ours is counted: its FLOPs, backward included.
+    Before the first round each way has two that are not timed: one that sets up and compiles, and one in which its FLOPs
+    are counted, backward included.
     """
     chosen, ways, times = precision.choose(), {}, {}
     for name in PRECISIONS:
@@ -77,8 +78,10 @@ def timed(case: Case, peak: dict[str, float]) -> dict[str, Any]:
     ways["plain"] = case.plain()
     calls = {"plain": 1} | dict.fromkeys(PRECISIONS, case.calls)
     for name, way in ways.items():
-        with precision.held(name if name in PRECISIONS else "fp32"), FlopCounterMode(display=False) as counter:
+        with precision.held(name if name in PRECISIONS else "fp32"):
             _seconds(way, calls[name])
+            with FlopCounterMode(display=False) as counter:
+                _seconds(way, calls[name])
         if name == chosen:
             flops = counter.get_total_flops() / (case.calls * case.images)
     rounds = _ROUNDS if case.calls < _LONG else 2
