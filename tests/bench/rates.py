@@ -68,7 +68,7 @@ def _forth_and_back(x: Tensor, weight: Tensor) -> None:
 def timed(case: Case, peak: dict[str, float]) -> dict[str, Any]:
     """The row of a case: images a second of each way, the median over rounds in which each has its turn.
 
-    Before the first round each way has two that are not timed: one that sets up and compiles, and one in which its FLOPs
+    Before the first round each way has two that are not timed: one that sets up, and one in which its FLOPs
     are counted, backward included.
     """
     chosen, ways, times = precision.choose(), {}, {}
