@@ -53,8 +53,8 @@ def test_a_loss_without_gradient_is_no_update(folder, monkeypatch):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_pictures_of_all_kinds_have_the_size_that_is_asked_for(device, folder):
-    said = [*trial.pictures(architecture(folder), 16, torch.device(device), steps=(2, 1, 1))]
-    assert [line.partition(":")[0] for line in said] == ["teacher", "student of halving", "student of one step"]
+    words = [*trial.pictures(architecture(folder), 16, torch.device(device), steps=(2, 1, 1))]
+    assert [line.partition(":")[0] for line in words] == ["teacher", "student of halving", "student of one step"]
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -101,8 +101,8 @@ def test_a_report_names_what_failed_and_goes_on(tmp_path, capsys):
 
 
 def test_another_process_says_its_last_line_or_why_it_failed(tmp_path, monkeypatch):
-    (said,) = gpu_check.called("timeit", "-n1", "-r1", folder=tmp_path)
-    assert said.startswith("1 loop, best of 1: ")
+    (words,) = gpu_check.called("timeit", "-n1", "-r1", folder=tmp_path)
+    assert words.startswith("1 loop, best of 1: ")
     with pytest.raises(ValueError, match=r"^no_such_module -x ended with status 1: .*No module named no_such_module"):
         list(gpu_check.called("no_such_module", "-x", folder=tmp_path))
     monkeypatch.setattr(gpu_check, "_LONGEST", 0.01)

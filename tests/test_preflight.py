@@ -36,12 +36,12 @@ def place(runs, monkeypatch, tmp_path):
 
 
 def test_all_checks_of_a_sound_teacher(folder, sizes, place):
-    said = [*preflight.preflight(folder, sizes)]
+    words = [*preflight.preflight(folder, sizes)]
     checks = "device memory memory disk teacher role role picture smoke smoke"
-    assert [check for check, _ in said] == checks.split()
-    assert "predicts epsilon, 1000 times, 8 pixels" in said[4][1]
+    assert [check for check, _ in words] == checks.split()
+    assert "predicts epsilon, 1000 times, 8 pixels" in words[4][1]
     assert Image.open(place / "preflight" / "teacher.png").size == (8, 8)
-    assert said[-1][1].startswith("halving: loss ") and not [*place.glob("preflight-*")]
+    assert words[-1][1].startswith("halving: loss ") and not [*place.glob("preflight-*")]
 
 
 @pytest.mark.parametrize("part", ["teacher", "student"])

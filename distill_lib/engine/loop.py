@@ -109,8 +109,8 @@ class Loop:
         net.module.train()
         if savings.checkpointing:
             checkpoint(net.module)
-        home = torch.device("cpu") if savings.offload else self.device
-        self.average = [p.detach().to(home, copy=True) for p in self.parameters]
+        kept_on = torch.device("cpu") if savings.offload else self.device
+        self.average = [p.detach().to(kept_on, copy=True) for p in self.parameters]
         self.optimizer = optimizer_of(named, rates or {}, settings.lr, savings.optimizer)
         self._losses: list[Tensor] = []  # of the slices of a step
         self.step, self.loss, self.seconds = 0, float("nan"), 0.0

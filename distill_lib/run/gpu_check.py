@@ -6,7 +6,7 @@
     tables      1 and 2 of SDXS at their true sizes (`true_scale`)
     14_speed    the notebook, at the profile quick
 
-A part that fails is said and the others go on. All goes to runs/gpu-check/: report.md is what to send.
+A part that fails is named and the others go on. All goes to runs/gpu-check/: report.md is what to send.
 """
 
 import argparse
@@ -81,9 +81,9 @@ def run_parts(parts: dict[str, Part], report: Path) -> bool:
         start = time.perf_counter()
         lines += ["", f"## {name}", ""]
         try:
-            for said in part():
-                print(f"{name}: {said}", flush=True)
-                lines.append(f"- {said}" if not said.startswith("\n") else said)
+            for words in part():
+                print(f"{name}: {words}", flush=True)
+                lines.append(f"- {words}" if not words.startswith("\n") else words)
         except Exception as error:  # a report of what fails is what this is for
             well = False
             lines.append(f"- FAILED, {type(error).__name__}: {line(error, 400)}")

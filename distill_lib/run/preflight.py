@@ -177,8 +177,8 @@ def preflight(teacher: str, sizes: Text) -> Iterator[tuple[str, str]]:
         ValueError: the first check that fails, with what to do.
     """
     yield "device", f"{memory_here()[0]}, {default_device()}, computing in {current()}"
-    for said in check_memory(teacher, sizes):
-        yield "memory", said
+    for words in check_memory(teacher, sizes):
+        yield "memory", words
     model = open_pipeline(teacher)
     net = model.network
     weights = sum(p.numel() for p in net.module.parameters())
@@ -186,11 +186,11 @@ def preflight(teacher: str, sizes: Text) -> Iterator[tuple[str, str]]:
     side = net.shape[1] << len(model.pipe.vae.config.block_out_channels) - 1
     grid = f"predicts {net.predicts}, {net.schedule.T} times, {side} pixels"
     yield "teacher", f"{weights / 1e6:.1f} million weights, {grid}"
-    for said in check_roles(model):
-        yield "role", said
+    for words in check_roles(model):
+        yield "role", words
     yield "picture", draw(model, runs_folder() / "preflight")
-    for said in smoke(model, sizes):
-        yield "smoke", said
+    for words in smoke(model, sizes):
+        yield "smoke", words
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -200,6 +200,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--profile", default="gpu")
     args = parser.parse_args(arguments)
     settings, start = profiles.load(args.profile), time.perf_counter()
-    for check, said in preflight(args.teacher, settings.other or settings.latent):
-        print(f"{time.perf_counter() - start:5.0f} s  {check}: {said}", flush=True)
+    for check, words in preflight(args.teacher, settings.other or settings.latent):
+        print(f"{time.perf_counter() - start:5.0f} s  {check}: {words}", flush=True)
     print("all checks passed")
