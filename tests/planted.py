@@ -73,7 +73,7 @@ FAULTS = {
     ),
     "07_text_to_image_in_few_steps": Fault(
         "shipped/export.py",
-        'prediction_type="v_prediction"',
+        "prediction_type=predicts",
         'prediction_type="epsilon"',
         "diffusers alone draws our picture",
     ),

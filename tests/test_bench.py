@@ -78,16 +78,16 @@ def test_the_table_of_the_bench_marks_what_was_chosen_and_names_each_case_in_bot
     folder = tmp_path / "laptop"
     assert speed_table(tmp_path, "en") == SPEED.unmeasured["en"]
     rates = {"bf16": 400.4, "fp32": 300.0, "plain": 200.2, "chosen": "bf16", "ratio": 2.0, "peak_share": 0.523}
-    rows = [{"what": what, "unit": "images/s", "setting": "batch 64", **rates} for what in SPEED.loops]
+    rows = [{"what": name, "unit": "images/s", "setting": "batch 64", **rates} for name in SPEED.loops]
     result = {"day": "2026-11-30", "device": "a machine", "threads": 2, "peak": {"bf16": 4e11, "fp32": 2e11}}
     folder.mkdir()
     (folder / "bench.json").write_text(json.dumps(result | {"rows": rows}))
     english, chinese = (speed_table(tmp_path, language) for language in ("en", "zh"))
     assert "| stage one | batch 64 | 200 | **400** | 300 | 2.00 | 52% |" in english
     assert "a machine, 2 threads, 2026-11-30" in english and "400 GFLOP/s" in english
-    for what, name in SPEED.loops.items():
-        assert f"| {what} |" in english and f"| {name} |" in chinese
+    for english_name, name in SPEED.loops.items():
+        assert f"| {english_name} |" in english and f"| {name} |" in chinese
 
 
 def test_every_case_of_the_bench_has_a_name_in_the_table(small):
-    assert [case.what for case in (*pixels.cases(), *latents.cases())] == list(SPEED.loops)
+    assert [case.name for case in (*pixels.cases(), *latents.cases())] == list(SPEED.loops)

@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +127,9 @@ def test_links_are_found_in_pictures_tables_and_behind_each_other():
 def known_options():
     parser = commands._parser()
     (subs,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    return {name: {*sub._option_string_actions} for name, sub in subs.choices.items()}
+    options = {name: {*sub._option_string_actions} for name, sub in subs.choices.items()}
+    others = {name: Path(find_spec(module).origin).read_text() for name, module in commands._OTHERS.items()}
+    return options | {name: set(re.findall(r'"(--[\w-]+)"', text)) for name, text in others.items()}
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -108,12 +108,12 @@ def _cut(net: Network) -> dict[str, Any]:
 def _small_unet(make: Make) -> Cast:
     teacher = make()
     student = make(**_cut(teacher))
-    ours, theirs = counterparts(student.module, teacher.module)
+    student_taps, teacher_taps = counterparts(student.module, teacher.module)
 
     def loss(z: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        with torch.no_grad(), tapped(theirs) as wanted:
+        with torch.no_grad(), tapped(teacher_taps) as wanted:
             v_teacher = teacher(z, t, label)
-        with tapped(ours) as features:
+        with tapped(student_taps) as features:
             v_student = student(z, t, label)
         seen, target = ([f.float() for f in layers] for layers in (features, wanted))
         return knowledge_loss(v_student, v_teacher, seen, target)

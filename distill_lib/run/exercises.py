@@ -24,6 +24,8 @@ from distill_lib.run.renewing import output_of
 EXERCISES, EXPLORE = ROOT / "notebooks" / "exercises", ROOT / "notebooks" / "explore.ipynb"
 NEEDS_KERNEL = "needs-kernel"
 
+_LAST = "_last_value"
+
 
 def paths() -> list[Path]:
     """The notebooks of exercises, in order; each is named as the notebook that it belongs to."""
@@ -40,8 +42,10 @@ def run(notebook: NotebookNode, name: str) -> Iterator[tuple[NotebookNode, list[
         last = lines.pop() if lines and isinstance(lines[-1], ast.Expr) else None
         place = f"{name}, cell {cell.id}"
         with held("fp32"), contextlib.redirect_stdout(printed):
-            exec(compile(ast.Module(lines, []), place, "exec"), namespace)
-            value = eval(compile(ast.Expression(last.value), place, "eval"), namespace) if last else None
+            if last:  # the value of the last line is what a notebook shows
+                lines.append(ast.Assign([ast.Name(_LAST, ast.Store())], last.value))
+            exec(compile(ast.fix_missing_locations(ast.Module(lines, [])), place, "exec"), namespace)
+            value = namespace.pop(_LAST, None)
         outputs = [nbformat.v4.new_output("stream", text=printed.getvalue())] if printed.getvalue() else []
         yield cell, outputs + ([output_of(value)] if value is not None else [])
 

@@ -100,7 +100,7 @@ class _PlainScores(_Plain):
         z_t = add_noise(drawn, torch.randn_like(z_T), t)
         with torch.no_grad():
             empty = self.null.expand(len(z_T), -1, -1)
-            words, none = (self.predicted(self.offline, z_t, t, asked) for asked in (states, empty))
+            words, none = (self.predicted(self.offline, z_t, t, label) for label in (states, empty))
             direction = self.predicted(self.online, z_t, t, states) - combine(words, none, torch.full((len(t),), _W))
         self.learner.update((direction * x_hat).mean() + self.matching(x_hat, x))
 
@@ -159,4 +159,4 @@ def cases() -> list[Case]:
         "score distillation": (scores, lambda: _PlainScores(model, SIZE).update, f"{words}; {in_pairs}", 2),
         "ControlNet for the small U-Net": (control, lambda: _plain_control(model, SIZE), words, 1),
     }
-    return [Case(what, ours, other, SIZE, setting, calls) for what, (ours, other, setting, calls) in made.items()]
+    return [Case(name, ours, other, SIZE, setting, calls) for name, (ours, other, setting, calls) in made.items()]

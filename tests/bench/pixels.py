@@ -88,11 +88,11 @@ def cases() -> list[Case]:
     drawn = {"the guided pair, 8 steps": (lambda unet: unet, 8), "the student, 4 steps": (student_of, 4)}
     return trainings + [
         Case(
-            f"sample {what}",
+            f"sample {name}",
             lambda of=of, n=n: partial(sample_pictures, _network(of(_teacher())), n, 1.0, label),
             lambda of=of, n=n: plain.sampler(of(_teacher()).requires_grad_(False), n, 1.0, BATCH),
             BATCH,
             f"batch {BATCH}, 32 pixels, w = 1",
         )
-        for what, (of, n) in drawn.items()
+        for name, (of, n) in drawn.items()
     ]

@@ -24,7 +24,7 @@ _ROUNDS, _LONG = 7, 10
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed.
+    """A training or a sampler that is timed.
 
     ours: what makes our way, called once for each precision.
     plain: what makes the plain way.
@@ -33,7 +33,7 @@ class Case:
     calls: of our way, in one round; a halving has as many as a span of its bank of targets.
     """
 
-    what: str
+    name: str
     ours: Callable[[], Way]
     plain: Callable[[], Way]
     images: int
@@ -71,13 +71,13 @@ def timed(case: Case, peak: dict[str, float]) -> dict[str, Any]:
     Before the first round each way has two that are not timed: one that sets up, and one in which its FLOPs
     are counted, backward included.
     """
-    chosen, ways, times = precision.choose(), {}, {}
+    chosen, calls_of, times = precision.choose(), {}, {}
     for name in PRECISIONS:
         with precision.held(name):
-            ways[name] = case.ours()
-    ways["plain"] = case.plain()
+            calls_of[name] = case.ours()
+    calls_of["plain"] = case.plain()
     calls = {"plain": 1} | dict.fromkeys(PRECISIONS, case.calls)
-    for name, way in ways.items():
+    for name, way in calls_of.items():
         with precision.held(name if name in PRECISIONS else "fp32"):
             _seconds(way, calls[name])
             with FlopCounterMode(display=False) as counter:
@@ -86,12 +86,12 @@ def timed(case: Case, peak: dict[str, float]) -> dict[str, Any]:
             flops = counter.get_total_flops() / (case.calls * case.images)
     rounds = _ROUNDS if case.calls < _LONG else 2
     with measuring_time():
-        for _, (name, way) in product(range(rounds), ways.items()):
+        for _, (name, way) in product(range(rounds), calls_of.items()):
             with precision.held(name if name in PRECISIONS else "fp32"):
                 times.setdefault(name, []).append(_seconds(way, calls[name]) / calls[name])
     rates = {name: case.images / median(seconds) for name, seconds in times.items()}
     ours, plain = rates[chosen], rates["plain"]
-    row = {"what": case.what, "unit": "images/s", **rates, "chosen": chosen, "ratio": ours / plain}
+    row = {"what": case.name, "unit": "images/s", **rates, "chosen": chosen, "ratio": ours / plain}
     return row | {"peak_share": ours * flops / max(peak.values()), "setting": case.setting}
 
 

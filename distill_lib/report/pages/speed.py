@@ -27,8 +27,8 @@ SPEED = _Words.model_validate(yaml.safe_load(Path(__file__).with_suffix(".yaml")
 def _line(row: dict[str, Any], language: str) -> list[str]:
     rates = {name: f"{row[name]:.0f}" for name in ("plain", "bf16", "fp32")}
     rates[row["chosen"]] = f"**{rates[row['chosen']]}**"
-    what = SPEED.loops[row["what"]] if language == "zh" else row["what"]
-    return [what, row["setting"], *rates.values(), f"{row['ratio']:.2f}", f"{row['peak_share']:.0%}"]
+    name = SPEED.loops[row["what"]] if language == "zh" else row["what"]
+    return [name, row["setting"], *rates.values(), f"{row['ratio']:.2f}", f"{row['peak_share']:.0%}"]
 
 
 def speed_table(figures: Path, language: str) -> str:
