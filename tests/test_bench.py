@@ -58,6 +58,7 @@ def test_ways_take_turns_and_the_first_ones_do_not_count(monkeypatch):
     monkeypatch.setattr(rates.time, "perf_counter", lambda: next(ticks))
     ours = lambda: lambda: seen.append(precision.current())  # noqa: E731
     rates.timed(rates.Case("turns", ours, lambda: lambda: seen.append("plain"), 1, "batch 1", calls=2), {"fp32": 1.0})
+    turn = ["bf16", "bf16", "fp32", "fp32", "plain", "plain"]
     assert seen == ["bf16"] * 4 + ["fp32"] * 4 + ["plain"] * 4 + turn * rates._ROUNDS
 
 

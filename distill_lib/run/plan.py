@@ -163,8 +163,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resting", type=int, default=0, help="finished students that stay on the card")
     parser.add_argument("--fp32", action="store_true", help="compute in float32, not in bfloat16")
     parser.add_argument("--slices", type=int, default=1)
-    for name in ("checkpointing", "frozen-bf16", "offload"):
-        parser.add_argument(f"--{name}", action="store_true")
+    for name in ("--checkpointing", "--frozen-bf16", "--offload"):
+        parser.add_argument(name, action="store_true")
     parser.add_argument("--optimizer", default="adamw", choices=("adamw", "adamw8bit", "paged_adamw8bit"))
 
 
