@@ -12,6 +12,7 @@ import base64
 import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,6 @@ def build(root: Path, folder: Path) -> Path:
     """
     if missing := [name for name in _EXTRA if not installed(name)]:
         raise ValueError(f"slides need {', '.join(missing)}: give the command `make slides`, which installs them")
-    from sphinx.cmd.build import build_main
-
     source, html = folder / "source", folder / "html"
     files = deck(root)
     shutil.rmtree(source, ignore_errors=True)
@@ -87,7 +86,11 @@ def build(root: Path, folder: Path) -> Path:
     for name, content in files.items():
         with atomic(source / name) as part:
             part.write_bytes(content)
-    if build_main(["-q", "-b", "revealjs", "-d", str(folder / "doctrees"), str(source), str(html)]):
+    # in a process of its own: Sphinx leaves settings behind that a second build of another kind stumbles over
+    command = [sys.executable, "-m", "sphinx", "-q", "-b", "revealjs", "-d", folder / "doctrees", source, html]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    print(done.stderr, end="", file=sys.stderr)
+    if done.returncode:
         raise ValueError(f"Sphinx could not build the slides in {html}; its messages are above")
     return html
 
