@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -47,8 +48,8 @@ def test_the_share_of_the_peak_is_arithmetic_over_time(monkeypatch):
     ticks = iter(range(1000))
     monkeypatch.setattr(rates.time, "perf_counter", lambda: next(ticks))  # a call takes a second
     monkeypatch.setattr(precision, "choose", lambda: "fp32")
-    way = lambda: lambda: a @ b  # noqa: E731
-    row = rates.timed(rates.Case("product", way, way, 2, "batch 2"), {"bf16": 1024.0, "fp32": 512.0})
+    make = partial(partial, torch.matmul, a, b)
+    row = rates.timed(rates.Case("product", make, make, 2, "batch 2"), {"bf16": 1024.0, "fp32": 512.0})
     assert (row["bf16"], row["fp32"], row["plain"], row["ratio"]) == (2, 2, 2, 1)
     assert row["peak_share"] == pytest.approx(1.0)  # 1,024 FLOPs in a second, of the better peak
 
@@ -56,8 +57,11 @@ def test_the_share_of_the_peak_is_arithmetic_over_time(monkeypatch):
 def test_ways_take_turns_and_the_first_ones_do_not_count(monkeypatch):
     seen, ticks = [], iter(range(1000))
     monkeypatch.setattr(rates.time, "perf_counter", lambda: next(ticks))
-    ours = lambda: lambda: seen.append(precision.current())  # noqa: E731
-    rates.timed(rates.Case("turns", ours, lambda: lambda: seen.append("plain"), 1, "batch 1", calls=2), {"fp32": 1.0})
+
+    def ours():
+        return lambda: seen.append(precision.current())
+
+    rates.timed(rates.Case("turns", ours, partial(partial, seen.append, "plain"), 1, "batch 1", calls=2), {"fp32": 1.0})
     turn = ["bf16", "bf16", "fp32", "fp32", "plain", "plain"]
     assert seen == ["bf16"] * 4 + ["fp32"] * 4 + ["plain"] * 4 + turn * rates._ROUNDS
 

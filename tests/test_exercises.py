@@ -1,5 +1,6 @@
 """Exercises: each has a question and a folded solution with its output, which is that of today's code."""
 
+import ast
 import re
 from functools import cache
 
@@ -8,7 +9,7 @@ import pytest
 from test_notebooks import NAMES
 from test_pages import links
 
-from distill_lib.run.exercises import EXERCISES, paths, run
+from distill_lib.run.exercises import EXERCISES, EXPLORE, paths, run
 
 HIDDEN = {"outputs_hidden": True, "source_hidden": True}
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?")
@@ -77,6 +78,15 @@ def test_links_of_exercises_and_to_them_lead_somewhere(name):
         targets += [target for target in links(words(cell.get("outputs", []))) if cell.cell_type == "code"]
         for target in targets:
             assert target.startswith("https://") or (EXERCISES / target.partition("#")[0]).is_file(), target
+
+
+@pytest.mark.parametrize("path", [*paths(), EXPLORE], ids=lambda path: path.stem)
+def test_a_cell_of_literals_that_the_rest_reads_comes_first(path):
+    first, *others = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert first.metadata.get("tags") == ["parameters"]
+    parameters = {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(first.source).body}
+    read = {node.id for cell in others for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Name)}
+    assert parameters and parameters.keys() <= read
 
 
 def close(now, before):

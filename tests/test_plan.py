@@ -114,7 +114,11 @@ def real_training(method, model, monkeypatch):
     teacher = make() if method == "stage-one" else make(time_cond_proj_dim=64)
     teacher.module.requires_grad_(False)
     student, loops = make(time_cond_proj_dim=64), []
-    keep = lambda *given: loops.append(Loop(*given)) or loops[-1]  # noqa: E731
+
+    def keep(*arguments):
+        loops.append(Loop(*arguments))
+        return loops[-1]
+
     monkeypatch.setattr(f"distill_lib.guided.{'stage_one' if method == 'stage-one' else 'halving'}.Loop", keep)
     run = store.Run("test", {"method": method}, distill_guidance)
     if method == "stage-one":

@@ -17,8 +17,8 @@ from distill_lib.engine import store
 from distill_lib.engine.precision import default_device
 from distill_lib.experiments.finished import finished
 from distill_lib.experiments.foreign import sizes_of
-from distill_lib.experiments.one_step import Trials
-from distill_lib.experiments.sdxs_task import SdxsTask, sdxs_task
+from distill_lib.experiments.own_part import OwnPart
+from distill_lib.experiments.sdxs_task import sdxs_task
 from distill_lib.measure.draw import pictures_of
 from distill_lib.measure.metrics import laplacian_variance
 from distill_lib.measure.prompts import Judges
@@ -66,40 +66,17 @@ def check_control(network: Network, control: ControlNetModel) -> None:
 
 
 @dataclass(frozen=True)
-class OwnControl:
+class OwnControl(OwnPart):
     """A teacher's student of one step and a ControlNet of the teacher, under one profile and seed."""
 
-    job: SdxsTask
+    kind = "control"
     control: ControlNetModel
     sizes: Control
 
-    @property
-    def source(self) -> str:
-        """What results call their data."""
-        return self.job.source
-
     @cached_property
-    def _digest(self) -> str:
+    def digest(self) -> str:
+        """Of the weights; as `OwnPart.digest`."""
         return hashlib.sha256(store.weights_hash(self.control, "control").encode()).hexdigest()[:12]
-
-    @property
-    def parents(self) -> list[str]:
-        """Keys of all that the results rest on."""
-        return [*self.job.parents, f"control-{self._digest}"]
-
-    @property
-    def suffix(self) -> str:
-        """What the names of the results end in: teacher, prompts and ControlNet."""
-        return f"{self.job.suffix}-{self._digest[:6]}"
-
-    @cached_property
-    def _trials(self) -> Trials:
-        return Trials.of(self.job)
-
-    @cached_property
-    def student(self) -> Network:
-        """The student of one step of notebook 11; trained if it has not been."""
-        return self._trials.by_scores(self._trials.by_loss("matching")).net
 
     def triplets(self, share: float) -> Triplets:
         """Noise, target and edges of the teacher's answers, with a share of the noise resampled."""
@@ -109,12 +86,12 @@ class OwnControl:
     def trained(self) -> Controlled:
         """The ControlNet of the student: through features of the small U-Net, then by triplets and Algorithm 1."""
         seed, sizes = self.job.seed, self.sizes
-        small = self._trials.first
+        small = self.trials.first
         shrinking = sizes.shrinking.with_seed(seed)
         small_control = finished(distill_controlnet(small, self.triplets(0.0), self.control, shrinking)).net.control
         student = Controlled(self.student, small_control.requires_grad_(True))
         scoring = Scoring(sizes.scores.with_seed(seed), self.job.text.w, _SEGMENT)
-        cost, matching = self._trials.cost("matching"), sizes.matching.with_seed(seed)
+        cost, matching = self.trials.cost("matching"), sizes.matching.with_seed(seed)
         return finished(one_step_control(student, self.triplets(sizes.share), cost, matching, scoring)[-1]).net
 
     @cached_property

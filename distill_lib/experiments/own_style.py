@@ -17,11 +17,10 @@ from torch import Tensor
 from distill_lib.engine import store
 from distill_lib.experiments.finished import finished
 from distill_lib.experiments.foreign import sizes_of
-from distill_lib.experiments.one_step import Trials
-from distill_lib.experiments.sdxs_task import SdxsTask, sdxs_task
+from distill_lib.experiments.own_part import OwnPart
+from distill_lib.experiments.sdxs_task import sdxs_task
 from distill_lib.measure.prompts import Judges, PromptBenchmark
 from distill_lib.measure.rows import Row
-from distill_lib.networks.adapter import Network
 from distill_lib.networks.lora import Lora, check_base, styled, with_adapter
 from distill_lib.networks.lora_files import load_lora, save_lora
 from distill_lib.networks.pipeline import TextToImage, open_pipeline
@@ -36,43 +35,20 @@ ONLINE_RATE = 0.1  # the rate is that of the adapter, and all weights of the onl
 
 
 @dataclass(frozen=True)
-class OwnStyle:
+class OwnStyle(OwnPart):
     """A teacher's student of one step and a LoRA of the teacher, under one profile and seed."""
 
-    job: SdxsTask
+    kind = "lora"
     lora: Lora
     sizes: Sizes
 
-    @property
-    def source(self) -> str:
-        """What results call their data."""
-        return self.job.source
-
     @cached_property
-    def _digest(self) -> str:
+    def digest(self) -> str:
+        """Of the weights; as `OwnPart.digest`."""
         digest = hashlib.sha256()
         for name, value in sorted(self.lora.items()):
             digest.update(name.encode() + value.numpy().tobytes())
         return digest.hexdigest()[:12]
-
-    @property
-    def parents(self) -> list[str]:
-        """Keys of all that the results rest on."""
-        return [*self.job.parents, f"lora-{self._digest}"]
-
-    @property
-    def suffix(self) -> str:
-        """What the names of the results end in: teacher, prompts and LoRA."""
-        return f"{self.job.suffix}-{self._digest[:6]}"
-
-    @cached_property
-    def _trials(self) -> Trials:
-        return Trials.of(self.job)
-
-    @cached_property
-    def student(self) -> Network:
-        """The student of one step of notebook 11; trained if it has not been."""
-        return self._trials.by_scores(self._trials.by_loss("matching")).net
 
     @cached_property
     def styled(self) -> TextToImage:
@@ -83,7 +59,7 @@ class OwnStyle:
     def pairs(self) -> Pairs:
         """The teacher's answers with the LoRA, to the prompts and the noise that the student has trained from."""
         text, prompts = self.job.text, self.job.pairs.prompts[: self.sizes.pairs]
-        arguments = text.teacher_steps, text.w, training_seed(self.job.seed), f"{self.source}, {self._digest}"
+        arguments = text.teacher_steps, text.w, training_seed(self.job.seed), f"{self.source}, {self.digest}"
         return teacher_pairs(self.styled, prompts, *arguments)
 
     def trained(self) -> TrainedLora:
@@ -92,7 +68,7 @@ class OwnStyle:
         adapted = with_adapter(self.student, self.sizes.rank, seed)
         segment = Segment(lambda_fm=(1.0, 0.3))
         scoring = Scoring(self.sizes.scores.with_seed(seed), self.job.text.w, segment, online_rate=ONLINE_RATE)
-        fitted = fit_by_scores(adapted, self.pairs, self._trials.cost("matching"), scoring, (style, plain))
+        fitted = fit_by_scores(adapted, self.pairs, self.trials.cost("matching"), scoring, (style, plain))
         return TrainedLora.of(self.student, finished(fitted))
 
     @cached_property
