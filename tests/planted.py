@@ -23,7 +23,8 @@ PRINTING = {"print", "check", "source"}
 """Functions that change none of their arguments."""
 RECORDING = {"rows", "table", "figure"}
 """Methods of a session that write results, and change no other name."""
-LOCAL = ast.Lambda | ast.FunctionDef | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+COMPREHENSION = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+LOCAL = ast.Lambda | ast.FunctionDef | COMPREHENSION
 
 
 class Fault(NamedTuple):
@@ -104,10 +105,10 @@ FAULTS = {
         "nothing in the middle, which is another place now",
     ),
     "14_speed": Fault(
-        "measure/systems.py",
-        "nfe(self.n_steps, self.w, not self.net.takes_w), 1), strict",
-        "self.n_steps, 1), strict",
-        "our function draws the picture of diffusers",
+        "measure/costs.py",
+        "return counter.get_total_flops()",
+        "return counter.get_total_flops() // 2",
+        "GFLOP",
     ),
     "15_claims": Fault(
         "papers/measured.py",
@@ -157,9 +158,23 @@ def outside_functions(node: ast.AST):
             yield from outside_functions(child)
 
 
-def reads(statement: ast.AST) -> set[str]:
-    """Names that a statement looks up, those of comprehensions included."""
-    return {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+def stored(*nodes: ast.AST) -> set[str]:
+    """Names that expressions bind, such as the target of a loop."""
+    return {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+
+
+def reads(node: ast.AST, own: frozenset[str] = frozenset()) -> set[str]:
+    """Names that a statement looks up; none of its `own`, to which its loops and comprehensions give a value first."""
+    match node:
+        case ast.Name(ctx=ast.Load()):
+            return {node.id} - own
+        case ast.For():
+            inside = own | stored(node.target)
+            parts = [reads(node.iter, own), *(reads(part, inside) for part in (*node.body, *node.orelse))]
+        case _:
+            inside = own | (stored(*node.generators) if isinstance(node, COMPREHENSION) else set())
+            parts = [reads(child, inside) for child in ast.iter_child_nodes(node)]
+    return set().union(*parts)
 
 
 def binds(statement: ast.stmt) -> set[str]:

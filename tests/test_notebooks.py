@@ -22,11 +22,11 @@ def cells(name: str) -> list:
     return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
 
 
-def nbval(name: str, tmp_path: Path) -> subprocess.CompletedProcess:
+def nbval(name: str, tmp_path: Path, runs: Path) -> subprocess.CompletedProcess:
     environment = os.environ | {
         "DISTILL_PROFILE": "smoke",
         "DISTILL_FIGURES": str(tmp_path / "figures"),
-        "DISTILL_RUNS": str(tmp_path / "runs"),
+        "DISTILL_RUNS": str(runs),
         "PYTHONPATH": str(ROOT),
     }
     notebook = str(ROOT / "notebooks" / f"{name}.ipynb")
@@ -72,10 +72,16 @@ def missing_rows(folder: Path, name: str) -> dict[str, set[tuple[str, str]]]:
     return {artefact: absent for artefact, absent in missing.items() if absent}
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """One place for runs and caches, as `make figures` has it: no notebook trains or draws again that another has."""
+    return tmp_path_factory.mktemp("kept") / "runs"
+
+
 @pytest.mark.notebook
 @pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_passes_nbval_at_smoke_and_writes_its_artefacts(name, tmp_path):
-    result = nbval(name, tmp_path)
+def test_a_notebook_passes_nbval_at_smoke_and_writes_its_artefacts(name, tmp_path, kept):
+    result = nbval(name, tmp_path, kept)
     assert result.returncode == 0, result.stdout[-3000:]
     written = {path.stem for path in (tmp_path / "figures" / "smoke").glob("*.json")}
     assert set(artefacts_of(name)) <= written

@@ -54,6 +54,10 @@ def kept(*sources):
             ["a = 0", "for i in range(3):\n    a = g(a, i)", "print(a)"],
             ["a = 0", "for i in range(3):\n    a = g(a, i)"],
         ),
+        (["for i in f():\n    i", "for i in range(3):\n    print(i)"], []),
+        (["for i in f():\n    i", "i = 0", "for k in range(3):\n    print(i)"], ["i = 0"]),
+        (["i = 0", "for i in range(i):\n    print(i)"], ["i = 0"]),
+        (["i = f()", "print([i for i in range(3)])"], []),
     ],
 )
 def test_what_a_checked_cell_needs(sources, expected):
