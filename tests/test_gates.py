@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from distill_lib.diffusion.noise import Draws
 from distill_lib.engine import store
 from distill_lib.engine.loop import TrainSettings
 from distill_lib.engine.trainable import Bare
@@ -18,9 +19,12 @@ from distill_lib.measure.readers.studio import (
     details,
     floors_read,
     glyph_probabilities,
+    glyph_shares,
     glyphs_read,
+    in_all_glyphs,
     legible,
     legible_agreement,
+    mixed,
     studio_loss,
     train_studio_reader,
 )
@@ -175,37 +179,82 @@ def test_gates_are_passed_at_their_limits_and_failed_beyond_them():
 # ------------------------------------------------------------------------------------------------ the reader
 
 
-def test_the_loss_is_that_of_all_attributes_and_of_both_details():
+def test_the_loss_is_that_of_all_attributes_and_of_both_details_and_of_a_mean_that_of_its_glyphs():
     torch.manual_seed(0)
     answers = torch.randn(3, 2, 25), torch.randn(3, 10), torch.randn(3, 4)
     _, scenes = render_pictures(SPEC, 0, torch.arange(3))
-    truth, unnamed = attributes(scenes, SPEC), details(scenes)
-    loss = studio_loss(answers, truth, unnamed)
+    truth, floor = attributes(scenes, SPEC), details(scenes)[:, 1]
+    share, whole = torch.rand(3, 10).softmax(1), torch.tensor([True, False, True])
+    loss = studio_loss(answers, truth, share, floor, whole)
     for i in range(3):
         each = [
             -logits.log_softmax(0)[right]
             for side in range(2)
             for logits, right in zip(answers[0][i, side].split((6, 12, 5, 2)), truth[i, side], strict=True)
         ]
-        expected = torch.stack(each).mean() - answers[1][i].log_softmax(0)[unnamed[i, 0]]
-        expected = expected - answers[2][i].log_softmax(0)[unnamed[i, 1]]
+        expected = -(share[i] * answers[1][i].log_softmax(0)).sum()
+        if whole[i]:
+            expected = expected + torch.stack(each).mean() - answers[2][i].log_softmax(0)[floor[i]]
         assert loss[i].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_a_reader_of_the_studio_learns_a_few_pictures_by_heart(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "RUNS", tmp_path)
+def test_scenes_in_all_glyphs_differ_in_their_posters_alone_and_one_of_them_is_the_scene():
+    every = in_all_glyphs(SPEC, 3, 4)
+    image, scenes = render_pictures(SPEC, 3, torch.arange(4))
+    assert every.shape == (4, 10, 3, 64, 64)
+    assert torch.equal(every[torch.arange(4), scenes.glyph[:, 0]], image)
+    differs = (every != every[:, :1]).any(1).any(1)
+    rows, columns = differs.any(2), differs.any(1)
+    assert ((0 < rows.sum(1)) & (rows.sum(1) < 20)).all() and ((0 < columns.sum(1)) & (columns.sum(1) < 15)).all()
+
+
+def test_a_mean_of_pictures_has_their_weights():
+    every = in_all_glyphs(SPEC, 3, 2)
+    assert torch.equal(mixed(every, torch.eye(10)[[7, 2]]), torch.stack([every[0, 7], every[1, 2]]))
+    halves = mixed(every, torch.tensor([[0.5, 0.5] + 8 * [0.0]] * 2)).int()
+    assert ((halves - (every[:, 0].int() + every[:, 1].int()) / 2).abs() <= 0.5).all()
+
+
+def test_weights_of_glyphs_go_from_even_ones_to_one_alone():
+    share = glyph_shares(Draws(0, 0, torch.arange(4000)))
+    assert share.shape == (4000, 10) and torch.allclose(share.sum(1), torch.ones(4000))
+    largest = share.amax(1)
+    assert (largest < 0.15).float().mean() > 0.02 and (largest > 0.95).float().mean() > 0.2
+    assert (share.mean(0) - 0.1).abs().max() < 0.02
+
+
+@pytest.fixture(scope="module")
+def small_reader(tmp_path_factory):
+    """A reader that has learned eight pictures, and two scenes in all glyphs, by heart."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "RUNS", tmp_path_factory.mktemp("reader"))
+        yield _trained()
+
+
+def _trained():
     torch.manual_seed(0)
     image, scenes = render_pictures(SPEC, 0, torch.arange(8))
-    truth, net = (attributes(scenes, SPEC), details(scenes)), StudioReader(width=8)
-    settings = TrainSettings(steps=60, batch_size=8, lr=3e-3, warmup=5, ema=0.5, bf16=False)
+    truth, every, net = (attributes(scenes, SPEC), details(scenes)), in_all_glyphs(SPEC, 1, 2), StudioReader(width=8)
+    settings = TrainSettings(steps=120, batch_size=16, lr=3e-3, warmup=5, ema=0.5, bf16=False)
     run = store.Run("reader", {}, train_studio_reader)
-    history = list(train_studio_reader(Bare(net), image, truth, settings, run))
+    history = list(train_studio_reader(Bare(net), image, truth, every, settings, run))
+    assert history[-1].loss < 0.6 * history[0].loss
     net.load_state_dict(run.weights())
-    assert history[-1].loss < 0.5 * history[0].loss
+    return net, image, truth, every
+
+
+def test_a_reader_of_the_studio_learns_a_few_pictures_by_heart(small_reader):
+    net, image, truth, _ = small_reader
     assert glyphs_read(glyph_probabilities(net, image), truth[1][:, 0]) >= 0.75
     assert (floors_read(net, image) == truth[1][:, 1]).float().mean() >= 0.75
     assert (read_attributes(net, image, STUDIO.kinds) == truth[0]).float().mean() > 0.7
     assert prompt_accuracy(truth[0], truth[0]).all()
+
+
+def test_a_reader_is_sure_of_glyphs_and_not_of_their_means(small_reader):
+    net, _, _, every = small_reader
+    means = mixed(every, torch.full((2, 10), 0.1))
+    assert legible(glyph_probabilities(net, means)) < 0.3 < 0.6 < legible(glyph_probabilities(net, every.flatten(0, 1)))
 
 
 def test_the_features_of_the_metrics_are_asked_for_glyph_and_floor():

@@ -14,7 +14,7 @@ from distill_lib.measure.readers.attributes import AttributeReader, train_reader
 from distill_lib.measure.readers.extractor import Extractor, picture_examples, scene_examples, train_extractor
 from distill_lib.measure.readers.geometry import Geometry, train_geometry
 from distill_lib.measure.readers.layout import Layout, train_layout
-from distill_lib.measure.readers.studio import StudioReader, details, train_studio_reader
+from distill_lib.measure.readers.studio import StudioReader, details, in_all_glyphs, train_studio_reader
 from distill_lib.sdxs.matchers import MATCHERS
 from distill_lib.shipped.pretrained import RECIPES
 from distill_lib.shipped.settings import COMPILED, pictures_of, settings_of, with_parents
@@ -61,8 +61,9 @@ def make_attributes(name: str) -> None:
     if isinstance(world, StudioSpec):
         image, scenes = rendered_once(world, recipe["seed"], recipe["count"])
         build = partial(StudioReader, recipe["width"], image.shape[-1])
-        truth = attributes(scenes, world), details(scenes)
-        _make(f"attributes-{name}", recipe, build, train_studio_reader, image, truth)
+        truth, mixed = (attributes(scenes, world), details(scenes)), {"spec": world, **recipe["mixed"]}
+        every = store.cached("glyphs", mixed, lambda: {"image": in_all_glyphs(**mixed)}, in_all_glyphs)["image"]
+        _make(f"attributes-{name}", recipe, build, train_studio_reader, image, truth, every)
     else:
         _make_on_captions("attributes", name, AttributeReader)
 

@@ -25,7 +25,9 @@ PARENTS |= {
     "reader": "geometry",
 }
 """Fields of recipes that name a shipped folder, and the kind of the folder."""
-_NOT_SETTINGS = "network world worlds data count start then drop teacher w_max width pipeline inpainter rank".split()
+_NOT_SETTINGS = (
+    "network world worlds data count mixed start then drop teacher w_max width pipeline inpainter rank".split()
+)
 
 
 def settings_of(recipe: dict[str, Any]) -> TrainSettings:
