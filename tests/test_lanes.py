@@ -22,6 +22,7 @@ from distill_lib.engine.loop import finish
 from distill_lib.engine.measuring import lock_paths, measuring_time, others_go_on
 from distill_lib.engine.store import cached
 from distill_lib.paths import CORES, ROOT
+from distill_lib.report import record
 from distill_lib.run import notebooks
 from distill_lib.run.drawing import planned
 from distill_lib.run.lanes import MEMORY, Lanes, in_order, lanes
@@ -263,8 +264,22 @@ def test_of_two_that_need_one_training_the_second_waits_and_reads(runs, capsys):
     assert torch.equal(net.module.weight, wanted["weight"])
 
 
-def test_processes_of_one_launch_do_not_wait_for_each_other(runs, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+def test_rows_of_two_seeds_that_are_written_at_once_are_all_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_FIGURES", str(tmp_path))
+    rows = [{"metric": "fid", "seed": seed, "value": 1.0} for seed in (0, 1)]
+    locks, path = [], tmp_path / "smoke" / "g-x.json"
+    monkeypatch.setattr(record, "locked", lambda lock: locks.append(lock) or locked(lock))
+
+    def meanwhile():
+        assert settled(lambda: locks)
+        path.write_text(json.dumps({"artefact": "g-x", "dataset": "textured", "rows": rows[1:]}))
+
+    waiting(lambda: record.Recorder("smoke", "textured", []).rows("g-x", rows[:1]), tmp_path / ".rows.lock", meanwhile)
+    assert json.loads(path.read_text())["rows"] == rows
+
+
+def test_of_processes_of_one_launch_only_the_first_waits_for_another_training(runs, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
     run = store.Run("shared", {}, normal)
     with held(run.folder / "training.lock"), run.training_lock():
         pass

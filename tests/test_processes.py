@@ -25,7 +25,7 @@ from distill_lib.diffusion.noise import normal
 from distill_lib.engine import store
 from distill_lib.engine.loop import FrugalSettings, Loop, TrainSettings, finish
 from distill_lib.engine.savings import Savings
-from distill_lib.engine.trainable import Bare
+from distill_lib.engine.trainable import Bare, Team
 from distill_lib.guided.halving import Halving, halve_steps
 
 torch.set_num_threads(1)
@@ -37,6 +37,22 @@ for name, settings in (("shared", TrainSettings(**given)), ("sliced", sliced)):
     student, teacher, run = ToyNetwork(5, 32), ToyNetwork(5, 32), store.Run(name, {}, halve_steps)
     finish(student, halve_steps(student, teacher, data, Halving(4, settings), run), run, name)
     print(run.folder)
+
+torch.manual_seed(0)
+team, run = Team(a=Bare(nn.Linear(3, 3)), b=Bare(nn.Linear(3, 3))), store.Run("turns", {}, normal)
+
+
+def in_turns():
+    "One network has no gradient in every second step, and is evaluated twice in the others, as in score distillation."
+    loop, (a, b) = Loop(team, TrainSettings(**given), run), team.members.values()
+    for step, draws in loop:
+        x = draws.normal("x", (3,))
+        loss = b.forward(x).square().mean(1)
+        yield loop.update(loss + a.forward(a.forward(x)).square().mean(1) if step % 2 else loss)
+
+
+finish(team, in_turns(), run, "turns")
+print(run.folder)
 
 net, run = Bare(nn.Linear(3, 3)), store.Run("broken", {}, normal)
 loop = Loop(net, TrainSettings(steps=6, batch_size=4, lr=1e-2, checkpoint_seconds=1e9), run)
@@ -50,8 +66,8 @@ except ValueError as error:
 
 
 def start(folder, processes):
-    """What each of the processes says on standard output: where the weights lie, of a batch at once and in slices, and
-    how the broken training ended.
+    """What each of the processes says on standard output: where the weights lie, of a batch at once, in slices and of
+    networks in turns, and how the broken training ended.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -78,16 +94,19 @@ def two(tmp_path_factory):
 
 @pytest.mark.slow
 def test_two_processes_and_slices_end_with_the_weights_of_one(two, tmp_path):
-    places = start(tmp_path, 1)[0], *two[:2]
-    whole, shared, sliced = (load_tensors(Path(place) / "weights.safetensors") for place in places)
-    for name in whole:
-        for weights in (shared, sliced):
-            # gradients of parts are summed in another order, which Adam's first steps magnify
-            assert torch.allclose(weights[name], whole[name], rtol=0, atol=2e-4), name
+    single = start(tmp_path, 1)
+    for folder, places in ((single[0], two[:2]), (single[2], two[2:3])):
+        whole = load_tensors(Path(folder) / "weights.safetensors")
+        for place in places:
+            weights = load_tensors(Path(place) / "weights.safetensors")
+            assert weights.keys() == whole.keys()
+            for name in whole:
+                # gradients of parts are summed in another order, which Adam's first steps magnify
+                assert torch.allclose(weights[name], whole[name], rtol=0, atol=2e-4), (place, name)
 
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_on_one_process_stops_all_at_the_same_step(two):
-    place, _, rest = two[2].partition(" ")
+    place, _, rest = two[3].partition(" ")
     assert rest == "the loss is nan 3"
     assert load_tensors(Path(place) / "state" / "state.safetensors")["step"] == 3

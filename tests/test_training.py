@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from torch import nn
 
 from distill_lib.diffusion.noise import Draws, normal
@@ -263,12 +264,20 @@ def test_the_processes_share_the_indices_of_a_step(processes, runs, monkeypatch)
     indices = []
     for i in range(processes):
         accelerator = SimpleNamespace(num_processes=processes, process_index=i, is_main_process=False)
-        accelerator.device, accelerator.prepare_model = torch.device("cpu"), lambda forward: forward
+        accelerator.device, accelerator.distributed_type = torch.device("cpu"), DistributedType.MULTI_CPU
         monkeypatch.setattr("distill_lib.engine.loop.Accelerator", lambda cpu, first=accelerator: first)
         step, draws = next(iter(Loop(network(), settings(), run_named())))
         assert step == 0 and draws.step == 0
         indices += draws.index.tolist()
     assert indices == list(range(8))
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
+def test_a_launch_that_cuts_weights_in_parts_is_refused(kind, runs, monkeypatch):
+    accelerator = SimpleNamespace(num_processes=2, distributed_type=DistributedType[kind])
+    monkeypatch.setattr("distill_lib.engine.loop.Accelerator", lambda cpu: accelerator)
+    with pytest.raises(ValueError, match=f"{kind} cuts weights in parts, which is not supported; launch with"):
+        Loop(network(), settings(), run_named())
 
 
 def test_the_gradient_of_two_half_batches_averages_to_that_of_the_whole():

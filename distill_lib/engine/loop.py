@@ -2,7 +2,7 @@
 
 A method is a generator: `for step, draws in loop: ...; yield loop.update(loss)`. The caller decides what to do with the
 progress. Randomness comes from `Draws`, a function of (seed, step, sample index), so that a run that was killed, or is
-split over processes, meets the same numbers; gradients are averaged over processes by accelerate.
+split over processes, meets the same numbers; gradients are averaged over processes (`sharing`).
 """
 
 import contextlib
@@ -26,6 +26,7 @@ from distill_lib.engine.files import all_finite
 from distill_lib.engine.interrupts import Watch
 from distill_lib.engine.precision import default_device
 from distill_lib.engine.savings import Savings, checkpoint, moments_of, optimizer_of, rounded, set_moments
+from distill_lib.engine.sharing import agreed, average_gradients, check_kind
 from distill_lib.engine.store import Run
 from distill_lib.engine.trainable import Trainable
 
@@ -85,28 +86,28 @@ class Loop:
 
     Raises:
         ValueError: the batch cannot be shared evenly by the processes and slices, or the network holds buffers, which
-            the average of weights would lose, or weights that are not finite; as `checkpoint` and `optimizer_of`.
+            the average of weights would lose, or weights that are not finite; as `checkpoint`, `optimizer_of` and
+            `check_kind`.
     """
 
     def __init__(
         self, net: Trainable, settings: TrainSettings, run: Run, rates: Mapping[str, float] | None = None
     ) -> None:
-        self.settings, self.run, self._net = settings, run, net
+        self.settings, self.run = settings, run
         self.accelerator = Accelerator(cpu=default_device().type == "cpu")
         savings, processes = settings.savings, self.accelerator.num_processes
         if settings.batch_size % (processes * savings.slices):
             slices = f" with {savings.slices} slices each" * (savings.slices > 1)
             shared = f"batch_size={settings.batch_size} cannot be shared by {processes} processes{slices}"
             raise ValueError(f"{shared}; take a multiple of them")
+        check_kind(self.accelerator)
         named = dict(net.module.named_parameters())
         self.names, self.parameters = list(named), list(named.values())
         if set(net.module.state_dict()) - {*named}:
             raise ValueError("a network with buffers cannot be trained here: use group instead of batch normalisation")
         self.share = settings.batch_size // processes // savings.slices
         self.device = self.accelerator.device
-        net.module.to(self.device)
-        net.forward = self.accelerator.prepare_model(net.forward)
-        net.module.train()
+        net.module.to(self.device).train()
         if savings.checkpointing:
             checkpoint(net.module)
         kept_on = torch.device("cpu") if savings.offload else self.device
@@ -131,11 +132,9 @@ class Loop:
         self._clock = self._saved = time.perf_counter()
         with self._lent, self._watch, self._inside:  # all end with the generator, however that ends
             for step in range(self.step, settings.steps):
-                for part, index in enumerate(local, 1):
+                for index in local:
                     self._inside.close()
                     self._inside.enter_context(precision.held(self.precision))
-                    if part < slices:  # gradients are exchanged with the last
-                        self._inside.enter_context(self.accelerator.no_sync(self._net.forward))
                     self._watch.begin()
                     yield step, Draws(settings.seed, step, index)
             self._watch.begin()
@@ -159,6 +158,7 @@ class Loop:
             self._inside.close()
             self._watch.calm()
             return Progress(self.step, settings.steps, self.loss, 0.0, self.seconds)
+        average_gradients(self.accelerator, self.parameters)
         rate = settings.lr * min(1, (self.step + 1) / max(1, settings.warmup)) * (1 - self.step / settings.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
@@ -289,9 +289,9 @@ def finish(net: Trainable, training: Iterable[Progress], run: Run, title: str) -
     Returns:
         The training curve as (step, loss).
     """
-    if not run.done:
+    if not agreed(run.done):
         with run.training_lock():
-            if not run.done:
+            if not agreed(run.done):
                 follow(training, title)
     net.module.load_state_dict(run.weights())
     net.module.eval().requires_grad_(False)

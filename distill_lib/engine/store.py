@@ -92,9 +92,9 @@ class Run:
     def training_lock(self) -> Iterator[None]:
         """Within the block no other process trains this run: of two that need it one waits, says so, and then reads.
 
-        Processes that were launched together (torchrun, accelerate) share one training, and no lock keeps them apart.
+        Of processes that were launched together (torchrun, accelerate), which share one training, the first holds it.
         """
-        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        if int(os.environ.get("RANK") or 0) > 0:
             yield
             return
         message = f"{self.key} is being trained by another process; waiting for it"

@@ -5,6 +5,7 @@ alone. Rows of another seed are kept, rows of the same seed replaced. Rows of an
 way (another number of samples `n`, other shipped weights) are no repeat of the same measurement: they are left out.
 """
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -19,7 +20,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from distill_lib.engine.files import atomic
+from distill_lib.engine.files import atomic, locked
 from distill_lib.engine.origin import origin
 from distill_lib.measure.rows import Row, read_rows
 from distill_lib.paths import COMMITTED, ROOT, figures_folder
@@ -147,6 +148,10 @@ class Recorder:
         artefact += self.suffix
         if not rows:
             return load_rows(self.profile, artefact)
+        with _others_waiting():
+            return self._merged(artefact, rows)
+
+    def _merged(self, artefact: str, rows: list[Row]) -> list[Row]:
         seeds = {row.get("seed") for row in rows}
         old = load_record(self.profile, artefact)
         old_rows = old["rows"] if old.get("dataset") == self.dataset else []
@@ -179,14 +184,15 @@ class Recorder:
 
     def table(self, artefact: str, markdown: str) -> str:
         """Write a table as Markdown; returns it."""
-        self._write(artefact + self.suffix, "md", markdown)
+        with _others_waiting():
+            self._write(artefact + self.suffix, "md", markdown)
         return markdown
 
     def figure(self, artefact: str, figure: Figure) -> Figure:
         """Write a figure as PNG and SVG; returns it."""
         for suffix in ("png", "svg"):
             path = figures_folder(self.profile) / f"{artefact}{self.suffix}.{suffix}"
-            with atomic(path) as part:
+            with _others_waiting(), atomic(path) as part:
                 # no date inside: the same rows draw the same file
                 figure.savefig(part, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
             _tell(path)
@@ -195,7 +201,7 @@ class Recorder:
     def motion(self, artefact: str, frames: Sequence[Figure], milliseconds: Sequence[int]) -> Path:
         """Write an animation as GIF (`motion.gif`); returns its path."""
         path = figures_folder(self.profile) / f"{artefact}{self.suffix}.gif"
-        with atomic(path) as part:
+        with _others_waiting(), atomic(path) as part:
             part.write_bytes(gif(frames, milliseconds))
         _tell(path)
         return path
@@ -205,6 +211,11 @@ class Recorder:
         with atomic(path) as part:
             part.write_text(text)
         _tell(path)
+
+
+def _others_waiting() -> contextlib.AbstractContextManager[None]:
+    """A block in which no other process writes results: the same notebook may run with another seed meanwhile."""
+    return locked(figures_folder("") / ".rows.lock")
 
 
 def _tell(path: Path) -> None:
