@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 from bench import __main__ as bench
-from bench import latents, pixels, rates
+from bench import latents, pixels, processes, rates
 from chaos import __main__ as chaos
 
 from distill_lib.engine import precision
@@ -31,12 +31,15 @@ def small(monkeypatch):
 def test_a_bench_times_every_case_in_both_precisions_and_keeps_the_rates(small, runs, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DISTILL_FIGURES", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["bench", "--profile", "smoke"])
+    both = {"one": 20.0, "two": 30.0, "ratio": 1.5, "batch": 32}
+    monkeypatch.setattr(processes, "timed", lambda: both)
     bench.main()
     result = json.loads((tmp_path / "smoke" / "bench.json").read_text())
     assert [row["what"] for row in result["rows"]] == [
         "train the teacher", "stage one", "halving", "sample the guided pair, 8 steps", "sample the student, 4 steps",
         "feature matching", "score distillation", "ControlNet for the small U-Net",
     ]  # fmt: skip
+    assert result["processes"] == both
     for row in result["rows"]:
         assert row["chosen"] == precision.choose() and row["ratio"] == row[row["chosen"]] / row["plain"]
         assert row["peak_share"] > 0 and row["unit"] == "images/s" and row["setting"].startswith("batch ")
@@ -85,11 +88,27 @@ def test_the_table_of_the_bench_marks_what_was_chosen_and_names_each_case_in_bot
     result = {"day": "2026-11-30", "device": "a machine", "threads": 2, "peak": {"bf16": 4e11, "fp32": 2e11}}
     folder.mkdir()
     (folder / "bench.json").write_text(json.dumps(result | {"rows": rows}))
+    assert "processes" not in speed_table(tmp_path, "en")  # not measured, not said
+    result["processes"] = {"one": 20.4, "two": 30.6, "ratio": 1.5, "batch": 32}
+    (folder / "bench.json").write_text(json.dumps(result | {"rows": rows}))
     english, chinese = (speed_table(tmp_path, language) for language in ("en", "zh"))
+    assert "at batch 32: 31 images/s by two processes of one thread, 20 by one process of two threads" in english
+    assert "每秒 31 张" in chinese and "1.50" in chinese
     assert "| stage one | batch 64 | 200 | **400** | 300 | 2.00 | 52% |" in english
     assert "a machine, 2 threads, 2026-11-30" in english and "400 GFLOP/s" in english
     for english_name, name in SPEED.loops.items():
         assert f"| {english_name} |" in english and f"| {name} |" in chinese
+
+
+@pytest.mark.slow
+def test_one_process_and_two_make_the_same_updates_in_turn(runs, monkeypatch):
+    monkeypatch.setenv("DISTILL_RUNS", str(runs))
+    monkeypatch.setattr(processes, "ROUNDS", 1)
+    monkeypatch.setattr(processes, "UPDATES", 1)
+    both = processes.timed()
+    assert both["ratio"] == pytest.approx(both["two"] / both["one"]) and both["batch"] == 32
+    folders = sorted(path.parent for path in runs.glob("bench-processes-*/config.json"))
+    assert len(folders) == 2  # of one process, and of the two that train together
 
 
 def test_every_case_of_the_bench_has_a_name_in_the_table(small):

@@ -6,6 +6,7 @@ and DDIMScheduler, targets computed anew at each update.
 `plain`     one training step, or one sampler, as a first script would have it
 `pixels`    the cases of guided distillation, on the shipped networks of the world `textured`
 `latents`   the cases of SDXS, on the shipped small Stable Diffusion
+`processes` one process of two threads, and two of one thread
 `rates`     how a case is timed: each way in turn, in both precisions
 
 `peak_share` is the arithmetic of our way (FLOPs counted by torch) as a share of the fastest 3 x 3 convolution that this

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import torch
 
-from bench import latents, pixels
+from bench import latents, pixels, processes
 from bench.rates import conv_peak, timed
 from distill_lib.engine.files import atomic
 from distill_lib.engine.origin import origin
@@ -27,7 +27,8 @@ def main() -> None:
             flush=True,
         )
     result = {"day": f"{datetime.now(UTC):%Y-%m-%d}", "device": origin()["device"], "threads": torch.get_num_threads()}
-    result |= {"peak": peak, "rows": rows}
+    result |= {"peak": peak, "rows": rows, "processes": (both := processes.timed())}
+    print(f"two processes of a thread {both['two']:.1f}, one of two {both['one']:.1f} images/s: {both['ratio']:.2f}")
     with atomic(folder / "bench.json") as part:
         part.write_text(json.dumps(result, indent=1))
     best = " and ".join(f"{value / 1e9:.0f} in {name}" for name, value in peak.items())

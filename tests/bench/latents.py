@@ -34,7 +34,8 @@ SIZE, COUNT = 16, 64
 _W, _KIND = 2.0, "edges"
 
 
-def _pairs(model: TextToImage) -> Pairs:
+def white_pairs(model: TextToImage) -> Pairs:
+    """Latents of white noise with prompts of our world."""
     x = torch.randn(COUNT, *model.network.shape, generator=torch.Generator().manual_seed(0)).half()
     return Pairs(x, phrased(drawn_attributes(COUNT, 0), 0), model, 0)
 
@@ -56,7 +57,7 @@ class _Plain:
     """What a first script of Algorithm 1 holds: float32 networks, the large decoder at each update."""
 
     def __init__(self, model: TextToImage, size: int) -> None:
-        self.model, self.pairs, self.student = model, _pairs(model), _learner(model)
+        self.model, self.pairs, self.student = model, white_pairs(model), _learner(model)
         self.matcher, self.unet = pretrained.matcher("cnn"), self.student.module
         z_T, x, states = self.pairs.batch(torch.arange(COUNT))
         self.following, self.learner = plain.batches(size, z_T, x, states), plain.Optimised(self.unet)
@@ -108,7 +109,7 @@ class _PlainScores(_Plain):
 def _controlled(model: TextToImage) -> tuple[Triplets, Controlled]:
     control = pretrained.controlnet(_KIND)
     teacher = Controlled(model.network, control, "unet")
-    pairs, pixels = _pairs(model), model.pipe.vae_scale_factor * model.network.shape[-1]
+    pairs, pixels = white_pairs(model), model.pipe.vae_scale_factor * model.network.shape[-1]
     seen = torch.rand(COUNT, 1, pixels, pixels, generator=torch.Generator().manual_seed(1)).half()
     small = model.network.like(pretrained.tiny_unet("scenes", model).module)
     student = Controlled(small, cut_control(control, small.module, True).requires_grad_(True))
@@ -139,11 +140,11 @@ def cases() -> list[Case]:
     words = f"batch {SIZE}, 64 pixels, U-Net of {count:.1f} M weights"
 
     def matching() -> Way:
-        pairs, student = _pairs(model), _learner(model)
+        pairs, student = white_pairs(model), _learner(model)
         return step_of(train_on_pairs(student, pairs, settings(SIZE), run("matching"), _cost(pairs, student)))
 
     def scores() -> Way:
-        pairs, student, teacher = _pairs(model), _learner(model), model.network
+        pairs, student, teacher = white_pairs(model), _learner(model), model.network
         team = Team(student=student, online=teacher.like(copy.deepcopy(teacher.module).requires_grad_(True)))
         scoring = Scoring(settings(SIZE), _W)
         return step_of(distill_scores(team, teacher, pairs, _cost(pairs, student), scoring, run("scores")))

@@ -16,6 +16,7 @@ class _Words(Strict):
 
     head: dict[str, list[str]]
     caption: dict[str, str]
+    processes: dict[str, str]
     loops: dict[str, str]
     unmeasured: dict[str, str]
 
@@ -39,4 +40,7 @@ def speed_table(figures: Path, language: str) -> str:
     bench = json.loads(path.read_text())
     peak = f"{max(bench['peak'].values()) / 1e9:.0f}"
     caption = SPEED.caption[language].format(**{name: bench[name] for name in ("device", "threads", "day")}, peak=peak)
+    if both := bench.get("processes"):
+        numbers = {"ratio": f"{both['ratio']:.2f}"} | {name: f"{both[name]:.0f}" for name in ("one", "two", "batch")}
+        caption = f"{caption.strip()} {SPEED.processes[language].format(**numbers)}"
     return f"{table(SPEED.head[language], [_line(row, language) for row in bench['rows']])}\n\n{caption.strip()}"
