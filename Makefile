@@ -12,8 +12,8 @@ real = DISTILL_FOLDER="$${FOLDER:-$$DISTILL_FOLDER}"
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-figures: .venv/.installed ## draw every figure and table [PROFILE=quick] [ID=g-tab1] [SEED=1] [DATASET=fashion_mnist FOLDER=..]
-	@$(real) $(run) distill_lib.run figures --profile "$(PROFILE)" $${ID:+--id "$$ID"} $${SEED:+--seed "$$SEED"} $${DATASET:+--dataset "$$DATASET"}
+figures: .venv/.installed ## draw every figure and table [PROFILE=quick] [ID=g-tab1] [SEED=1] [DATASET=fashion_mnist FOLDER=..]; trained by several processes [PROCESSES=2]; as jobs of a cluster [CLUSTER=docs/cluster/slurm SEED=0,1,2]
+	@$(real) $(run) distill_lib.run figures --profile "$(PROFILE)" $${ID:+--id "$$ID"} $${SEED:+--seed "$$SEED"} $${DATASET:+--dataset "$$DATASET"} $${CLUSTER:+--cluster "$$CLUSTER"} $${PROCESSES:+--processes "$$PROCESSES"}
 
 ablations: .venv/.installed ## draw the ablations of both papers at the committed size [PROFILE=laptop] [SEED=1]
 	@$(MAKE) figures PROFILE="$${PROFILE:-laptop}" ID=g-abl-range

@@ -1,5 +1,6 @@
 # One rule for each notebook of a run, executed by papermill. `make figures` calls this with a plan: the notebooks that are
-# stale, which it tells by content (distill_lib/run/stale.py), their order, and the threads of each (run/lanes.py).
+# stale, which it tells by content (distill_lib/run/stale.py), their order (run/jobs.py), and the threads of each (run/lanes.py).
+# On a cluster (docs/cluster.md) each is a job; a profile gives it memory, minutes, GPUs and retries by its rule's name.
 # Nothing of a path or of a setting passes through a shell.
 import json
 import os
@@ -15,13 +16,14 @@ for job in plan["jobs"]:
         input:
             job["after"],  # the notebooks whose rows it reads
         output:
-            job["output"],
+            job["output"],  # with {seed}
+        wildcard_constraints:
+            seed="[0-9]+",
         params:
             notebook=job["name"],
-            seed=plan["parameters"]["seed"],
         priority: job["priority"]
         threads: plan["threads"]  # Snakemake sets OMP_NUM_THREADS by it
         shell:
             # not `run:`, which starts Python again by a path that it does not quote
             '"$DISTILL_PYTHON" -m distill_lib.run notebook {params.notebook} "$DISTILL_RUNS/{output}"'
-            ' --settings "$DISTILL_PLAN" --seed {params.seed} 2>&1'
+            ' --settings "$DISTILL_PLAN" --seed {wildcards.seed} 2>&1'

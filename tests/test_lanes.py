@@ -24,7 +24,7 @@ from distill_lib.engine.store import cached
 from distill_lib.paths import CORES, ROOT
 from distill_lib.report import record
 from distill_lib.run import notebooks
-from distill_lib.run.drawing import planned
+from distill_lib.run.jobs import planned
 from distill_lib.run.lanes import MEMORY, Lanes, in_order, lanes
 from distill_lib.run.processes import _end
 from distill_lib.run.stale import judges
@@ -43,7 +43,7 @@ ENDLESS = "import time\nwhile True: time.sleep(0.01)"
         ({"cores": 64}, 4, 16, 64),
         ({"cores": 8, "jobs": 1}, 1, 8, 8),  # one notebook has all of it
         ({"cores": 8, "jobs": 3}, 3, 2, 8),
-        ({"cores": 8, "gpu": True}, 1, 8, 8),
+        ({"cores": 8, "serial": True}, 1, 8, 8),
         ({"cores": 8, "memory": 2 * MEMORY}, 2, 4, 8),
         ({"cores": 2, "memory": MEMORY // 2}, 1, 2, 2),
         ({"cores": 8, "given": "3"}, 2, 3, 3),  # what the user has set wins, for what is timed too

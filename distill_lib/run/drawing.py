@@ -6,18 +6,21 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distill_lib.paths import COMMITTED, CORES, ROOT, figures_folder, runs_folder, suffix_of, wanted_precision
-from distill_lib.run import notebooks
+from distill_lib.paths import COMMITTED, ROOT, figures_folder, runs_folder, suffix_of, wanted_precision
+from distill_lib.run import jobs, notebooks
 from distill_lib.run.executing import failure_path
 from distill_lib.run.guard import Failure, kept_log
-from distill_lib.run.lanes import in_order, of_this_machine
+from distill_lib.run.jobs import name_of
+from distill_lib.run.lanes import in_order
 from distill_lib.run.pace import Progress, expected, keep_whole, summary
 from distill_lib.run.processes import ending_well, exclusive
 from distill_lib.run.settings import Settings
 from distill_lib.run.stale import digest, is_stale, judges, read_stamp
+from distill_lib.run.together import check_room
 
 _PROFILES = ROOT / "distill_lib" / "profiles"
 
@@ -79,110 +82,110 @@ def _check_memory(teacher: str, profile: str) -> None:
         check_fits(need, plan, *memory_here())
 
 
-def figures(artefact: str | None, settings: Settings) -> None:
+def figures(
+    artefact: str | None, settings: Settings, seeds: Sequence[int] = (), cluster: str = "", processes: int = 1
+) -> None:
     """Bring the artefacts of a profile up to date; for real data, those of the notebooks that take it.
+
+    Args:
+        artefact: whose notebook alone is drawn; None for all.
+        settings: of the call.
+        seeds: to draw in one go, in the place of the settings' own; seed 0 then shows the rows of all of them.
+        cluster: folder of a Snakemake profile (`jobs`); the notebooks run here if it is empty.
+        processes: that train together what a notebook trains (`together`).
 
     Raises:
         ValueError: unknown profile, artefact or parameter, a teacher whose trainings do not fit into memory, a folder
-            that cannot be written to, or committed rows that code which no commit holds would draw.
+            that cannot be written to, committed rows that code which no commit holds would draw, no such cluster, or
+            more processes than there is room for.
         Failure: a notebook ended in a sentence.
     """
     check_profile(settings.profile)
     wanted_precision()
-    if not 0 <= settings.seed < 2**31:
-        raise ValueError(f"SEED={settings.seed} should be a whole number from 0 to {2**31 - 1}")
+    seeds = sorted({*(seeds or [settings.seed])})
+    for seed in seeds:
+        if not 0 <= seed < 2**31:
+            raise ValueError(f"SEED={seed} should be a whole number from 0 to {2**31 - 1}")
     if settings.dataset:
         _check_dataset(settings.dataset)
     names = _chosen(artefact, settings)
     for name in names:
         notebooks.check_parameters(name, settings.parameters)
-    if settings.extra.get("teacher"):
-        _check_memory(settings.extra["teacher"], settings.profile)
+    if cluster:
+        jobs.read_profile(cluster)
+    else:
+        check_room(processes)
+        if settings.extra.get("teacher"):
+            _check_memory(settings.extra["teacher"], settings.profile)
     folder = figures_folder(settings.profile)
     _check_writable(folder, "DISTILL_FIGURES")
     _check_writable(runs_folder(), "DISTILL_RUNS")
-    with exclusive(), ending_well():
-        made_of = {name: digest(name, settings.profile) for name in names}
-        outs = {name: executed_path(settings, name, settings.seed) for name in names}
-        stale = [name for name in names if is_stale(outs[name], made_of[name], settings.seed)]
-        if stale:
+    with exclusive(), ending_well() as ending:
+        outs = {_label(name, seed, seeds): executed_path(settings, name, seed) for seed in seeds for name in names}
+        for _ in range(1 + (len(seeds) > 1)):  # seed 0 is drawn again where rows of others came after its own
+            stale = _stale(settings, seeds, names)
+            if not stale:
+                break
             if not settings.extra:  # which draws into a folder of its own
                 from distill_lib.engine.origin import check_committed  # loads torch
 
                 check_committed(folder)
                 if folder == ROOT / "figures" / COMMITTED:  # rows that some read are about to change
-                    stale += [name for name in names if name not in stale and judges(name)]
-            _snakemake(settings, {name: outs[name] for name in stale})
+                    stale += [label for label in outs if label not in stale and judges(name_of(label))]
+            _snakemake(settings, {label: outs[label] for label in stale}, jobs.Place(cluster, processes), ending)
         if not settings.extra:
             _judge(settings.profile, folder)
     if memory := summary(outs):
         print(memory)
-    written = {path for name in names for path in _written(outs[name])}
+    written = {path for out in outs.values() for path in _written(out)}
     for place in sorted({path.parent for path in written} or {folder}):
         print(f"figures: {place}")
+
+
+def _label(name: str, seed: int, seeds: Sequence[int]) -> str:
+    return name if len(seeds) == 1 else f"{name} seed {seed}"
+
+
+def _stale(settings: Settings, seeds: Sequence[int], names: Sequence[str]) -> list[str]:
+    """Labels of the notebooks that have to run."""
+    made_of = {name: digest(name, settings.profile) for name in names}
+    each = [(name, seed, executed_path(settings, name, seed)) for seed in seeds for name in names]
+    return [_label(name, seed, seeds) for name, seed, out in each if is_stale(out, made_of[name], seed)]
 
 
 def _written(out: Path) -> list[Path]:
     return [Path(path) for path in read_stamp(out).get("written", [])]
 
 
-def _snakemake(settings: Settings, outs: dict[str, Path]) -> None:
+def _snakemake(settings: Settings, outs: dict[str, Path], where: jobs.Place, ending: list[Any]) -> None:
     """Run notebooks; what Snakemake itself says goes to a log, what cells print to the user."""
     place = runs_folder() / "notebooks" / settings.place
     place.mkdir(parents=True, exist_ok=True)
-    side_by_side, seconds = of_this_machine(len(outs)), expected(outs, settings.profile)
-    outs = {name: outs[name] for name in in_order(outs, seconds, filter(judges, outs))}
+    lanes, seconds = where.lanes(len(outs)), expected(outs, settings.profile)
+    outs = {label: outs[label] for label in in_order(outs, seconds, [x for x in outs if judges(name_of(x))])}
     for out in outs.values():
         failure_path(out).unlink(missing_ok=True)
-    jobs = planned({name: str(out.relative_to(runs_folder())) for name, out in outs.items()})
-    plan = {"parameters": settings.parameters, "depends on": settings.inputs()}
-    plan |= {"threads": side_by_side.threads, "jobs": jobs}
+    outputs = {label: str(out.relative_to(runs_folder())) for label, out in outs.items()}
+    plan = {"parameters": settings.parameters, "depends on": settings.inputs(), "threads": lanes.threads}
+    plan |= {"processes": where.processes, "jobs": jobs.planned(outputs)}
     (place / "plan.json").write_text(json.dumps(plan, indent=1, default=str))
-    targets = [job["output"] for job in jobs]
-    command = [
-        sys.executable, "-m", "snakemake", "--snakefile", "Snakefile", "--directory", str(runs_folder()),
-        "--cores", str(side_by_side.count * side_by_side.threads), "--scheduler", "greedy",
-        "--nolock", "--rerun-incomplete", "--quiet", "rules", "progress",
-        "--rerun-triggers", "params", "--forcerun", *targets, "--", *targets,
-    ]  # fmt: skip
-    environment = _environment() | side_by_side.environment | {"DISTILL_PLAN": str(place / "plan.json")}
-    log, progress = kept_log("snakemake", ""), Progress(outs, seconds, side_by_side)
+    command = where.command(list(outputs.values()), lanes)
+    environment = jobs.environment() | {"DISTILL_PLAN": str(place / "plan.json")}
+    if not where.cluster:  # whose machines are not shared with other notebooks
+        environment |= lanes.environment
+    log, progress = kept_log("snakemake", ""), Progress(outs, seconds, lanes)
     with log.open("wb") as file, subprocess.Popen(command, cwd=ROOT, env=environment, stderr=file) as running:
+        if where.cluster:
+            ending.append(lambda: jobs.cancel(running))
         while running.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 running.wait(timeout=1)
             progress.look()
+        ending.clear()
     if running.returncode:
         _explain(outs, log)
-    if not settings.inputs() and outs.keys() == {*notebooks.names()}:
+    if not settings.inputs() and outs.keys() == {*notebooks.names()} and where == jobs.Place():
         keep_whole(settings.place, progress)
-
-
-def planned(outputs: dict[str, str]) -> list[dict[str, Any]]:
-    """The jobs of a run, in the order in which they begin: output, priority, and the outputs that come before it.
-
-    What judges comes after all whose rows it reads. No other notebook reads what another one writes.
-    """
-    read = [output for name, output in outputs.items() if not judges(name)]
-    jobs = []
-    for number, (name, output) in enumerate(outputs.items()):
-        after = read if judges(name) else []
-        jobs.append({"name": name, "output": output, "priority": len(outputs) - number, "after": after})
-    return jobs
-
-
-def _environment() -> dict[str, str]:
-    """Of all processes of a run: absolute places, this interpreter, and caches that can be written."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "DISTILL_PYTHON": sys.executable}
-    for variable in ("SNAKEMAKE_PROFILE", CORES):  # what a cluster's profile sets is not ours, nor an outer run's lanes
-        environment.pop(variable, None)
-    try:
-        (Path.home() / ".cache").mkdir(exist_ok=True)
-    except (OSError, RuntimeError):  # there is no home, or it cannot be written to
-        caches = runs_folder() / "home"
-        caches.mkdir(parents=True, exist_ok=True)
-        environment |= {"XDG_CACHE_HOME": str(caches), "MPLCONFIGDIR": str(caches), "HOME": str(caches)}
-    return environment
 
 
 def _explain(outs: dict[str, Path], log: Path) -> None:

@@ -24,6 +24,7 @@ from distill_lib.run.guard import Failure, kept_log, sentence_of, surroundings
 from distill_lib.run.notebooks import NOTEBOOKS, check_parameters, code_cells, for_parameters, read
 from distill_lib.run.pace import Peak
 from distill_lib.run.stale import digest, write_stamp
+from distill_lib.run.together import launch
 from distill_lib.run.turns import GivingWay
 from distill_lib.run.voice import Voice
 
@@ -48,8 +49,10 @@ def failure_path(executed: Path) -> Path:
     return executed.with_name(f".{executed.stem}.failure.json")
 
 
-def execute(name: str, out: Path, parameters: dict[str, Any]) -> None:
+def execute(name: str, out: Path, parameters: dict[str, Any], processes: int = 1) -> None:
     """Run one notebook into `out`, saying what its cells print; `out` appears when the notebook has ended well.
+
+    What it trains is trained first, where several processes are to share that (`together`).
 
     Raises:
         ValueError: a parameter is refused.
@@ -65,6 +68,8 @@ def execute(name: str, out: Path, parameters: dict[str, Any]) -> None:
     try:
         with _place_of_kernel() as place:
             with voice, GivingWay(voice.say):
+                if processes > 1:
+                    launch(name, parameters, processes, voice)
                 _papermill(name, place, parameters, voice)
             written = (place / "written").read_text().splitlines() if (place / "written").exists() else []
             shutil.copyfile(place / f"{name}.ipynb", out.with_suffix(".part"))

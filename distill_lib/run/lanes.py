@@ -34,29 +34,38 @@ class Lanes:
         return {CORES: str(self.timed)} if self.count > 1 else {}
 
 
-def lanes(jobs: int, cores: int, given: str = "", memory: int = 2**50, gpu: bool = False) -> Lanes:
+def lanes(jobs: int, cores: int, given: str = "", memory: int = 2**50, serial: bool = False) -> Lanes:
     """Lanes for so many notebooks.
 
     Args:
         jobs, cores: notebooks that are to be run, and cores of the machine.
         given: OMP_NUM_THREADS as the user has set it, which then holds for all notebooks, whatever they measure.
         memory: bytes of the machine.
-        gpu: whether there is one; its notebooks run one after the other.
+        serial: whether notebooks run one after the other, as those that share a GPU, or train in several processes.
     """
     wanted = given.partition(",")[0].strip()
     threads = min(int(wanted), cores) if wanted.isdecimal() else 0
-    most = 1 if gpu else max(1, min(jobs, MOST, memory // MEMORY, cores // (threads or 1)))
+    most = 1 if serial else max(1, min(jobs, MOST, memory // MEMORY, cores // (threads or 1)))
     return Lanes(most, threads or cores // most, threads or cores)
 
 
-def of_this_machine(jobs: int) -> Lanes:
-    """`lanes` by what this process may use."""
+def cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # of Linux alone; it knows of taskset and of most containers
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def gpus() -> int:
+    """GPUs that this process may use."""
     import torch  # takes seconds, and is not needed where nothing is stale
 
-    affinity = getattr(os, "sched_getaffinity", None)  # of Linux alone; it knows of taskset and of most containers
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    memory, gpu = psutil.virtual_memory().total, torch.cuda.is_available()
-    return lanes(jobs, cores, os.environ.get("OMP_NUM_THREADS", ""), memory, gpu)
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def of_this_machine(jobs: int, processes: int = 1) -> Lanes:
+    """`lanes` by what this process may use; notebooks that train in several processes have the machine alone."""
+    memory, serial = psutil.virtual_memory().total, processes > 1 or gpus() > 0
+    return lanes(jobs, cores(), os.environ.get("OMP_NUM_THREADS", ""), memory, serial)
 
 
 def in_order(names: Iterable[str], seconds: Mapping[str, float], last: Iterable[str] = ()) -> list[str]:

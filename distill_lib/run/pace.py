@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from distill_lib.paths import COMMITTED, ROOT, runs_folder
+from distill_lib.run.jobs import name_of
 from distill_lib.run.lanes import MEMORY, Lanes
 from distill_lib.run.stale import read_stamp, stamp_path
 
@@ -61,7 +62,7 @@ def expected(outs: Mapping[str, Path], profile: str) -> dict[str, float]:
     kept: dict[str, float] = {}
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         notebooks = json.loads(COMMITTED_PACE.read_text())[profile]["notebooks"]
-        kept = {name: float(notebooks[name]["seconds"]) for name in outs if name in notebooks}
+        kept = {label: float(notebooks[name_of(label)]["seconds"]) for label in outs if name_of(label) in notebooks}
     return kept | {name: read_stamp(out)["seconds"] for name, out in outs.items() if "seconds" in read_stamp(out)}
 
 

@@ -7,7 +7,7 @@ import contextlib
 import fcntl
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 import psutil
@@ -70,19 +70,25 @@ def _end(processes: list[psutil.Process], grace: float) -> None:
 
 
 @contextlib.contextmanager
-def ending_well() -> Iterator[None]:
-    """Within the block SIGTERM, SIGHUP and SIGINT end the whole tree, and then this process with 128 + the signal."""
+def ending_well() -> Iterator[list[Callable[[], None]]]:
+    """Within the block SIGTERM, SIGHUP and SIGINT end the whole tree, and then this process with 128 + the signal.
+
+    What the block puts into the list is called before: it ends what is no process of this machine.
+    """
+    first: list[Callable[[], None]] = []
 
     def end(number: int, _: FrameType | None) -> None:
         for other in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(other, signal.SIG_IGN)  # once is enough
+        for call in first:
+            call()
         end_tree()
         os.write(2, f"ended by {signal.Signals(number).name}; the same command goes on from here\n".encode())
         os._exit(128 + number)
 
     before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
     try:
-        yield
+        yield first
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -59,7 +59,8 @@ class Voice:
         """Say which cell is running, if nothing has been said for QUIET_SECONDS."""
         now = time.monotonic()
         if now - self.last >= QUIET_SECONDS:
-            self.say(f"cell {self.number} of {self.cells} ({self._title}), {now - self.begun:.0f} s so far")
+            place = f"cell {self.number} of {self.cells} ({self._title})" if self.number else "before its first cell"
+            self.say(f"{place}, {now - self.begun:.0f} s so far")
 
     def _send(self, lines: list[str]) -> None:
         with self._lock:

@@ -77,7 +77,7 @@ CHAPTERS = (
 )
 """The chapters that hold notebooks, in reading order; each notebook is in one of them."""
 FURTHER = {
-    "Use": ("docs/distil-your-own", "live", "docs/run"),
+    "Use": ("docs/distil-your-own", "live", "docs/run", "docs/cluster"),
     "Look up": ("docs/glossary", "references", "docs/code", "CONTRIBUTING", "LOG", "CHANGELOG"),
     "中文": ("README.zh",),
 }
