@@ -9,7 +9,7 @@ from accelerate.utils import DistributedType
 from torch import nn
 
 from distill_lib.diffusion.noise import Draws, normal
-from distill_lib.engine import store
+from distill_lib.engine import sharing, store
 from distill_lib.engine.loop import Loop, TrainSettings, finish, follow
 
 STEPS = 12
@@ -270,6 +270,23 @@ def test_the_processes_share_the_indices_of_a_step(processes, runs, monkeypatch)
         assert step == 0 and draws.step == 0
         indices += draws.index.tolist()
     assert indices == list(range(8))
+
+
+def test_gradients_are_averaged_in_groups_and_those_that_are_none_are_left(monkeypatch):
+    monkeypatch.setattr(sharing, "_GROUP", 5)
+    parameters, sizes = [nn.Parameter(torch.zeros(n)) for n in (3, 4, 2, 1, 6)], []
+    for k, parameter in enumerate(parameters):
+        parameter.grad = None if k == 3 else torch.full_like(parameter, k)
+
+    def reduce(numbers, kind):
+        assert kind == "mean"
+        sizes.append(len(numbers))
+        return (numbers + torch.full_like(numbers, 10)) / 2  # the other process has 10 everywhere
+
+    sharing.average_gradients(SimpleNamespace(num_processes=2, reduce=reduce), parameters)
+    assert sizes == [7, 8] and parameters[3].grad is None
+    for k in (0, 1, 2, 4):
+        assert torch.equal(parameters[k].grad, torch.full_like(parameters[k], (k + 10) / 2))
 
 
 @pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])

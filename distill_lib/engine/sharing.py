@@ -17,6 +17,8 @@ from torch import nn
 
 from distill_lib.engine.precision import default_device
 
+_GROUP = 2**23
+"""Numbers that are exchanged at once, at least: few enough that a copy of them is no matter of memory."""
 _SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 
@@ -32,12 +34,18 @@ def check_kind(accelerator: Accelerator) -> None:
 
 
 def average_gradients(accelerator: Accelerator, parameters: Sequence[nn.Parameter]) -> None:
-    """Give every process the mean (1) of all gradients; nothing to do for one process."""
-    if accelerator.num_processes > 1:
-        kept = [p.grad for p in parameters if p.grad is not None]
-        mean = accelerator.reduce(torch.cat([grad.flatten() for grad in kept]), "mean")
-        for grad, part in zip(kept, mean.split([grad.numel() for grad in kept]), strict=True):
-            grad.copy_(part.view_as(grad))
+    """Give every process the mean (1) of all gradients, group by group; nothing to do for one process."""
+    if accelerator.num_processes == 1:
+        return
+    kept, group = [p.grad for p in parameters if p.grad is not None], []
+    for number, grad in enumerate(kept, 1):
+        group.append(grad)
+        sizes = [x.numel() for x in group]
+        if number == len(kept) or sum(sizes) >= _GROUP:
+            mean = accelerator.reduce(torch.cat([x.flatten() for x in group]), "mean")
+            for x, part in zip(group, mean.split(sizes), strict=True):
+                x.copy_(part.view_as(x))
+            group.clear()
 
 
 def agreed(answer: bool) -> bool:
