@@ -191,6 +191,58 @@ def test_two_processes_train_first_and_papermill_finds_all_of_it_finished(tmp_pa
     assert rows and all(tensor.isfinite().all() for tensors in weights.values() for tensor in tensors.values())
 
 
+TRAINING = """
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from distill_lib.diffusion.noise import normal
+from distill_lib.engine import store
+from distill_lib.engine.loop import Loop, TrainSettings, finish
+from distill_lib.engine.trainable import Bare
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+store.RUNS = Path(sys.argv[1])
+net, run = Bare(nn.Linear(3, 3)), store.Run("slurm", {}, normal)
+
+
+def training():
+    loop = Loop(net, TrainSettings(steps=1500, batch_size=32, lr=1e-2, warmup=1, ema=0.9, checkpoint_seconds=0.05), run)
+    for _, draws in loop:
+        yield loop.update(net.forward(draws.normal("x", (3,))).square().mean(1))
+
+
+finish(net, training(), run, "training")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(slurm_here.missing()), reason=slurm_here.missing() or "there is a SLURM")
+def test_a_training_that_slurm_cancels_keeps_its_state_and_ends_with_the_bits_of_one_in_peace(tmp_path):
+    script, own = tmp_path / "training.py", environment(tmp_path) | {"ACCELERATE_USE_CPU": "true"}
+    script.write_text(TRAINING)
+    subprocess.run([sys.executable, str(script), str(tmp_path / "here")], env=own, check=True, capture_output=True)
+    with slurm_here.slurm() as commands:
+        commands |= {name: own[name] for name in ("PYTHONPATH", "OMP_NUM_THREADS", "PRECISION", "ACCELERATE_USE_CPU")}
+        work = f"srun -n1 '{sys.executable}' '{script}' '{tmp_path}/there'"
+        options = ("--parsable", "--output", f"{tmp_path}/%j.log", "--wrap", work)
+        job = slurm_here.answer(commands, "sbatch", *options).strip()
+        log = tmp_path / f"{job}.log"
+        while not list((tmp_path / "there").glob("*/state/state.safetensors")):
+            assert slurm_here.answer(commands, "squeue", "-h", "-t", "PD,R", "-j", job), log.read_text()
+            time.sleep(0.05)
+        slurm_here.answer(commands, "scancel", job)
+        slurm_here.answer(commands, "sbatch", "--wait", f"--dependency=afterany:{job}", *options)
+        states = slurm_here.answer(commands, "squeue", "--states=all", "-h", "-o", "%T").split()
+    assert sorted(states) == ["CANCELLED", "COMPLETED"]
+    assert re.search(r"is stopped by SIGTERM after step \d+ of 1500; its state is kept", log.read_text())
+    whole, resumed = ((tmp_path / place).glob("slurm-*/weights.safetensors") for place in ("here", "there"))
+    assert next(whole).read_bytes() == next(resumed).read_bytes()
+
+
 @pytest.mark.slow
 @pytest.mark.notebook
 @pytest.mark.skipif(bool(slurm_here.missing()), reason=slurm_here.missing() or "there is a SLURM")
