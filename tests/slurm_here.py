@@ -65,7 +65,7 @@ def answer(environment: dict[str, str], *command: str) -> str:
     Raises:
         CalledProcessError: it failed.
     """
-    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60).stdout
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=600).stdout
 
 
 @contextlib.contextmanager
