@@ -10,9 +10,11 @@ from distill_lib.paths import COMMITTED, ROOT
 from distill_lib.report.notebook_map import present
 from distill_lib.report.pages.claims import read_claims
 from distill_lib.report.site import build
+from distill_lib.report.site import notebooks as notebook_pages
 from distill_lib.report.site.figures import command
 from distill_lib.report.site.links import Places
-from distill_lib.report.site.places import CHAPTERS, REST, artefacts, notebooks_of, pages
+from distill_lib.report.site.places import CHAPTERS, REST, artefacts, notebooks_of, pages, record
+from distill_lib.report.site.start import start_page
 from distill_lib.run import notebooks
 from distill_lib.run.true_scale import TABLES
 
@@ -65,8 +67,12 @@ def test_each_artefact_has_a_section_with_its_files_and_a_command_that_draws_it(
             assert drawn.removesuffix("-fashion-mnist") in known
         for kind in ("png", "csv", "json"):
             if (ROOT / "figures" / COMMITTED / f"{artefact}.{kind}").exists():
-                assert f"({COMMITTED}/{artefact}.{kind})" in page
+                place = f"{COMMITTED}/{artefact}.{kind}"
+                assert f"({place})" in page or f"{{image}} {place}\n" in page
                 assert f"figures/{COMMITTED}/{artefact}.{kind}" in sources
+        section = page.partition(f"\n## {artefact}\n")[2].partition("\n## ")[0]
+        shown = {seed for seeds in re.findall(r"\(seeds? ([\d, ]+)\)", section) for seed in seeds.split(", ")}
+        assert shown >= {str(row["seed"]) for row in record(ROOT, artefact).get("rows", []) if "seed" in row}
 
 
 def test_the_matrix_has_a_line_and_the_page_of_claims_a_section_for_each_claim(sources):
@@ -107,6 +113,7 @@ def test_links_lead_to_files_of_the_site(sources):
     ("text", "result"),
     [
         ("[run](docs/run.md#profiles)", "[run](docs/run.md#profiles)"),
+        ("[00_start_here](notebooks/00_start_here.ipynb)", "[00 start here](notebooks/00_start_here.ipynb)"),
         ("[start](README.md#limits)", "[start](index.md#limits)"),
         ("[make](Makefile), [`f`](distill_lib/paths.py)", "`make`, `f`"),
         ("[g](figures/laptop/g-tab1.md)", "[g](figures/03_step_halving.md#g-tab1)"),
@@ -175,3 +182,28 @@ def test_without_its_packages_the_site_names_them_and_writes_nothing(tmp_path, m
     with pytest.raises(ValueError, match=r"needs no_such_package, no_such\.part: give the command `make site`"):
         build.build(ROOT, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_there_are_live_models_the_first_notebook_holds_its_students_and_the_start_page_a_card(sources):
+    page = "notebooks/00_start_here.ipynb"
+    made = notebook_pages.page(PLACES, page, live=True)
+    assert 'src=\\"../live/index.html#points\\"' in made and "<iframe" not in sources[page]
+    assert "<iframe" not in notebook_pages.page(PLACES, "notebooks/18_score_distillation_in_the_plane.ipynb", live=True)
+    assert 'id="points"' in (ROOT / "site" / "live" / "index.html").read_text()
+    assert ":link: live\n" in start_page(PLACES, {"live"}) and ":link: live\n" not in sources["index.md"]
+
+
+def test_references_can_be_taken_as_bibtex(sources):
+    assert "[BibTeX](references.bib)" in sources["references.md"].read_text() and "references.bib" in sources
+
+
+def test_a_claim_is_shown_with_its_premises_and_whether_they_hold(sources):
+    sections = re.split(r"^#### ", sources["CLAIMS.md"], flags=re.MULTILINE)[1:]
+    by_id = {section.partition("\n")[0]: section for section in sections}
+    words = {True: "(holds here)", False: "(does not hold here)", None: "(not known to hold here)"}
+    entries = read_claims(ROOT / "figures")
+    assert any(entry["premises"] for entry in entries)
+    for entry in entries:
+        assert ("*rests on*" in by_id[entry["id"]]) is bool(entry["premises"])
+        for premise in entry["premises"]:
+            assert f"{premise['sentence']} {words[premise['holds']]}" in by_id[entry["id"]]

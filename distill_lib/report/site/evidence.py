@@ -9,14 +9,16 @@ from distill_lib.report.claims import PAPER_NAMES, UNJUDGED, Entry, table
 from distill_lib.report.pages.claims import HEAD, UNMEASURED, latest_of, line_of, linked, read_claims
 from distill_lib.report.sentences import times
 from distill_lib.report.site.figures import command
-from distill_lib.report.site.links import Places
+from distill_lib.report.site.links import Places, title_of
 from distill_lib.report.site.notebooks import label_of
 
 _WIDE = "---\nhtml_theme.sidebar_secondary.remove: true\n---"  # the table takes the room of the contents at the right
 _MATRIX = (
     "A line for each sentence of the papers that is judged here: the cell that shows its numbers, the command that "
     "draws them again, how long its notebook takes on two cores, and the verdict. "
-    "[Claims](CLAIMS.md) holds the numbers behind each verdict, and the causes."
+    "[Claims](CLAIMS.md) holds the numbers behind each verdict, the premises, and the causes; "
+    "[a picture](figures/15_claims.md#x-premises) shows what rests on what, and [limits](LIMITS.md) the errata: where "
+    "a paper does not agree with itself."
 )
 _CLAIMS = re.compile("<!-- begin:claims -->.*<!-- end:claims -->", re.DOTALL)
 
@@ -35,8 +37,12 @@ def _entries(places: Places) -> dict[str, Entry]:
     return {entry["id"]: entry for entry in read_claims(places.root / "figures")}
 
 
+_HOLDS = {True: "holds here", False: "does not hold here", None: "not known to hold here"}
+
+
 def _claim(entry: Entry) -> str:
-    cells = dict(zip(HEAD, line_of(entry), strict=True))
+    premises = [f"{premise['sentence']} ({_HOLDS[premise['holds']]})" for premise in entry["premises"]]
+    cells = dict(zip(HEAD, line_of(entry), strict=True)) | {"rests on": "; ".join(premises)}
     rest = [f"- *{name}*: {cell}" for name, cell in cells.items() if cell and name not in ("claim", "says")]
     return "\n\n".join([f"#### {entry['id']}", cells["says"], "\n".join(rest)])
 
@@ -53,7 +59,7 @@ def matrix(places: Places) -> str:
 
 def _line(places: Places, entry: Entry) -> list[str]:
     notebook, _, cell = (entry["notebook_cell"] or "").partition("#")
-    place = f"[{notebook}](notebooks/{notebook}.ipynb#{label_of(notebook, cell)})" if cell else ""
+    place = f"[{title_of(notebook)}](notebooks/{notebook}.ipynb#{label_of(notebook, cell)})" if cell else ""
     drawn = next((name for name in entry["artefacts"] if name in places.artefacts), None)
     latest = latest_of(entry)
     edition = "second edition" if entry["verdict"] else "as first set"

@@ -1,12 +1,13 @@
 """Pages of figures and tables: what `figures/laptop` holds, by notebook, with the command that draws it again."""
 
+import json
 import re
 from pathlib import Path
 
 from distill_lib.paths import COMMITTED
 from distill_lib.report.claims import table
 from distill_lib.report.sentences import caption
-from distill_lib.report.site.links import Places, figure_page
+from distill_lib.report.site.links import Places, figure_page, title_of
 from distill_lib.report.site.places import CHAPTERS, notebooks_of, record, suffix_of
 
 _SUMMARY = f"All that `figures/{COMMITTED}` holds: pictures, tables, their rows for download, and where each came from."
@@ -42,18 +43,14 @@ def _index(of_notebook: dict[str, list[str]]) -> str:
     lines = []
     for name, artefacts in of_notebook.items():
         links = (f"[{artefact}]({name}.md#{artefact})" for artefact in artefacts)
-        lines.append([f"[{name}]({name}.md)", ", ".join(links)])
-    entries = "\n".join(f"{_title(name)} <{name}>" for name in of_notebook)
+        lines.append([f"[{title_of(name)}]({name}.md)", ", ".join(links)])
+    entries = "\n".join(f"{title_of(name)} <{name}>" for name in of_notebook)
     tree = f"```{{toctree}}\n:hidden:\n\n{entries}\n```"
     return "\n\n".join(["# Figures and tables", _SUMMARY, table(["notebook", "artefacts"], lines), tree, ""])
 
 
-def _title(notebook: str) -> str:
-    return notebook.replace("_", " ")
-
-
 def _page(places: Places, notebook: str, artefacts: list[str]) -> str:
-    head = f"# Figures of {_title(notebook)}\n\nDrawn in [{notebook}](../notebooks/{notebook}.ipynb)."
+    head = f"# Figures of {title_of(notebook)}\n\nDrawn in [{title_of(notebook)}](../notebooks/{notebook}.ipynb)."
     return "\n\n".join([head, *(_section(places, artefact) for artefact in artefacts), ""])
 
 
@@ -63,7 +60,8 @@ def _section(places: Places, artefact: str) -> str:
     parts = [f"## {artefact}"]
     if (folder / f"{artefact}.png").exists():
         alt = re.sub(r"[*\[\]]", "", words) or artefact
-        parts += [f"![{alt}]({name}.png)"]
+        shown = f"```{{image}} {name}.png\n:alt: {json.dumps(alt, ensure_ascii=False)}\n"
+        parts += [f"{shown}:target: ../_images/{artefact}.png\n```"]  # whole, on a click
     parts += [words] if words else []
     if (folder / f"{artefact}.md").exists():
         text = (folder / f"{artefact}.md").read_text(encoding="utf-8").strip()
@@ -77,8 +75,9 @@ def _origin(places: Places, artefact: str, folder: Path) -> str:
     source = record(places.root, artefact)
     kinds = [kind for kind in ("csv", "json") if (folder / f"{artefact}.{kind}").exists()]
     files = [f"[{kind.upper()}]({COMMITTED}/{artefact}.{kind})" for kind in kinds]
+    of_rows = dict.fromkeys(str(row["seed"]) for row in source.get("rows", []) if "seed" in row)
     by_commit: dict[str, list[str]] = {}
-    for seed, made in source.get("made", {}).items():
+    for seed, made in (source.get("made") or dict.fromkeys(of_rows, source)).items():  # older files hold one commit
         by_commit.setdefault(made["commit"], []).append(seed)
     made = [f"`{commit}` (seed{'s' * (len(seeds) > 1)} {', '.join(seeds)})" for commit, seeds in by_commit.items()]
     made = made or ([f"`{source['commit']}`"] if source else [])
