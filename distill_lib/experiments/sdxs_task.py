@@ -17,7 +17,7 @@ from diffusers import AutoencoderTiny
 from distill_lib.engine import store
 from distill_lib.engine.precision import default_device
 from distill_lib.experiments.compression import held_out_pairs
-from distill_lib.experiments.foreign import open_foreign, sizes_of
+from distill_lib.experiments.foreign import Foreign, open_foreign, sizes_of
 from distill_lib.experiments.text_to_image import shipped_judges
 from distill_lib.measure.compression import DECODERS, UNETS
 from distill_lib.measure.prompts import Judges, PromptBenchmark
@@ -167,12 +167,7 @@ class SdxsTask:
 
 
 def sdxs_task(
-    settings: Profile,
-    seed: int,
-    teacher: str = "",
-    prompts: str = "",
-    judges_from: str = "",
-    judges: Judges | None = None,
+    settings: Profile, seed: int, teacher: str = "", prompts: str = "", judges: Judges | str = ""
 ) -> SdxsTask:
     """What a profile makes smaller: the shipped teacher, or with `teacher` or `prompts` another one.
 
@@ -181,23 +176,29 @@ def sdxs_task(
         seed: of prompts, noise and training.
         teacher: a folder or hub id; if it is empty and there are prompts, that of the profile's `other`.
         prompts: the text file of a teacher that is not shipped.
-        judges_from: the folder of its judges, as in `judges.foreign_judges`.
-        judges: what measures it, instead of the foreign ones.
+        judges: what measures it, or the folder of the foreign judges, as in `judges.foreign_judges`.
 
     Raises:
-        ValueError: as `foreign.sizes_of`, `foreign.open_foreign` and `paper_cut.paper_cut`, before anything is drawn.
+        ValueError: as `foreign.sizes_of`, `foreign.open_foreign` and `task_of`, before anything is drawn.
     """
     text = sizes_of(settings, teacher, prompts)
     if text is None:
         return _shipped(settings, seed)
-    sizes = (settings.other or settings).small
-    foreign = open_foreign(text, seed, prompts, judges, judges_from)
+    return task_of(open_foreign(text, seed, prompts, judges), (settings.other or settings).small)
+
+
+def task_of(foreign: Foreign, sizes: Small) -> SdxsTask:
+    """What is made smaller of a teacher that is open: it draws what its parts are trained on.
+
+    Raises:
+        ValueError: as `paper_cut.paper_cut`, before anything is drawn.
+    """
     cut, drawn = paper_cut(foreign.model.network.module), foreign.drawn(sizes.pairs)
     return SdxsTask(
-        text=text,
+        text=foreign.sizes,
         sizes=sizes,
-        seed=seed,
-        source=text.pipeline,
+        seed=foreign.seed,
+        source=foreign.sizes.pipeline,
         parents=drawn.parents,
         suffix=drawn.suffix,
         benchmark=foreign.benchmark(sizes.prompts),
