@@ -17,6 +17,7 @@ from diffusers import AutoencoderTiny
 from distill_lib.engine import store
 from distill_lib.engine.precision import default_device
 from distill_lib.experiments.compression import held_out_pairs
+from distill_lib.experiments.fitting import fitting, moments_sentence
 from distill_lib.experiments.foreign import Foreign, open_foreign, sizes_of
 from distill_lib.experiments.text_to_image import shipped_judges
 from distill_lib.measure.compression import DECODERS, UNETS
@@ -159,7 +160,8 @@ class SdxsTask:
     def export(self, net: Network, kind: str, n_steps: int) -> Path:
         """Write a student of another teacher as a folder of diffusers below `runs/students`; its place is printed."""
         folder = store.RUNS / "students" / f"{kind}{self.suffix}"
-        described = f"Distilled from {self.source} by notebook {'10' if kind == 'small' else '11'}."
+        made = f"Distilled from {self.source} by notebook {'10' if kind == 'small' else '11'}."
+        described = made + moments_sentence(self.sizes)
         options = {"description": described, "n_steps": n_steps, "prompt": self.benchmark.prompts[0]}
         export_plain(folder, self.model.pipe, net, **options)
         print(f"a folder for diffusers: {folder}")
@@ -196,7 +198,7 @@ def task_of(foreign: Foreign, sizes: Small) -> SdxsTask:
     cut, drawn = paper_cut(foreign.model.network.module), foreign.drawn(sizes.pairs)
     return SdxsTask(
         text=foreign.sizes,
-        sizes=sizes,
+        sizes=fitting(sizes, foreign.model),
         seed=foreign.seed,
         source=foreign.sizes.pipeline,
         parents=drawn.parents,

@@ -9,6 +9,7 @@ Differs from the paper: Stable Diffusion is distilled there on the pictures that
 from dataclasses import dataclass
 from functools import partial
 
+from distill_lib.experiments.fitting import fitting, moments_sentence
 from distill_lib.experiments.foreign import open_foreign, sizes_of
 from distill_lib.measure.metrics import Reader
 from distill_lib.measure.prompts import Judges, PromptBenchmark, alignment
@@ -46,6 +47,10 @@ class Task:
     w_max: float
     first: tuple[Network, str] | None = None
     curve: tuple[tuple[float, float], ...] = ()
+
+    def described(self, profile: str) -> str:
+        """What the card of a student says of how it was made."""
+        return f"Distilled from {self.source}, profile {profile}.{moments_sentence(self.sizes)}"
 
 
 def shipped_judges() -> Judges:
@@ -101,7 +106,7 @@ def _shipped(sizes: Latent, seed: int, judges: Judges | str) -> Task:
 
 def _foreign(sizes: Text, seed: int, prompts: str, judges: Judges | str) -> Task:
     foreign = open_foreign(sizes, seed, prompts, judges)
-    drawn = foreign.drawn(sizes.pairs)
+    sizes, drawn = fitting(sizes, foreign.model), foreign.drawn(sizes.pairs)
     return Task(
         sizes=sizes,
         source=sizes.pipeline,
