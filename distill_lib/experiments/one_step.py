@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from diffusers import ModelMixin
@@ -183,3 +184,12 @@ class Trials:
     def failures(self, warm: Trained) -> dict[str, Trained]:
         """Students of FAILURES."""
         return {name: self.by_scores(warm, **changed) for name, (_, _, changed) in FAILURES.items()}
+
+
+def finished_one_step(job: SdxsTask) -> tuple[Network, Path]:
+    """The student of one step that 11 ends with, and its folder for diffusers: the shipped one, or another teacher's,
+    which is trained if it has not been."""
+    if job.shipped:
+        return job.one_step(None)
+    trials = Trials.of(job)
+    return job.one_step(trials.by_scores(trials.by_loss("matching")))

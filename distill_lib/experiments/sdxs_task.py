@@ -26,6 +26,7 @@ from distill_lib.networks.adapter import Network, Trained
 from distill_lib.networks.paper_cut import paper_cut
 from distill_lib.networks.pipeline import TextToImage
 from distill_lib.networks.pruning import Cut, prune
+from distill_lib.networks.sdxl import TextToImageXL
 from distill_lib.profiles import Profile, Small, Text
 from distill_lib.sdxs.small_student import fit_small_unet
 from distill_lib.sdxs.tiny_decoder import tiny_decoder
@@ -143,7 +144,7 @@ class SdxsTask:
             return pretrained.tiny_decoder(self.text.pipeline)
         return self.tiny_decoder(**DECODERS[_PAPER_DECODER])
 
-    def one_step(self, trained: Trained) -> tuple[Network, Path]:
+    def one_step(self, trained: Trained | None) -> tuple[Network, Path]:
         """The student of one step, and its folder for diffusers: the shipped one, or the one trained here."""
         if self.shipped:
             name = self.text.pipeline
@@ -187,6 +188,26 @@ def sdxs_task(
     if text is None:
         return _shipped(settings, seed)
     return task_of(open_foreign(text, seed, prompts, judges), (settings.other or settings).small)
+
+
+def timed_task(
+    settings: Profile, seed: int, teacher: str = "", prompts: str = "", judges: Judges | str = ""
+) -> SdxsTask:
+    """`sdxs_task` of a teacher with one text encoder: what 14 times has three modules.
+
+    Raises:
+        ValueError: as `sdxs_task`, or it is a Stable Diffusion XL, before anything is drawn.
+    """
+    text = sizes_of(settings, teacher, prompts)
+    if text is None:
+        return _shipped(settings, seed)
+    foreign = open_foreign(text, seed, prompts, judges)
+    if isinstance(foreign.model, TextToImageXL):
+        raise ValueError(
+            f"teacher={text.pipeline!r} is a Stable Diffusion XL, and 14 times text encoder, U-Net and decoder, one of "
+            "each; `make true-scale` has SDXL's modules, and 11 its student"
+        )
+    return task_of(foreign, (settings.other or settings).small)
 
 
 def task_of(foreign: Foreign, sizes: Small) -> SdxsTask:
