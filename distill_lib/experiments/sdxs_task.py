@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import AutoencoderTiny
 
 from distill_lib.engine import store
@@ -25,12 +24,11 @@ from distill_lib.measure.prompts import Judges, PromptBenchmark
 from distill_lib.networks.adapter import Network, Trained
 from distill_lib.networks.paper_cut import paper_cut
 from distill_lib.networks.pipeline import TextToImage
-from distill_lib.networks.pruning import Cut, prune
+from distill_lib.networks.pruning import Cut
 from distill_lib.networks.sdxl import TextToImageXL
 from distill_lib.profiles import Profile, Small, Text
-from distill_lib.sdxs.small_student import fit_small_unet
 from distill_lib.sdxs.tiny_decoder import tiny_decoder
-from distill_lib.sdxs.tiny_unet import CUT, small_unet
+from distill_lib.sdxs.tiny_unet import CUT, cut_network, small_unet
 from distill_lib.shipped import pretrained
 from distill_lib.shipped.export import export_decoder, export_plain
 from distill_lib.teachers.latents import Pairs
@@ -84,24 +82,18 @@ class SdxsTask:
 
     def cut_network(self, inherit: bool = True, seed: int = 0) -> Network:
         """The U-Net after the cut, ready to be trained, with the teacher's weights or with random ones."""
-        torch.manual_seed(seed)
-        net = self.model.network
-        return net.like(prune(net.module, self.cut, inherit).requires_grad_(True))
+        return cut_network(self.model.network, self.cut, inherit, seed)
 
     @property
     def unets(self) -> dict[str, dict[str, Any]]:
         """What `small_unet` is called with, by the name of the row: of another teacher the paper's own loss alone."""
         return UNETS if self.shipped else {self.unet_name: UNETS[self.unet_name]}
 
-    def small_unet(self, inherit: bool = True, lambda_f: float = 1.0, denoising: float = 0.0) -> Trained:
-        """The cut U-Net after its training on the first pairs; arguments as in `tiny_unet.small_unet`."""
+    def small_unet(self, *, inherit: bool = True, lambda_f: float = 1.0, denoising: float = 0.0) -> Trained:
+        """The cut U-Net after its training on the first pairs; arguments as in `cut_network` and
+        `tiny_unet.small_unet`."""
         settings, pairs = self.sizes.unet.with_seed(self.seed), self.pairs.part(0, self.sizes.pairs)
-        if self.shipped:
-            names = [f"{kind}-{self.text.pipeline}" for kind in ("pipeline", "pairs")]
-            parents = {name: pretrained.made(name)["weights"] for name in names}
-            options = {"inherit": inherit, "lambda_f": lambda_f, "denoising": denoising}
-            return small_unet(pairs, parents, settings, **options)
-        return fit_small_unet(self.cut_network(inherit, settings.seed), pairs, settings, lambda_f, denoising)
+        return small_unet(self.cut_network(inherit, settings.seed), pairs, settings, lambda_f, denoising)
 
     @property
     def unet_name(self) -> str:
