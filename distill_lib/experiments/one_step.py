@@ -134,8 +134,8 @@ class Trials:
     def by_scores(
         self,
         warm: Trained | None,
-        alpha: tuple[float, float] = (0.95, 0.7),
-        lambda_fm: tuple[float, float] = (1.0, 0.3),
+        alpha: tuple[float, float] = Segment.alpha,
+        lambda_fm: tuple[float, float] = Segment.lambda_fm,
         lr: float = 1.0,
         **changed: Any,
     ) -> Trained:
