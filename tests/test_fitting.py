@@ -17,7 +17,7 @@ from distill_lib.measure.roles import network
 from distill_lib.networks.pipeline import open_pipeline
 from distill_lib.networks.sdxl import open_teacher
 from distill_lib.networks.unet import W_FEATURES
-from distill_lib.paths import COMMITTED
+from distill_lib.paths import COMMITTED, ROOT
 from distill_lib.report.pages.plans import plans_table, weights_table
 from distill_lib.run import plans
 from distill_lib.run.plan import architecture, check_fits
@@ -93,7 +93,7 @@ def test_an_open_teacher_has_the_architecture_of_its_folder(folder, tmp_path):
     for place, opened in ((folder, open_pipeline(folder)), (tmp_path / "xl", open_teacher(tmp_path / "xl"))):
         ours, read = architecture_of(opened), architecture(str(place))
         assert (ours.tokens, ours.factor, len(ours.texts)) == (read.tokens, read.factor, len(read.texts))
-        assert planning._beside(ours) == planning._beside(read)
+        assert planning.beside_bytes(ours) == planning.beside_bytes(read)
         with torch.device("meta"):
             assert network(ours, True).module.state_dict().keys() == network(read, True).module.state_dict().keys()
 
@@ -116,7 +116,8 @@ def test_counted_trainings_are_kept_and_make_two_tables(folder, tmp_path, monkey
     monkeypatch.setattr(plans, "ARCHITECTURES", {"sd-1.5": architecture(str(folder))})
     monkeypatch.setattr(plans, "TRAININGS", ("halving",))
     plans.main([])
-    rows = json.loads((tmp_path / COMMITTED / "plans.json").read_text())
+    kept = json.loads((tmp_path / COMMITTED / "plans.json").read_text())
+    rows, (weights,) = kept["trainings"], kept["weights"]
     assert [row["variant"] for row in rows] == ["none", "lean", "lean, 8 bits"] and [row["batch"] for row in rows] == [
         4,
         64,
@@ -125,12 +126,25 @@ def test_counted_trainings_are_kept_and_make_two_tables(folder, tmp_path, monkey
     none, lean, few = (row["bytes"] for row in rows)
     assert lean["average"] == 0 < none["average"] and few["moments"] < lean["moments"] == none["moments"]
     assert none["resting"] == none["teacher"] - 4 * W_FEATURES * 16  # the pair has no layer for w
+    assert weights["student"] == none["teacher"] and weights["rounded"] == lean["teacher"]
+    assert (weights["adamw"], weights["adamw8bit"]) == (none["moments"], few["moments"])
     table = plans_table(tmp_path)
     assert "| SD 1.5, 8 | a halving | none | 0.0 |" in table and table.count("| 32.5 | no |") == 3
     assert "a teacher holds: SD 1.5 at 8 pixels 30.0" in table
-    few = [row | {"bytes": row["bytes"] | {"drawing": 0}, "reserve": 10**9} for row in rows]
-    (tmp_path / COMMITTED / "plans.json").write_text(json.dumps(few))
+    kept["trainings"] = [row | {"bytes": row["bytes"] | {"drawing": 0}, "reserve": 10**9} for row in rows]
+    (tmp_path / COMMITTED / "plans.json").write_text(json.dumps(kept))
     assert plans_table(tmp_path).count("| 1.0 | yes |") == 3
-    assert weights_table(tmp_path).count("| SD 1.5 | 0.0 | 0.00 | 0.00, 0.00 |") == 1
+    assert weights_table(tmp_path).count("| SD 1.5 | 0.2 | 0.00 | 0.00, 0.00 |") == 1
     (tmp_path / COMMITTED / "plans.json").unlink()
     assert weights_table(tmp_path) == plans_table(tmp_path) and "Not counted yet" in weights_table(tmp_path)
+
+
+def test_the_committed_rows_have_the_weights_and_moments_of_today():
+    kept = json.loads((ROOT / "figures" / COMMITTED / "plans.json").read_text())
+    today = {row["teacher"]: row for row in plans.weights()}
+    assert kept["weights"] == [*today.values()]
+    for row in kept["trainings"]:
+        if row["training"] != "scores":
+            of_teacher = today[row["teacher"]]
+            assert row["bytes"]["moments"] == of_teacher["adamw8bit" if "8" in row["variant"] else "adamw"]
+            assert row["bytes"]["student"] == of_teacher["student"]

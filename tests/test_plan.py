@@ -209,9 +209,13 @@ def test_stage_one_holds_what_drawing_makes_beside_what_it_trains(model, monkeyp
 
 def test_moments_of_eight_bits_take_a_quarter_and_their_scales():
     weight, bias = torch.empty(64, 128), torch.empty(128)
-    assert bytes_of(plans._moments(weight, "adamw8bit")) == 2 * (64 * 128 + 4 * 32)
-    assert bytes_of(plans._moments(bias, "adamw8bit")) == bytes_of(plans._moments(bias, "adamw")) == 2 * 4 * 128 + 4
-    assert plans._moments(weight, "paged_adamw8bit") == []
+    assert bytes_of(plans.moment_tensors(weight, "adamw8bit")) == 2 * (64 * 128 + 4 * 32)
+    assert (
+        bytes_of(plans.moment_tensors(bias, "adamw8bit"))
+        == bytes_of(plans.moment_tensors(bias, "adamw"))
+        == 2 * 4 * 128 + 4
+    )
+    assert plans.moment_tensors(weight, "paged_adamw8bit") == []
 
 
 @pytest.mark.parametrize("method", ["halving", "stage-one"])
@@ -252,7 +256,7 @@ def test_known_teachers_have_the_known_numbers_of_weights(name, weights):
 def test_the_folder_is_read_by_its_configurations_alone(folder, model, monkeypatch):
     pipe = tiny_pipeline("v_prediction")
     parts = pipe.text_encoder, pipe.vae
-    assert plans._beside(model)[0] == sum(p.numel() for part in parts for p in part.parameters())
+    assert plans.beside_bytes(model)[0] == sum(p.numel() for part in parts for p in part.parameters())
     assert network(model, True).module.state_dict().keys() == pipe.unet.state_dict().keys()
     with pytest.raises(ValueError, match=r"teacher='sd-3' is no folder with a model_index.json; name one, or .* sdxl"):
         architecture("sd-3")

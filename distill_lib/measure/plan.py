@@ -93,7 +93,8 @@ class Needed:
         return self.most + self.reserve
 
 
-def _moments(parameter: Tensor, optimizer: str) -> list[Tensor]:
+def moment_tensors(parameter: Tensor, optimizer: str) -> list[Tensor]:
+    """What an optimiser of `OPTIMIZERS` keeps of a parameter on the card, empty."""
     count = parameter.numel()
     if optimizer == "paged_adamw8bit":
         return []  # in the machine's memory, and fetched by the page
@@ -103,7 +104,7 @@ def _moments(parameter: Tensor, optimizer: str) -> list[Tensor]:
     return [torch.empty(n, dtype=kind) for n, kind in 2 * ((count, torch.uint8), (blocks, torch.float32))]
 
 
-def _beside(model: Architecture) -> tuple[int, int]:
+def beside_bytes(model: Architecture) -> tuple[int, int]:
     """Weights and bytes of text encoders and autoencoder, which stand by in float32."""
     with torch.device("meta"):
         module = nn.ModuleList(CLIPTextModel(CLIPTextConfig(**config)) for config in model.texts)
@@ -145,7 +146,7 @@ def _update(cast: Cast, model: Architecture, plan: Plan, live: Live) -> tuple[di
         if saving.checkpointing:
             net.module.enable_gradient_checkpointing()
     average = [] if saving.offload else [p.detach().clone() for p in parameters]
-    moments = [part for p in parameters for part in _moments(p, saving.optimizer)]
+    moments = [part for p in parameters for part in moment_tensors(p, saving.optimizer)]
     buckets = [torch.empty_like(p) for p in parameters] if plan.processes > 1 else []  # what processes exchange
     before, live.peak = live.now, live.now
     batch, kept = given(model, plan.pixels, plan.batch // saving.slices), 0
@@ -180,7 +181,7 @@ def needed(model: Architecture, plan: Plan, drawing: int | None = None) -> Neede
         raise ValueError(f"method={plan.method!r} is unknown; choose one of {', '.join(METHODS)}")
     if plan.batch % plan.savings.slices:
         raise ValueError(f"a batch of {plan.batch} does not divide into {plan.savings.slices} slices; take a divisor")
-    beside_weights, beside = _beside(model)
+    beside_weights, beside = beside_bytes(model)
     drawing = drawing_bytes(model, plan) if drawing is None else drawing
     teacher = 4 * _teacher_weights(model)
     gc.collect()
@@ -191,7 +192,7 @@ def needed(model: Architecture, plan: Plan, drawing: int | None = None) -> Neede
         nets = {name: net.module for name, net in (cast.trained | cast.frozen).items()}
         sizes = {name: bytes_of(held_by(module)) for name, module in nets.items()}
         weights = {name: sum(p.numel() for p in module.parameters()) for name, module in nets.items()}
-        kinds = {name: bytes_of([m for p in _parameters(cast) for m in _moments(p, name)]) for name in OPTIMIZERS}
+        kinds = {name: bytes_of([m for p in _parameters(cast) for m in moment_tensors(p, name)]) for name in OPTIMIZERS}
         gc.collect()
         parts, flops = _update(cast, model, plan, live)
     sizes |= {_BESIDE: beside, "resting": plan.resting * teacher}

@@ -14,9 +14,13 @@ from typing import Any
 
 from distill_lib import profiles
 from distill_lib.engine.files import atomic
-from distill_lib.engine.savings import Savings
+from distill_lib.engine.savings import Savings, in_bf16
 from distill_lib.experiments.fitting import RESTING
-from distill_lib.measure.plan import Needed, Plan, drawing_bytes, needed
+from distill_lib.measure.memory import bytes_of, fake, held_by
+from distill_lib.measure.plan import Needed, Plan, beside_bytes, drawing_bytes, moment_tensors, needed
+from distill_lib.measure.roles import network
+from distill_lib.networks.adapter import Network
+from distill_lib.networks.unet import W_FEATURES
 from distill_lib.paths import COMMITTED, figures_folder
 from distill_lib.run.plan import ARCHITECTURES
 
@@ -55,13 +59,31 @@ def _kept(need: Needed) -> dict[str, Any]:
     return asdict(need) | {"reserve": need.reserve}
 
 
+def weights() -> Iterator[dict[str, Any]]:
+    """A row for each teacher: its student's weights, and bytes of what follows from their number alone."""
+    for teacher in TEACHERS:
+        model = ARCHITECTURES[teacher]
+        with fake():
+            student, frozen = (network(model, True, time_cond_proj_dim=W_FEATURES) for _ in range(2))
+            parameters = [*student.module.parameters()]
+            row = {"teacher": teacher, "weights": sum(p.numel() for p in parameters), "student": _bytes(student)}
+            for name in ("adamw", "adamw8bit"):
+                row[name] = bytes_of([part for p in parameters for part in moment_tensors(p, name)])
+            in_bf16(frozen.module)
+            yield row | {"rounded": _bytes(frozen), "beside": beside_bytes(model)[1]}
+
+
+def _bytes(net: Network) -> int:
+    return bytes_of(held_by(net.module))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     argparse.ArgumentParser(prog="distill_lib.run plans", description=__doc__.splitlines()[0]).parse_args(arguments)
-    kept = []
+    kept: dict[str, list] = {"weights": [*weights()], "trainings": []}
     for row in rows():
         print(*(row[name] for name in ("teacher", "pixels", "training", "variant")), row["bytes"]["peak"], flush=True)
-        kept.append(row)
+        kept["trainings"].append(row)
     folder = figures_folder(COMMITTED)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / "plans.json") as part:

@@ -15,7 +15,6 @@ _CARD = 24 * 2**30
 _TEACHERS = {"sd-1.5": "SD 1.5", "sd-2.1": "SD 2.1", "sdxl": "SDXL"}
 _TRAININGS = {"stage-one": "stage one", "halving": "a halving", "scores": "SDXS, one step"}
 _VARIANTS = {"none": "none", "lean": "those of `gpu`", "lean, 8 bits": "and 8-bit moments"}
-_BESIDE = "text encoder, autoencoder"
 _WEIGHTS = ["student of", "weights, millions", "student, its gradients, its average: each"]
 _WEIGHTS += ["moments in float32, in 8 bits", "teacher in float32, in bfloat16", "text encoders and autoencoder"]
 _PLANS = ["teacher, pixels", "training", "savings", "networks", "moments", "gradients, average"]
@@ -23,9 +22,9 @@ _PLANS += ["kept for the way back", "peak", "with the reserve", "24 GB"]
 _UNCOUNTED = "Not counted yet: `.venv/bin/python -m distill_lib.run plans`."
 
 
-def _rows(figures: Path) -> list[dict[str, Any]]:
+def _rows(figures: Path, kind: str) -> list[dict[str, Any]]:
     path = figures / COMMITTED / "plans.json"
-    return json.loads(path.read_text()) if path.exists() else []
+    return json.loads(path.read_text())[kind] if path.exists() else []
 
 
 def _gb(size: int, digits: int = 1) -> str:
@@ -35,14 +34,12 @@ def _gb(size: int, digits: int = 1) -> str:
 def weights_table(figures: Path) -> str:
     """Bytes of the roles that follow from numbers of weights alone, a line for each teacher."""
     lines = []
-    for teacher, name in _TEACHERS.items():
-        of = {r["variant"]: r for r in _rows(figures) if (r["teacher"], r["training"]) == (teacher, "halving")}
-        if of:
-            lean, few, weights = of["lean"]["bytes"], of["lean, 8 bits"]["bytes"], of["lean"]["weights"]
-            moments = f"{_gb(lean['moments'], 2)}, {_gb(few['moments'], 2)}"
-            frozen = f"{_gb(4 * weights['teacher'], 2)}, {_gb(lean['teacher'], 2)}"
-            millions = f"{weights['student'] / 1e6:,.1f}"
-            lines.append([name, millions, _gb(lean["student"], 2), moments, frozen, _gb(lean[_BESIDE], 2)])
+    for row in _rows(figures, "weights"):
+        student, *sizes = (
+            _gb(row[name], 2) for name in ("student", "adamw", "adamw8bit", "student", "rounded", "beside")
+        )
+        pairs = (", ".join(sizes[i : i + 2]) for i in (0, 2))
+        lines.append([_TEACHERS[row["teacher"]], f"{row['weights'] / 1e6:,.1f}", student, *pairs, sizes[-1]])
     return table(_WEIGHTS, lines) if lines else _UNCOUNTED
 
 
@@ -57,7 +54,7 @@ def _line(row: dict[str, Any]) -> list[str]:
 
 def plans_table(figures: Path) -> str:
     """A line for each teacher, side of pictures, training and savings; below it what drawing holds."""
-    rows = _rows(figures)
+    rows = _rows(figures, "trainings")
     if not rows:
         return _UNCOUNTED
     drawn = {f"{_TEACHERS[row['teacher']]} at {row['pixels']:,} pixels": row["bytes"]["drawing"] for row in rows}
