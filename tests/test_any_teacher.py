@@ -71,7 +71,7 @@ def test_the_cut_of_the_paper_is_told_by_the_family_of_a_network():
 
 
 def test_cells_that_need_our_world_say_so_and_do_nothing_else_for_another_teacher():
-    for name in ("09_tiny_decoder", "10_tiny_unet", "11_one_step", "12_lora", "13_controlnet"):
+    for name in ("09_tiny_decoder", "10_tiny_unet", "11_one_step", "12_lora", "13_controlnet", "14_speed"):
         own, other = (for_parameters(name, {"teacher": teacher}) for teacher in ("", "somebody/model"))
         assert own == read(name)
         cells = list(zip(own.cells, other.cells, strict=True))

@@ -1,6 +1,7 @@
 """Memory of trainings that are over: a student is all that is left of one, and a gradient keeps little on its way."""
 
 import gc
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -8,10 +9,18 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from distill_lib.engine.loop import TrainSettings
+from distill_lib.diffusion.schedules import step_counts
+from distill_lib.engine.loop import Loop, TrainSettings, finish
+from distill_lib.engine.store import Run
+from distill_lib.experiments.finished import finished
 from distill_lib.experiments.one_step import Trials, recomputed
+from distill_lib.guided.halving import Halving, halve_once
+from distill_lib.guided.stage_one import distill_guidance
+from distill_lib.networks.adapter import Keyed, Trained
 from distill_lib.networks.autoencoders import TinyDecode, build_tiny
-from distill_lib.networks.pipeline import open_pipeline
+from distill_lib.networks.pipeline import Latents, open_pipeline
+from distill_lib.networks.resting import at_hand, put_away
+from distill_lib.run.notebooks import read
 from distill_lib.sdxs.matchers import ConvMatcher
 from distill_lib.sdxs.one_step import accumulation_error, gradient, square_loss
 from distill_lib.shipped import pretrained
@@ -84,6 +93,56 @@ def test_a_finished_student_answers_as_its_team_did(trials, monkeypatch):
     assert in_team.net.forward is not in_team.net.module
     with torch.no_grad():
         assert torch.equal(trained.net(z_T, t, label), in_team.net(z_T, t, label))
+
+
+def cell_of(notebook, name):
+    """The code of a notebook's cell, by its id."""
+    (source,) = (cell.source for cell in read(notebook).cells if cell.id == name)
+    return compile(source, name, "exec")
+
+
+def test_notebook_07_lets_go_of_what_trained_a_student_and_of_students_that_nobody_measures(
+    small_pipeline, runs, no_collector, monkeypatch
+):
+    """Its two cells of trainings, on a small pipeline: of 8, 4, 2, 1 steps only those of 4 and 1 are measured."""
+    model = open_pipeline(small_pipeline[0], bf16=False)
+    pair, prompts = model.network, say(drawn_attributes(4, 0))
+    sizes = SimpleNamespace(stage_one=SETTINGS, halving=SETTINGS, start=16, students=[1, 4])
+    data = Latents(torch.randn(4, *pair.shape), prompts, model)
+    job = SimpleNamespace(pictures=data, w_max=2.0, first=None)
+    trained, loops, away = [], [], []
+    names = {"sizes": sizes, "job": job, "pair": pair, "live": pair.student(), "seed": 0, "Latents": Latents}
+    names |= {"lab": SimpleNamespace(settings=SimpleNamespace(reuse=1)), "Run": Run, "finish": finish}
+    names |= {"distill_guidance": distill_guidance, "Halving": Halving, "step_counts": step_counts}
+    names |= {"finished": finished, "Trained": Trained, "Keyed": Keyed}
+
+    def halve(*given):
+        student = halve_once(*given)
+        trained.append(weakref.ref(student.net))
+        return student
+
+    begin = Loop.__init__
+    monkeypatch.setattr(
+        Loop, "__init__", lambda loop, *given, **named: loops.append(weakref.ref(loop)) or begin(loop, *given, **named)
+    )
+    names |= {"halve_once": halve, "put_away": lambda net: away.append(weakref.ref(net))}
+    exec(cell_of("07_text_to_image_in_few_steps", "a7610de9"), names)
+    exec(cell_of("07_text_to_image_in_few_steps", "e84c1f60"), names)
+    assert len(loops) == 5 and not any(loop() for loop in loops)
+    assert [bool(net()) for net in trained] == [False, True, True, True]  # 8; 4; 2, from which 1 came; 1
+    assert sorted(names["networks"]) == [1, 4] and sorted(names["curves_of"]) == [1, 2, 4, 8]
+    assert [net() for net in away[-3:]] == [names["networks"][4], names["before"].net, names["networks"][1]]
+
+
+def test_a_network_that_was_put_away_is_at_hand_within_a_block(trials, monkeypatch):
+    moves, net = [], trials.first
+    monkeypatch.setattr(type(net.module), "to", lambda module, device: moves.append(torch.device(device)) or module)
+    monkeypatch.setattr("distill_lib.networks.resting.default_device", lambda: torch.device("meta"))
+    put_away(net)
+    with pytest.raises(ZeroDivisionError), at_hand(net):
+        assert moves == [torch.device("cpu"), torch.device("meta")]
+        raise ZeroDivisionError
+    assert moves[2:] == [torch.device("cpu")]
 
 
 def saved(call):

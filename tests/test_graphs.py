@@ -8,10 +8,10 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from distill_lib.diffusion.schedules import step_grid
-from distill_lib.networks import graphs
+from distill_lib.networks import graphs, runtime
 from distill_lib.networks.drawing_graphs import _GRID
 from distill_lib.networks.graphs import OPERATORS, export, in_bytes, operators
-from distill_lib.networks.runtime import GraphRun
+from distill_lib.networks.runtime import GraphRun, runs_graph
 
 
 class Small(nn.Module):
@@ -110,3 +110,10 @@ def test_a_graph_runs_on_as_many_threads_as_torch_has_at_the_call():
     finally:
         torch.set_num_threads(threads)
     assert torch.allclose(*answers, rtol=0, atol=1e-6)
+
+
+def test_what_one_message_of_protobuf_cannot_hold_is_no_graph(monkeypatch):
+    monkeypatch.setattr(runtime, "runs_where_networks_live", lambda: True)
+    with torch.device("meta"):
+        half = nn.Linear(2**14, 2**14, bias=False)  # 2^30 bytes
+    assert runs_graph(half) and not runs_graph(half, half)

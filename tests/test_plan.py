@@ -24,7 +24,7 @@ from distill_lib.run.plan import ARCHITECTURES, CARDS, architecture, check_fits,
 from distill_lib.worlds.captions import LENGTH
 
 PIXELS, BATCH = 8, 4
-DRAWING = plans._drawing
+DRAWING = plans.drawing_bytes
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def model(folder):
 def few(monkeypatch):
     """Two pictures are drawn at once, and in a whole plan none: fake tensors take their time."""
     monkeypatch.setattr(plans, "_DRAWN", 2)
-    monkeypatch.setattr(plans, "_drawing", lambda model, plan: 0)
+    monkeypatch.setattr(plans, "drawing_bytes", lambda model, plan: 0)
 
 
 class Noise:
@@ -200,7 +200,7 @@ def test_drawing_holds_the_teacher_and_what_it_makes_of_two_pictures_and_prompts
 
 def test_stage_one_holds_what_drawing_makes_beside_what_it_trains(model, monkeypatch):
     weights = 4 * plans._teacher_weights(model)
-    monkeypatch.setattr(plans, "_drawing", lambda model, plan: weights + 10**9)
+    monkeypatch.setattr(plans, "drawing_bytes", lambda model, plan: weights + 10**9)
     need = of(model, method="stage-one")
     held = ("student", "teacher", "text encoder, autoencoder", "average", "moments")
     assert need["peak"] == sum(need[role] for role in held) + 10**9
@@ -209,9 +209,24 @@ def test_stage_one_holds_what_drawing_makes_beside_what_it_trains(model, monkeyp
 
 def test_moments_of_eight_bits_take_a_quarter_and_their_scales():
     weight, bias = torch.empty(64, 128), torch.empty(128)
-    assert bytes_of(plans._moments(weight, "adamw8bit")) == 2 * (64 * 128 + 4 * 32)
-    assert bytes_of(plans._moments(bias, "adamw8bit")) == bytes_of(plans._moments(bias, "adamw")) == 2 * 4 * 128 + 4
-    assert plans._moments(weight, "paged_adamw8bit") == []
+    assert bytes_of(plans.moment_tensors(weight, "adamw8bit")) == 2 * (64 * 128 + 4 * 32)
+    assert (
+        bytes_of(plans.moment_tensors(bias, "adamw8bit"))
+        == bytes_of(plans.moment_tensors(bias, "adamw"))
+        == 2 * 4 * 128 + 4
+    )
+    assert plans.moment_tensors(weight, "paged_adamw8bit") == []
+
+
+@pytest.mark.parametrize("method", ["halving", "stage-one"])
+def test_another_optimiser_changes_the_moments_and_the_peak_by_as_much(method, model, monkeypatch):
+    monkeypatch.setattr(plans, "drawing_bytes", lambda model, plan: 10**8)
+    few, whole = (
+        needed(model, Plan(method=method, pixels=8, batch=BATCH, savings=Savings(slices=2, optimizer=name)))
+        for name in ("adamw8bit", "adamw")
+    )
+    assert whole.by("adamw8bit") == few and few.by("adamw") == whole
+    assert whole.bytes["peak"] - few.bytes["peak"] == whole.moments["adamw"] - whole.moments["adamw8bit"] > 0
 
 
 def test_frozen_weights_in_bfloat16_answer_to_the_bit_as_before(model):
@@ -241,7 +256,7 @@ def test_known_teachers_have_the_known_numbers_of_weights(name, weights):
 def test_the_folder_is_read_by_its_configurations_alone(folder, model, monkeypatch):
     pipe = tiny_pipeline("v_prediction")
     parts = pipe.text_encoder, pipe.vae
-    assert plans._beside(model)[0] == sum(p.numel() for part in parts for p in part.parameters())
+    assert plans.beside_bytes(model)[0] == sum(p.numel() for part in parts for p in part.parameters())
     assert network(model, True).module.state_dict().keys() == pipe.unet.state_dict().keys()
     with pytest.raises(ValueError, match=r"teacher='sd-3' is no folder with a model_index.json; name one, or .* sdxl"):
         architecture("sd-3")
@@ -253,7 +268,7 @@ def test_the_command_prints_roles_and_cards_and_refuses_with_the_number(folder, 
     printed = capsys.readouterr().out
     millions = plans._teacher_weights(architecture(str(folder))) / 1e6
     assert f"| teacher | {millions:.1f} |" in printed and "| H100 | 80 | yes |" in printed
-    monkeypatch.setattr(command, "_GIB", 1)
+    monkeypatch.setattr(command, "GIB", 1)
     with pytest.raises(
         ValueError, match=r"^stage-one of 2 samples at 8 pixels needs 1.0 GB, and L4 has 0.0: take more"
     ):

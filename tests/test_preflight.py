@@ -3,12 +3,13 @@
 import pytest
 import torch
 from PIL import Image
-from tiny_pipelines import tiny_pipeline
+from tiny_pipelines import tiny_pipeline, tiny_sdxl
 
 from distill_lib import profiles
 from distill_lib.engine.loop import FrugalSettings, TrainSettings
 from distill_lib.engine.savings import Savings
 from distill_lib.networks.pipeline import open_pipeline
+from distill_lib.networks.sdxl import open_teacher
 from distill_lib.run import drawing, preflight
 from distill_lib.run.settings import Settings
 
@@ -57,6 +58,13 @@ def test_weights_that_are_not_finite_are_named_by_their_role(part, folder, monke
         list(preflight.check_roles(model))
 
 
+def test_roles_and_picture_of_xl_are_tried_as_well(place, tmp_path):
+    tiny_sdxl().save_pretrained(tmp_path / "xl", safe_serialization=True)
+    model = open_teacher(tmp_path / "xl")
+    assert [words.split(":")[0] for words in preflight.check_roles(model)] == ["teacher", "student"]
+    assert preflight.draw(model, place) and Image.open(place / "teacher.png").size == (32, 32)
+
+
 def test_a_student_that_does_not_read_w_is_refused(folder, monkeypatch):
     model = open_pipeline(folder)
     student = model.network.student()
@@ -82,11 +90,12 @@ def test_disk_and_memory_are_refused_with_their_numbers(folder, sizes, place, mo
         preflight.check_disk(10**15, sizes)
     monkeypatch.setattr(preflight, "memory_here", lambda: ("a card", 1000))
     with pytest.raises(ValueError, match=r"stage-one of 4 samples at 8 pixels needs 1.0 GB, and a card has 0.0"):
-        list(preflight.check_memory(folder, sizes))
+        preflight.check_memory(folder, sizes)
 
 
 def test_a_run_with_a_teacher_that_does_not_fit_is_refused_before_it_begins(folder, monkeypatch):
-    drawing._check_memory("no/such-teacher", "smoke")  # which says so when it is opened
+    names = ["07_text_to_image_in_few_steps"]
+    drawing._check_memory("no/such-teacher", "smoke", names)  # which says so when it is opened
     monkeypatch.setattr("distill_lib.run.plan.memory_here", lambda: ("this machine", 10**9))
     with pytest.raises(
         ValueError, match=r"^stage-one of \d+ samples at 8 pixels needs 1.\d GB, and this machine has 1.0"

@@ -10,8 +10,9 @@ from distill_lib import profiles
 from distill_lib.diffusion.samplers import sample
 from distill_lib.engine.loop import TrainSettings, finish
 from distill_lib.engine.store import Run
+from distill_lib.experiments import foreign
 from distill_lib.experiments.one_step import Trials
-from distill_lib.experiments.sdxs_task import sdxs_task
+from distill_lib.experiments.sdxs_task import sdxs_task, timed_task
 from distill_lib.guided.stage_one import distill_guidance
 from distill_lib.networks.adapter import denoise_pair, denoise_student
 from distill_lib.networks.pipeline import Latents, TextToImage
@@ -77,6 +78,13 @@ def test_the_cut_of_the_larger_paper_model_draws_in_one_step(folder, runs, tmp_p
     ours = (student.decode.tiny.decoder(x) / 2 + 0.5).clamp(0, 1)
     reference = drawn_by(StableDiffusionXLPipeline.from_pretrained(place), 1, 1.0, z_T, trials.pairs.prompts[:2], "pt")
     assert torch.allclose(ours, reference, atol=1e-3)
+
+
+def test_times_of_three_modules_are_not_asked_of_xl(folder, runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(foreign, "teacher_pairs", None)  # nothing is drawn
+    given = {"teacher": str(folder), "prompts": file_of_prompts(tmp_path), "judges": some_judges()}
+    with pytest.raises(ValueError, match=r"model' is a Stable Diffusion XL, and 14 times text encoder, U-Net and"):
+        timed_task(profiles.load("smoke"), 0, **given)
 
 
 def test_parts_that_do_not_belong_together_end_in_a_sentence(folder, tmp_path):

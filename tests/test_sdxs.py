@@ -19,7 +19,7 @@ from distill_lib.sdxs.one_step import fit_on_pairs, one_step
 from distill_lib.sdxs.score_distillation import Scoring, fit_by_scores
 from distill_lib.sdxs.texture import tune_texture
 from distill_lib.sdxs.tiny_decoder import DECODER_LOSSES, tiny_decoder
-from distill_lib.sdxs.tiny_unet import small_unet
+from distill_lib.sdxs.tiny_unet import cut_network, small_unet
 from distill_lib.shipped.export import export_one_step
 from distill_lib.teachers.latents import Remembered, decoded, latent_pictures, teacher_pairs
 from distill_lib.worlds import pictures, scenes
@@ -155,7 +155,7 @@ def test_from_prompts_to_a_plain_pipeline_without_a_picture_of_the_world(
     pairs = teacher_pairs(model, prompts, 2, 1.0, 6, "teacher")
     tiny, _, _ = tiny_decoder(pairs, {}, SHORT, loss="coarse", width=8, blocks=1)
     decode = TinyDecode(tiny, bf16=False)
-    unet = small_unet(pairs, {}, SHORT).net.module.requires_grad_(True)
+    unet = small_unet(cut_network(model.network), pairs, SHORT).net.module.requires_grad_(True)
     student = model.network.like(unet, decode=decode)
     see, wanted = (views("cnn", matcher, model.network, by) for by in (decode, model.network.decode))
     cost = one_step_loss("matching", see, wanted)

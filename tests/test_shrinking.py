@@ -9,6 +9,7 @@ import torch
 
 from distill_lib.diffusion.pixels import to_bytes
 from distill_lib.experiments.compression import held_out_pairs
+from distill_lib.experiments.sdxs_task import SdxsTask
 from distill_lib.measure import compression
 from distill_lib.measure.compression import DECODERS, UNETS, Probe, decoder_rows, meta_unets
 from distill_lib.measure.metrics import psnr
@@ -28,7 +29,6 @@ from distill_lib.report.compression import (
 )
 from distill_lib.run.true_scale import SD_21
 from distill_lib.sdxs.tiny_decoder import DECODER_LOSSES, tiny_decoder
-from distill_lib.sdxs.tiny_unet import small_unet
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import decoded, teacher_pairs
 from distill_lib.worlds.captions import drawn_attributes, say
@@ -124,7 +124,7 @@ def test_the_large_decoder_is_itself_and_a_darker_one_is_as_far_as_it_is_darker(
 
 
 def test_variants_are_arguments_of_the_trainings(held, monkeypatch):
-    for function, variants in ((tiny_decoder, DECODERS), (small_unet, UNETS)):
+    for function, variants in ((tiny_decoder, DECODERS), (SdxsTask.small_unet, UNETS)):
         known = function.__kwdefaults__
         assert all(set(choice) <= set(known) for choice in variants.values())
         settings = [tuple(sorted((known | choice).items(), key=str)) for choice in variants.values()]

@@ -113,21 +113,20 @@ class Foreign:
         return teacher_pairs(self.model, prompts, self.sizes.teacher_steps, self.sizes.w, seed, self.name)
 
 
-def open_foreign(sizes: Text, seed: int, prompts: str, judges: Judges | None = None, judges_from: str = "") -> Foreign:
+def open_foreign(sizes: Text, seed: int, prompts: str, judges: Judges | str = "") -> Foreign:
     """The teacher `sizes.pipeline` with its prompts and judges; whatever fails, fails before anything is drawn.
 
     Args:
         sizes: how many prompts are measured, and by how many steps and at which strength the teacher answers.
         seed: of prompts and noise.
         prompts: the text file.
-        judges: what measures, instead of the foreign ones.
-        judges_from: their folder, as in `judges.foreign_judges`.
+        judges: what measures, or the folder of the foreign judges, as in `judges.foreign_judges`.
 
     Raises:
         ValueError: as `prompts_of`, `judges.foreign_judges`, `sdxl.open_teacher` and `TextToImage.check`.
     """
     measured, others = prompts_of(prompts, sizes.prompts)
-    judges = judges or foreign_judges(judges_from)
+    judges = foreign_judges(judges) if isinstance(judges, str) else judges
     model = open_teacher(sizes.pipeline)
     model.check([*measured, *others])
     judges.clip(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), [max(measured, key=len)])

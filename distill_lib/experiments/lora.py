@@ -39,7 +39,7 @@ class Placement:
     offline: bool = True
     online: bool = False
     warm_up: bool = False
-    lambda_fm: tuple[float, float] = (1.0, 0.3)
+    lambda_fm: tuple[float, float] = Segment.lambda_fm
 
 
 PAPER = "as in the paper"

@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from diffusers import ModelMixin
@@ -133,8 +134,8 @@ class Trials:
     def by_scores(
         self,
         warm: Trained | None,
-        alpha: tuple[float, float] = (0.95, 0.7),
-        lambda_fm: tuple[float, float] = (1.0, 0.3),
+        alpha: tuple[float, float] = Segment.alpha,
+        lambda_fm: tuple[float, float] = Segment.lambda_fm,
         lr: float = 1.0,
         **changed: Any,
     ) -> Trained:
@@ -183,3 +184,12 @@ class Trials:
     def failures(self, warm: Trained) -> dict[str, Trained]:
         """Students of FAILURES."""
         return {name: self.by_scores(warm, **changed) for name, (_, _, changed) in FAILURES.items()}
+
+
+def finished_one_step(job: SdxsTask) -> tuple[Network, Path]:
+    """The student of one step that 11 ends with, and its folder for diffusers: the shipped one, or another teacher's,
+    which is trained if it has not been."""
+    if job.shipped:
+        return job.one_step(None)
+    trials = Trials.of(job)
+    return job.one_step(trials.by_scores(trials.by_loss("matching")))

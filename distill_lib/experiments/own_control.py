@@ -16,9 +16,9 @@ from torch import Tensor
 from distill_lib.engine import store
 from distill_lib.engine.precision import default_device
 from distill_lib.experiments.finished import finished
-from distill_lib.experiments.foreign import sizes_of
+from distill_lib.experiments.foreign import open_foreign, sizes_of
 from distill_lib.experiments.own_part import OwnPart
-from distill_lib.experiments.sdxs_task import sdxs_task
+from distill_lib.experiments.sdxs_task import task_of
 from distill_lib.measure.draw import pictures_of
 from distill_lib.measure.metrics import laplacian_variance
 from distill_lib.measure.prompts import Judges
@@ -26,16 +26,15 @@ from distill_lib.measure.rows import Row, tidy
 from distill_lib.networks.adapter import Network, append_extra
 from distill_lib.networks.controlnet import Controlled
 from distill_lib.networks.doors import load_part, one_line
-from distill_lib.networks.pipeline import open_pipeline
+from distill_lib.networks.sdxl import XLNetwork
 from distill_lib.profiles import Control, Profile
 from distill_lib.sdxs.controlnet import distill_controlnet, one_step_control
-from distill_lib.sdxs.score_distillation import Scoring, Segment
+from distill_lib.sdxs.score_distillation import Scoring
 from distill_lib.sdxs.triplets import Triplets, maps_of
 from distill_lib.shipped.export import replaced
 from distill_lib.teachers.latents import decoded
 from distill_lib.worlds.maps import canny, edge_f1
 
-_SEGMENT = Segment((0.95, 0.7), (1.0, 0.3))  # as the student of one step is trained
 _ALIKE = ("block_out_channels", "cross_attention_dim", "layers_per_block", "in_channels", "down_block_types")
 
 
@@ -47,8 +46,10 @@ def check_control(network: Network, control: ControlNetModel) -> None:
     """Refuse a ControlNet that belongs to another U-Net than a network's.
 
     Raises:
-        ValueError: names the first setting that differs, or what a first pass says.
+        ValueError: names the first setting that differs, or what a first pass says; or it is of Stable Diffusion XL.
     """
+    if isinstance(network, XLNetwork):
+        raise ValueError("of Stable Diffusion XL no ControlNet is taught here; name one of Stable Diffusion 1 or 2")
     unet = network.module.config
     for name in _ALIKE:
         due, other = (list(v) if isinstance(v, list | tuple) else v for v in (unet[name], control.config[name]))
@@ -90,7 +91,7 @@ class OwnControl(OwnPart):
         shrinking = sizes.shrinking.with_seed(seed)
         small_control = finished(distill_controlnet(small, self.triplets(0.0), self.control, shrinking)).net.control
         student = Controlled(self.student, small_control.requires_grad_(True))
-        scoring = Scoring(sizes.scores.with_seed(seed), self.job.text.w, _SEGMENT)
+        scoring = Scoring(sizes.scores.with_seed(seed), self.job.text.w)
         cost, matching = self.trials.cost("matching"), sizes.matching.with_seed(seed)
         return finished(one_step_control(student, self.triplets(sizes.share), cost, matching, scoring)[-1]).net
 
@@ -147,18 +148,17 @@ def own_control(
         judges: what measures, or the folder of the foreign judges.
 
     Raises:
-        ValueError: as `sdxs_task.sdxs_task` and `check_control`, before anything is drawn.
+        ValueError: as `foreign.open_foreign`, `sdxs_task.task_of` and `check_control`, before anything is drawn.
     """
     if not control:
         raise ValueError("a teacher of your own needs control=, the folder of a ControlNet for edges; '' is no folder")
     sizes = sizes_of(settings, teacher, prompts)
     if sizes is None:
         raise ValueError(f"control={control!r} needs teacher=, the folder or hub id of the model that it was made for")
-    network = open_pipeline(sizes.pipeline).network
+    foreign, own = open_foreign(sizes, seed, prompts, judges), settings.other or settings
     try:
         read = load_part(ControlNetModel, Path(control).expanduser()).to(default_device()).requires_grad_(False)
-        check_control(network, read)
+        check_control(foreign.model.network, read)
     except Exception as error:
         raise ValueError(f"control={control!r} is of no use to {sizes.pipeline!r}: {one_line(error)}") from error
-    given = {"judges_from": judges} if isinstance(judges, str) else {"judges": judges}
-    return OwnControl(sdxs_task(settings, seed, teacher, prompts, **given), read, (settings.other or settings).control)
+    return OwnControl(task_of(foreign, own.small), read, own.control)

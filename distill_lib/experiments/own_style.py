@@ -16,18 +16,18 @@ from torch import Tensor
 
 from distill_lib.engine import store
 from distill_lib.experiments.finished import finished
-from distill_lib.experiments.foreign import sizes_of
+from distill_lib.experiments.foreign import open_foreign, sizes_of
 from distill_lib.experiments.own_part import OwnPart
-from distill_lib.experiments.sdxs_task import sdxs_task
+from distill_lib.experiments.sdxs_task import task_of
 from distill_lib.measure.prompts import Judges, PromptBenchmark
 from distill_lib.measure.rows import Row
 from distill_lib.networks.lora import Lora, check_base, styled, with_adapter
 from distill_lib.networks.lora_files import load_lora, save_lora
-from distill_lib.networks.pipeline import TextToImage, open_pipeline
+from distill_lib.networks.pipeline import TextToImage
 from distill_lib.profiles import Lora as Sizes
 from distill_lib.profiles import Profile
 from distill_lib.sdxs.lora import TrainedLora
-from distill_lib.sdxs.score_distillation import Scoring, Segment, fit_by_scores
+from distill_lib.sdxs.score_distillation import Scoring, fit_by_scores
 from distill_lib.teachers.latents import Pairs, teacher_pairs
 from distill_lib.worlds.seeds import training_seed
 
@@ -66,8 +66,7 @@ class OwnStyle(OwnPart):
         """The student's own LoRA, by Algorithm 1 with the placement of the paper."""
         seed, plain, style = self.job.seed, self.job.model.network, self.styled.network
         adapted = with_adapter(self.student, self.sizes.rank, seed)
-        segment = Segment(lambda_fm=(1.0, 0.3))
-        scoring = Scoring(self.sizes.scores.with_seed(seed), self.job.text.w, segment, online_rate=ONLINE_RATE)
+        scoring = Scoring(self.sizes.scores.with_seed(seed), self.job.text.w, online_rate=ONLINE_RATE)
         fitted = fit_by_scores(adapted, self.pairs, self.trials.cost("matching"), scoring, (style, plain))
         return TrainedLora.of(self.student, finished(fitted))
 
@@ -111,17 +110,17 @@ def own_style(
         judges: what measures, or the folder of the foreign judges.
 
     Raises:
-        ValueError: as `sdxs_task.sdxs_task`, `lora_files.load_lora` and `lora.check_base`, before anything is drawn.
+        ValueError: as `foreign.open_foreign`, `sdxs_task.task_of`, `lora_files.load_lora` and `lora.check_base`, before
+            anything is drawn.
     """
     if not lora:
         raise ValueError("a teacher of your own needs lora=, a LoRA file that was trained on it; '' is no file")
     sizes, read = sizes_of(settings, teacher, prompts), load_lora(Path(lora).expanduser())
     if sizes is None:
         raise ValueError(f"lora={lora!r} needs teacher=, the folder or hub id of the model that it was trained on")
-    unet = open_pipeline(sizes.pipeline).network.module
+    foreign, own = open_foreign(sizes, seed, prompts, judges), settings.other or settings
     try:
-        check_base(unet, read)
+        check_base(foreign.model.network.module, read)
     except ValueError as error:
         raise ValueError(f"lora={lora!r} and teacher={sizes.pipeline!r} do not fit: {error}") from error
-    given = {"judges_from": judges} if isinstance(judges, str) else {"judges": judges}
-    return OwnStyle(sdxs_task(settings, seed, teacher, prompts, **given), read, (settings.other or settings).lora)
+    return OwnStyle(task_of(foreign, own.small), read, own.lora)

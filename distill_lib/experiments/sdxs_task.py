@@ -11,24 +11,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import AutoencoderTiny
 
 from distill_lib.engine import store
 from distill_lib.engine.precision import default_device
 from distill_lib.experiments.compression import held_out_pairs
-from distill_lib.experiments.foreign import open_foreign, sizes_of
+from distill_lib.experiments.fitting import fitting, moments_sentence
+from distill_lib.experiments.foreign import Foreign, open_foreign, sizes_of
 from distill_lib.experiments.text_to_image import shipped_judges
 from distill_lib.measure.compression import DECODERS, UNETS
 from distill_lib.measure.prompts import Judges, PromptBenchmark
 from distill_lib.networks.adapter import Network, Trained
 from distill_lib.networks.paper_cut import paper_cut
 from distill_lib.networks.pipeline import TextToImage
-from distill_lib.networks.pruning import Cut, prune
+from distill_lib.networks.pruning import Cut
+from distill_lib.networks.sdxl import TextToImageXL
 from distill_lib.profiles import Profile, Small, Text
-from distill_lib.sdxs.small_student import fit_small_unet
 from distill_lib.sdxs.tiny_decoder import tiny_decoder
-from distill_lib.sdxs.tiny_unet import CUT, small_unet
+from distill_lib.sdxs.tiny_unet import CUT, cut_network, small_unet
 from distill_lib.shipped import pretrained
 from distill_lib.shipped.export import export_decoder, export_plain
 from distill_lib.teachers.latents import Pairs
@@ -82,24 +82,18 @@ class SdxsTask:
 
     def cut_network(self, inherit: bool = True, seed: int = 0) -> Network:
         """The U-Net after the cut, ready to be trained, with the teacher's weights or with random ones."""
-        torch.manual_seed(seed)
-        net = self.model.network
-        return net.like(prune(net.module, self.cut, inherit).requires_grad_(True))
+        return cut_network(self.model.network, self.cut, inherit, seed)
 
     @property
     def unets(self) -> dict[str, dict[str, Any]]:
         """What `small_unet` is called with, by the name of the row: of another teacher the paper's own loss alone."""
         return UNETS if self.shipped else {self.unet_name: UNETS[self.unet_name]}
 
-    def small_unet(self, inherit: bool = True, lambda_f: float = 1.0, denoising: float = 0.0) -> Trained:
-        """The cut U-Net after its training on the first pairs; arguments as in `tiny_unet.small_unet`."""
+    def small_unet(self, *, inherit: bool = True, lambda_f: float = 1.0, denoising: float = 0.0) -> Trained:
+        """The cut U-Net after its training on the first pairs; arguments as in `cut_network` and
+        `tiny_unet.small_unet`."""
         settings, pairs = self.sizes.unet.with_seed(self.seed), self.pairs.part(0, self.sizes.pairs)
-        if self.shipped:
-            names = [f"{kind}-{self.text.pipeline}" for kind in ("pipeline", "pairs")]
-            parents = {name: pretrained.made(name)["weights"] for name in names}
-            options = {"inherit": inherit, "lambda_f": lambda_f, "denoising": denoising}
-            return small_unet(pairs, parents, settings, **options)
-        return fit_small_unet(self.cut_network(inherit, settings.seed), pairs, settings, lambda_f, denoising)
+        return small_unet(self.cut_network(inherit, settings.seed), pairs, settings, lambda_f, denoising)
 
     @property
     def unet_name(self) -> str:
@@ -142,7 +136,7 @@ class SdxsTask:
             return pretrained.tiny_decoder(self.text.pipeline)
         return self.tiny_decoder(**DECODERS[_PAPER_DECODER])
 
-    def one_step(self, trained: Trained) -> tuple[Network, Path]:
+    def one_step(self, trained: Trained | None) -> tuple[Network, Path]:
         """The student of one step, and its folder for diffusers: the shipped one, or the one trained here."""
         if self.shipped:
             name = self.text.pipeline
@@ -159,7 +153,8 @@ class SdxsTask:
     def export(self, net: Network, kind: str, n_steps: int) -> Path:
         """Write a student of another teacher as a folder of diffusers below `runs/students`; its place is printed."""
         folder = store.RUNS / "students" / f"{kind}{self.suffix}"
-        described = f"Distilled from {self.source} by notebook {'10' if kind == 'small' else '11'}."
+        made = f"Distilled from {self.source} by notebook {'10' if kind == 'small' else '11'}."
+        described = made + moments_sentence(self.sizes)
         options = {"description": described, "n_steps": n_steps, "prompt": self.benchmark.prompts[0]}
         export_plain(folder, self.model.pipe, net, **options)
         print(f"a folder for diffusers: {folder}")
@@ -167,12 +162,7 @@ class SdxsTask:
 
 
 def sdxs_task(
-    settings: Profile,
-    seed: int,
-    teacher: str = "",
-    prompts: str = "",
-    judges_from: str = "",
-    judges: Judges | None = None,
+    settings: Profile, seed: int, teacher: str = "", prompts: str = "", judges: Judges | str = ""
 ) -> SdxsTask:
     """What a profile makes smaller: the shipped teacher, or with `teacher` or `prompts` another one.
 
@@ -181,23 +171,49 @@ def sdxs_task(
         seed: of prompts, noise and training.
         teacher: a folder or hub id; if it is empty and there are prompts, that of the profile's `other`.
         prompts: the text file of a teacher that is not shipped.
-        judges_from: the folder of its judges, as in `judges.foreign_judges`.
-        judges: what measures it, instead of the foreign ones.
+        judges: what measures it, or the folder of the foreign judges, as in `judges.foreign_judges`.
 
     Raises:
-        ValueError: as `foreign.sizes_of`, `foreign.open_foreign` and `paper_cut.paper_cut`, before anything is drawn.
+        ValueError: as `foreign.sizes_of`, `foreign.open_foreign` and `task_of`, before anything is drawn.
     """
     text = sizes_of(settings, teacher, prompts)
     if text is None:
         return _shipped(settings, seed)
-    sizes = (settings.other or settings).small
-    foreign = open_foreign(text, seed, prompts, judges, judges_from)
+    return task_of(open_foreign(text, seed, prompts, judges), (settings.other or settings).small)
+
+
+def timed_task(
+    settings: Profile, seed: int, teacher: str = "", prompts: str = "", judges: Judges | str = ""
+) -> SdxsTask:
+    """`sdxs_task` of a teacher with one text encoder: what 14 times has three modules.
+
+    Raises:
+        ValueError: as `sdxs_task`, or it is a Stable Diffusion XL, before anything is drawn.
+    """
+    text = sizes_of(settings, teacher, prompts)
+    if text is None:
+        return _shipped(settings, seed)
+    foreign = open_foreign(text, seed, prompts, judges)
+    if isinstance(foreign.model, TextToImageXL):
+        raise ValueError(
+            f"teacher={text.pipeline!r} is a Stable Diffusion XL, and 14 times text encoder, U-Net and decoder, one of "
+            "each; `make true-scale` has SDXL's modules, and 11 its student"
+        )
+    return task_of(foreign, (settings.other or settings).small)
+
+
+def task_of(foreign: Foreign, sizes: Small) -> SdxsTask:
+    """What is made smaller of a teacher that is open: it draws what its parts are trained on.
+
+    Raises:
+        ValueError: as `paper_cut.paper_cut`, before anything is drawn.
+    """
     cut, drawn = paper_cut(foreign.model.network.module), foreign.drawn(sizes.pairs)
     return SdxsTask(
-        text=text,
-        sizes=sizes,
-        seed=seed,
-        source=text.pipeline,
+        text=foreign.sizes,
+        sizes=fitting(sizes, foreign.model),
+        seed=foreign.seed,
+        source=foreign.sizes.pipeline,
         parents=drawn.parents,
         suffix=drawn.suffix,
         benchmark=foreign.benchmark(sizes.prompts),

@@ -9,6 +9,7 @@ Differs from the paper: Stable Diffusion is distilled there on the pictures that
 from dataclasses import dataclass
 from functools import partial
 
+from distill_lib.experiments.fitting import fitting, moments_sentence
 from distill_lib.experiments.foreign import open_foreign, sizes_of
 from distill_lib.measure.metrics import Reader
 from distill_lib.measure.prompts import Judges, PromptBenchmark, alignment
@@ -47,6 +48,10 @@ class Task:
     first: tuple[Network, str] | None = None
     curve: tuple[tuple[float, float], ...] = ()
 
+    def described(self, profile: str) -> str:
+        """What the card of a student says of how it was made."""
+        return f"Distilled from {self.source}, profile {profile}.{moments_sentence(self.sizes)}"
+
 
 def shipped_judges() -> Judges:
     """What measures pictures of our world of two objects; raises as `pretrained.extractor`."""
@@ -59,8 +64,7 @@ def task(
     seed: int,
     teacher: str = "",
     prompts: str = "",
-    judges: Judges | None = None,
-    judges_from: str = "",
+    judges: Judges | str = "",
 ) -> Task:
     """What a profile distils: the shipped teacher, or with `teacher` or `prompts` another one.
 
@@ -69,8 +73,8 @@ def task(
         seed: of prompts and noise.
         teacher: a folder or hub id; if it is empty and there are prompts, that of the profile's `other`.
         prompts: the text file of a teacher that is not shipped.
-        judges: what measures, instead of the shipped or the foreign ones.
-        judges_from: the folder of the foreign ones, as in `judges.foreign_judges`.
+        judges: what measures, instead of the shipped or the foreign ones; or the folder of the foreign ones, as in
+            `judges.foreign_judges`.
 
     Raises:
         ValueError: as `foreign.sizes_of` and `foreign.open_foreign`.
@@ -78,10 +82,10 @@ def task(
     sizes = sizes_of(settings, teacher, prompts)
     if sizes is None:
         return _shipped(settings.latent, seed, judges)
-    return _foreign(sizes, seed, prompts, judges, judges_from)
+    return _foreign(sizes, seed, prompts, judges)
 
 
-def _shipped(sizes: Latent, seed: int, judges: Judges | None) -> Task:
+def _shipped(sizes: Latent, seed: int, judges: Judges | str) -> Task:
     names = [f"{kind}-{sizes.pipeline}" for kind in ("pipeline", "textstudent")]
     model, made = pretrained.pipeline(sizes.pipeline), pretrained.made(names[1])
     keys = [pretrained.key(name) for name in (*names, "attributes-scenes", "clip-judge", "extractor-captioned")]
@@ -92,7 +96,7 @@ def _shipped(sizes: Latent, seed: int, judges: Judges | None) -> Task:
         parents=keys,
         suffix="",
         model=model,
-        benchmark=PromptBenchmark(model, judges or shipped_judges(), *arguments),
+        benchmark=PromptBenchmark(model, shipped_judges() if isinstance(judges, str) else judges, *arguments),
         pictures=latent_pictures(model, keys[0], sizes.world, sizes.pictures, 1),
         w_max=made["config"]["w_max"],
         first=(pretrained.text_student(sizes.pipeline, model), made["weights"]),
@@ -100,9 +104,9 @@ def _shipped(sizes: Latent, seed: int, judges: Judges | None) -> Task:
     )
 
 
-def _foreign(sizes: Text, seed: int, prompts: str, judges: Judges | None, judges_from: str) -> Task:
-    foreign = open_foreign(sizes, seed, prompts, judges, judges_from)
-    drawn = foreign.drawn(sizes.pairs)
+def _foreign(sizes: Text, seed: int, prompts: str, judges: Judges | str) -> Task:
+    foreign = open_foreign(sizes, seed, prompts, judges)
+    sizes, drawn = fitting(sizes, foreign.model), foreign.drawn(sizes.pairs)
     return Task(
         sizes=sizes,
         source=sizes.pipeline,

@@ -20,6 +20,7 @@ from distill_lib.measure.draw import BATCH, classes, held_out, sample_pictures, 
 from distill_lib.measure.metrics import Reader, fid, laplacian_variance, margins, median_seconds, paired, quality
 from distill_lib.measure.rows import Row, tidy
 from distill_lib.networks.adapter import Network
+from distill_lib.networks.resting import at_hand
 from distill_lib.worlds.pictures import WORLDS, Pictures
 from distill_lib.worlds.scenes import TEXTURES
 
@@ -193,7 +194,8 @@ def timed_rows(
     The batch asks for `label`, or for BATCH classes.
     """
     label = classes(BATCH, net.null) if label is None else label
-    seconds = median_seconds(lambda: sample_pictures(net, n_steps, w, label, 0, sampler), repeats)
+    with at_hand(net):
+        seconds = median_seconds(lambda: sample_pictures(net, n_steps, w, label, 0, sampler), repeats)
     values = {"seconds": seconds, "images_per_second": len(label) / seconds}
     count = nfe(n_steps, w, not net.takes_w)
     return tidy(values, **columns, method=method, steps=n_steps, w=w, nfe=count, n=len(label))

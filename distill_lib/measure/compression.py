@@ -48,7 +48,7 @@ UNETS: dict[str, dict[str, Any]] = {
     "OKD + FKD + denoising": {"denoising": 1.0},
     "OKD + FKD, random start": {"inherit": False},
 }
-"""What `tiny_unet.small_unet` is called with, by the name of the row."""
+"""What `SdxsTask.small_unet` of `experiments` is called with, by the name of the row."""
 
 
 def pooled(image: Tensor, factor: int) -> Tensor:

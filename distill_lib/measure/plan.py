@@ -9,9 +9,10 @@ bytes of the moments follow from the number of weights. These are the bytes that
 """
 
 import gc
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
+import psutil
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from distill_lib.diffusion.guidance import guided_pair
+from distill_lib.engine.precision import default_device
 from distill_lib.engine.savings import Savings, in_bf16
 from distill_lib.measure.memory import Live, as_on_gpu, bytes_of, fake, held_by
 from distill_lib.measure.roles import METHODS, Architecture, Cast, given, network
@@ -34,6 +36,8 @@ _ATTENTION = {  # which torch does not count on a CPU
     ),
 }
 _BESIDE = "text encoder, autoencoder"
+OPTIMIZERS = ("adamw", "adamw8bit", "paged_adamw8bit")
+"""By the names of `Savings.optimizer`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +63,19 @@ class Needed:
     """What a plan comes to: bytes and weights by role, and operations of an update and a process.
 
     `bytes["peak"]` is (2); `bytes["drawing"]` is what is held at most before, while the teacher draws the pictures of
-    the training.
+    the training. `moments` are bytes by the name of an optimiser.
     """
 
     bytes: dict[str, int]
     weights: dict[str, int]
     flops: int
+    moments: dict[str, int] = field(default_factory=dict)
+
+    def by(self, optimizer: str) -> "Needed":
+        """The same training with another optimiser: moments are held from its start to its end, the peak included."""
+        less = self.bytes["moments"] - self.moments[optimizer]
+        changed = {"moments": self.moments[optimizer], "peak": self.bytes["peak"] - less}
+        return replace(self, bytes=self.bytes | changed)
 
     @property
     def reserve(self) -> int:
@@ -76,8 +87,14 @@ class Needed:
         """Bytes at the worst time."""
         return max(self.bytes["peak"], self.bytes["drawing"])
 
+    @property
+    def whole(self) -> int:
+        """Bytes that a card has to have: those of the worst time, and the reserve."""
+        return self.most + self.reserve
 
-def _moments(parameter: Tensor, optimizer: str) -> list[Tensor]:
+
+def moment_tensors(parameter: Tensor, optimizer: str) -> list[Tensor]:
+    """What an optimiser of `OPTIMIZERS` keeps of a parameter on the card, empty."""
     count = parameter.numel()
     if optimizer == "paged_adamw8bit":
         return []  # in the machine's memory, and fetched by the page
@@ -87,7 +104,7 @@ def _moments(parameter: Tensor, optimizer: str) -> list[Tensor]:
     return [torch.empty(n, dtype=kind) for n, kind in 2 * ((count, torch.uint8), (blocks, torch.float32))]
 
 
-def _beside(model: Architecture) -> tuple[int, int]:
+def beside_bytes(model: Architecture) -> tuple[int, int]:
     """Weights and bytes of text encoders and autoencoder, which stand by in float32."""
     with torch.device("meta"):
         module = nn.ModuleList(CLIPTextModel(CLIPTextConfig(**config)) for config in model.texts)
@@ -100,7 +117,7 @@ def _teacher_weights(model: Architecture) -> int:
         return sum(p.numel() for p in UNet2DConditionModel(**model.unet).parameters())
 
 
-def _drawing(model: Architecture, plan: Plan) -> int:
+def drawing_bytes(model: Architecture, plan: Plan) -> int:
     """Bytes of the teacher, in float32 as it was opened, at its worst time while it draws."""
     with fake(), torch.no_grad(), Live() as live:
         teacher = network(model, plan.bf16)
@@ -117,15 +134,19 @@ def _frozen(net: Network, plan: Plan) -> Network:
     return net
 
 
+def _parameters(cast: Cast) -> list[nn.Parameter]:
+    return [p for net in cast.trained.values() for p in net.module.parameters()]
+
+
 def _update(cast: Cast, model: Architecture, plan: Plan, live: Live) -> tuple[dict[str, int], int]:
     """Bytes by role of one update, but of the networks; its operations."""
-    saving = plan.savings
-    parameters = [p for net in cast.trained.values() for p in net.module.train().parameters()]
-    if saving.checkpointing:
-        for net in cast.trained.values():
+    saving, parameters = plan.savings, _parameters(cast)
+    for net in cast.trained.values():
+        net.module.train()
+        if saving.checkpointing:
             net.module.enable_gradient_checkpointing()
     average = [] if saving.offload else [p.detach().clone() for p in parameters]
-    moments = [part for p in parameters for part in _moments(p, saving.optimizer)]
+    moments = [part for p in parameters for part in moment_tensors(p, saving.optimizer)]
     buckets = [torch.empty_like(p) for p in parameters] if plan.processes > 1 else []  # what processes exchange
     before, live.peak = live.now, live.now
     batch, kept = given(model, plan.pixels, plan.batch // saving.slices), 0
@@ -140,8 +161,18 @@ def _update(cast: Cast, model: Architecture, plan: Plan, live: Live) -> tuple[di
     return sizes | {"kept for the way back": kept}, flops
 
 
-def needed(model: Architecture, plan: Plan) -> Needed:
+def memory_here() -> tuple[str, int]:
+    """Where networks live on this machine, and the bytes that are there in all."""
+    device = default_device()
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory
+    return "this machine", psutil.virtual_memory().total
+
+
+def needed(model: Architecture, plan: Plan, drawing: int | None = None) -> Needed:
     """What one training needs, by a first update on fake tensors.
+
+    `drawing` is what `drawing_bytes` says of model, pixels and precision, where it is known.
 
     Raises:
         ValueError: the method is unknown, or the batch does not divide into its slices.
@@ -150,8 +181,9 @@ def needed(model: Architecture, plan: Plan) -> Needed:
         raise ValueError(f"method={plan.method!r} is unknown; choose one of {', '.join(METHODS)}")
     if plan.batch % plan.savings.slices:
         raise ValueError(f"a batch of {plan.batch} does not divide into {plan.savings.slices} slices; take a divisor")
-    beside_weights, beside = _beside(model)
-    drawing, teacher = _drawing(model, plan), 4 * _teacher_weights(model)
+    beside_weights, beside = beside_bytes(model)
+    drawing = drawing_bytes(model, plan) if drawing is None else drawing
+    teacher = 4 * _teacher_weights(model)
     gc.collect()
     with fake(), Live() as live:
         cast = METHODS[plan.method](partial(network, model, plan.bf16))
@@ -160,10 +192,12 @@ def needed(model: Architecture, plan: Plan) -> Needed:
         nets = {name: net.module for name, net in (cast.trained | cast.frozen).items()}
         sizes = {name: bytes_of(held_by(module)) for name, module in nets.items()}
         weights = {name: sum(p.numel() for p in module.parameters()) for name, module in nets.items()}
+        kinds = {name: bytes_of([m for p in _parameters(cast) for m in moment_tensors(p, name)]) for name in OPTIMIZERS}
+        gc.collect()
         parts, flops = _update(cast, model, plan, live)
     sizes |= {_BESIDE: beside, "resting": plan.resting * teacher}
     peak = live.peak + beside + plan.resting * teacher
     if plan.method == "stage-one":  # which first measures the size of guidance, on as many samples as are drawn at once
         peak = max(peak, sum(sizes.values()) + parts["average"] + parts["moments"] + drawing - teacher)
     sizes |= parts | {"peak": peak, "drawing": drawing + beside}
-    return Needed(sizes, weights | {_BESIDE: beside_weights}, flops)
+    return Needed(sizes, weights | {_BESIDE: beside_weights}, flops, kinds)

@@ -35,6 +35,7 @@ from distill_lib.measure.rulers import Rulers
 from distill_lib.networks.adapter import Network
 from distill_lib.networks.doors import check_loaded, check_tokenizer, load_part, one_line, quiet
 from distill_lib.networks.pipeline import TextToImage
+from distill_lib.networks.resting import at_hand
 from distill_lib.teachers.clip import Clip
 from distill_lib.worlds.captions import attributes, drawn_attributes, names_held_out, say, tokenizer
 from distill_lib.worlds.pictures import WORLDS, render_pictures
@@ -180,7 +181,8 @@ class PromptBenchmark:
 
     def pictures(self, net: Network, n_steps: int, w: float, sampler: str = "ddim") -> Tensor:
         """Pictures uint8 (n, 3, R, R) of the prompts, by `draw.pictures_of`."""
-        return pictures_of(net, n_steps, w, self.states, self.seed, sampler)
+        with at_hand(net):
+            return pictures_of(net, n_steps, w, self.states, self.seed, sampler)
 
     def truth(self, w: float | None = None) -> Tensor:
         """The teacher's own pictures at its many steps, at its own strength unless another is named."""

@@ -5,7 +5,7 @@ planned, on a real card where it is tried (`run.preflight`, `run.gpu_check`). Th
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -102,7 +102,9 @@ def _halving(make: Make) -> Cast:
 
 def _cut(net: Network) -> dict[str, Any]:
     config = config_of(net.module)
-    return pruned_config(config, SDXS_1024 if config["addition_embed_type"] else SDXS_512)
+    cut = SDXS_1024 if config["addition_embed_type"] else SDXS_512
+    gone = config["mid_block_type"] is None  # as in the smallest of BK-SDM
+    return pruned_config(config, replace(cut, middle="kept") if gone else cut)
 
 
 def _small_unet(make: Make) -> Cast:

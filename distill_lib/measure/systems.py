@@ -29,7 +29,7 @@ from distill_lib.measure.rows import Row, tidy
 from distill_lib.networks.adapter import Network, denoiser
 from distill_lib.networks.drawing_graphs import decoder_of, one_step_graph, steps_graph
 from distill_lib.networks.pipeline import TextToImage
-from distill_lib.networks.runtime import GraphRun, runs_where_networks_live
+from distill_lib.networks.runtime import GraphRun, runs_graph
 
 _COMPILER = {"freezing": True, "cpp_wrapper": True}
 
@@ -172,6 +172,11 @@ class SystemGraph:
         return (255 * image).round().to(z_T.device, torch.uint8)
 
 
+def has_graph(system: System) -> bool:
+    """Whether a system is drawn as one graph here, as `runtime.runs_graph` says."""
+    return runs_graph(system.model.pipe.text_encoder, *system.net.modules, system.decoder)
+
+
 @cache  # an export takes some ten seconds
 def graph_of(system: System) -> SystemGraph:
     """The graph of a system, exported once in a process; raises as `SystemGraph`."""
@@ -203,7 +208,7 @@ def _drawing_functions(
     for name, by_compiler in (("function", False), ("compiled", True))[: 1 + compiled]:
         function = SystemFunction(system, fast, by_compiler)
         functions[name] = lambda n, function=function: function(prompt, z_T, n)
-    if runs_where_networks_live():
+    if has_graph(system):
         functions["onnx runtime"] = partial(graph_of(system), prompt, z_T)
     return functions
 

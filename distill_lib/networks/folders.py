@@ -21,18 +21,23 @@ from distill_lib.networks.doors import (
     read_config,
 )
 
-_CLASSES = {
+CLASSES = {
     "tokenizer": {"CLIPTokenizer": CLIPTokenizer, "CLIPTokenizerFast": CLIPTokenizer},
     "text_encoder": {"CLIPTextModel": CLIPTextModel},
     "unet": {"UNet2DConditionModel": UNet2DConditionModel},
     "vae": {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny},
 }
+"""By part, the classes that a folder may name."""
 _UNCHECKED = dict.fromkeys(("safety_checker", "feature_extractor"))
 _UNUSED = ("scheduler", "safety_checker", "feature_extractor", "image_encoder")
 
 
-def _place(source: str | Path) -> Path:
-    """The folder of a model: itself, or where the hub's cache keeps it, fetched if it is not there."""
+def place_of(source: str | Path) -> Path:
+    """The folder of a model: itself, or where the hub's cache keeps it, fetched if it is not there.
+
+    Raises:
+        ValueError: there is none, and the hub gives none.
+    """
     if Path(source).expanduser().is_dir():
         return Path(source).expanduser()
     if Path(source).exists():
@@ -54,16 +59,20 @@ def _class_of(index: dict[str, Any], name: str) -> Any:
     named = index.get(name)
     if not isinstance(named, list) or len(named) != 2 or named[1] is None:
         raise ValueError(f"its model_index.json names no {name}, and a Stable Diffusion has one")
-    if named[0] not in ("diffusers", "transformers") or named[1] not in _CLASSES[name]:
-        allowed = " or ".join(_CLASSES[name])
+    if named[0] not in ("diffusers", "transformers") or named[1] not in CLASSES[name]:
+        allowed = " or ".join(CLASSES[name])
         raise ValueError(
             f"{name}: it is {named[0]}.{named[1]}; only {allowed} can be read, and no code of a folder is run"
         )
-    return _CLASSES[name][named[1]]
+    return CLASSES[name][named[1]]
 
 
-def _grid(folder: Path) -> DDIMScheduler:
-    """The folder's grid and what its network predicts, behind the one scheduler that all share."""
+def grid_of(folder: Path) -> DDIMScheduler:
+    """The folder's grid and what its network predicts, behind the one scheduler that all share.
+
+    Raises:
+        ValueError: it names no scheduler of diffusers, or one without betas.
+    """
     with naming_part("scheduler"):
         check_files(folder / "scheduler", folder)
         config = read_config(folder / "scheduler" / "scheduler_config.json")
@@ -85,18 +94,18 @@ def read_pipeline(source: str | Path) -> StableDiffusionPipeline:
     Raises:
         ValueError: says which part is not so, and why.
     """
-    folder = _place(source)
+    folder = place_of(source)
     index = read_config(folder / "model_index.json")
     if index.get("_class_name") != "StableDiffusionPipeline":
         raise ValueError(
             f"it is a {index.get('_class_name')}; only a StableDiffusionPipeline, the shape of Stable Diffusion 1 and "
             "2 with one text encoder, can be the teacher"
         )
-    more = [k for k, v in index.items() if isinstance(v, list) and any(v) and k not in (*_CLASSES, *_UNUSED)]
+    more = [k for k, v in index.items() if isinstance(v, list) and any(v) and k not in (*CLASSES, *_UNUSED)]
     if more:
         raise ValueError(f"it has a part {more[0]}, which Stable Diffusion 1 and 2 have not; name a folder without it")
-    kinds = {name: _class_of(index, name) for name in _CLASSES}
-    scheduler = _grid(folder)
+    kinds = {name: _class_of(index, name) for name in CLASSES}
+    scheduler = grid_of(folder)
     with naming_part("tokenizer"), quiet():
         check_tokenizer(folder / "tokenizer", folder)
         parts = {"tokenizer": kinds.pop("tokenizer").from_pretrained(folder / "tokenizer", local_files_only=True)}

@@ -32,6 +32,7 @@ _OTHER_KINDS = {
     "ia3_": "IA3",     ".diff": "weights in full", "lora_mid": "LoCon with a middle factor", "bias": "biases",
 }  # fmt: skip
 _TEXT = ("text_encoder", "lora_te")
+_ELSEWHERE = ("lora_unet_input_blocks_", "lora_unet_middle_block_", "lora_unet_output_blocks_")
 _HEADER = "lora_adapter_metadata"
 _OFF = {"use_dora": (False, None), "lora_bias": (False, None), "bias": ("none", None), "use_qalora": (False, None)}
 
@@ -61,6 +62,11 @@ def _factors(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         if name.startswith(_TEXT):
             raise ValueError(
                 f"it changes the text encoder too ({name}), which stands still here; save its U-Net's part"
+            )
+        if name.startswith(_ELSEWHERE):
+            raise ValueError(
+                f"it names layers as Stability's own code does ({name}), which nothing here translates; take a file "
+                "with diffusers' names"
             )
         if kind := next((kind for part, kind in _OTHER_KINDS.items() if part in name), None):
             raise ValueError(f"it holds {kind} ({name}); only W + c B A can be merged, a plain LoRA")

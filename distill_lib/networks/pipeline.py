@@ -190,8 +190,12 @@ def _check_fit(pipe: StableDiffusionPipeline) -> None:
         )
 
 
-def _first_pass(pipe: StableDiffusionPipeline, net: Network) -> None:
-    """One forward pass of U-Net and decoder on small latents, (1, C, s, s)."""
+def first_pass(pipe: StableDiffusionPipeline, net: Network) -> None:
+    """One forward pass of U-Net and decoder on small latents, (1, C, s, s).
+
+    Raises:
+        ValueError: one of them answers in another shape, or with numbers that are not finite.
+    """
     side, channels = min(net.shape[1], _TRIED), net.shape[0]
     factor = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
     z = torch.zeros(1, channels, side, side, device=default_device())
@@ -239,7 +243,7 @@ def open_pipeline(source: str | Path, bf16: bool | None = None) -> TextToImage:
             predicts=predicts,
             decode=partial(decode, pipe, bf16=bf16),
         )
-        _first_pass(pipe, net)
+        first_pass(pipe, net)
     except Exception as error:
         raise ValueError(f"teacher={str(source)!r} is no usable StableDiffusionPipeline: {one_line(error)}") from error
     return TextToImage(pipe, net)

@@ -3,16 +3,23 @@
 import onnxruntime
 import torch
 from onnx import ModelProto
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill_lib.engine.precision import default_device
 
 _ON_GPU = "CUDAExecutionProvider"
+_LARGEST = 2**31  # bytes of a graph, which is one message of protobuf
 
 
 def runs_where_networks_live() -> bool:
     """Whether ONNX Runtime computes on the device of our networks: always on a CPU, with the right build on a GPU."""
     return default_device().type == "cpu" or _ON_GPU in onnxruntime.get_available_providers()
+
+
+def runs_graph(*modules: nn.Module) -> bool:
+    """Whether it computes there, and one file can hold a graph of such modules in float32."""
+    size = 4 * sum(weight.numel() for module in modules for weight in module.parameters())
+    return size < _LARGEST and runs_where_networks_live()
 
 
 class GraphRun:

@@ -25,10 +25,10 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer, PreTrainedM
 from distill_lib.diffusion.schedules import Schedule
 from distill_lib.engine.precision import default_device
 from distill_lib.engine.store import weights_hash
-from distill_lib.networks import folders, pipeline
 from distill_lib.networks.adapter import Network, append_extra
 from distill_lib.networks.doors import check_tokenizer, load_part, naming_part, one_line, quiet, read_config
-from distill_lib.networks.pipeline import TextToImage, decode, open_pipeline, tokens_of
+from distill_lib.networks.folders import CLASSES, grid_of, place_of
+from distill_lib.networks.pipeline import TextToImage, decode, first_pass, open_pipeline, tokens_of
 
 _SECOND = {
     "tokenizer_2": {"CLIPTokenizer": CLIPTokenizer, "CLIPTokenizerFast": CLIPTokenizer},
@@ -156,9 +156,9 @@ def _check_fit(pipe: StableDiffusionXLPipeline) -> None:
 
 def _read(source: str | Path) -> StableDiffusionXLPipeline:
     """All parts, each by a class that is named here, as `folders.read_pipeline` does for Stable Diffusion 1 and 2."""
-    folder = folders._place(source)
-    index, kinds = read_config(folder / "model_index.json"), folders._CLASSES | _SECOND
-    parts: dict[str, Any] = {"scheduler": folders._grid(folder)}
+    folder = place_of(source)
+    index, kinds = read_config(folder / "model_index.json"), CLASSES | _SECOND
+    parts: dict[str, Any] = {"scheduler": grid_of(folder)}
     for name, classes in kinds.items():
         library, kind = (index.get(name) or [None, None])[:2]
         if library not in ("diffusers", "transformers") or kind not in classes:
@@ -188,7 +188,7 @@ def _open(source: str | Path, bf16: bool | None) -> TextToImageXL:
         side = pipe.unet.config.sample_size << (len(pipe.vae.config.block_out_channels) - 1)
         options = {"null": null, "schedule": schedule, "predicts": predicts, "bf16": bf16}
         net = XLNetwork(pipe.unet, side=side, decode=partial(decode, pipe, bf16=bf16), **options)
-        pipeline._first_pass(pipe, net)
+        first_pass(pipe, net)
     except Exception as error:
         message = f"teacher={str(source)!r} is no usable StableDiffusionXLPipeline: {one_line(error)}"
         raise ValueError(message) from error
@@ -202,7 +202,7 @@ def open_teacher(source: str | Path, bf16: bool | None = None) -> TextToImage:
         ValueError: as `pipeline.open_pipeline`, of either kind.
     """
     try:
-        kind = read_config(folders._place(source) / "model_index.json").get("_class_name")
+        kind = read_config(place_of(source) / "model_index.json").get("_class_name")
     except ValueError:
         kind = None  # `open_pipeline` says what is wrong
     return _open(source, bf16) if kind == "StableDiffusionXLPipeline" else open_pipeline(source, bf16)

@@ -10,6 +10,7 @@ python -m distill_lib.run exercises         run the notebooks in notebooks/exerc
 python -m distill_lib.run notebook NAME OUT one notebook by papermill (what the Snakefile calls)
 python -m distill_lib.run train NAME        what a notebook trains, in each process of `accelerate launch` (`together`)
 python -m distill_lib.run plan TEACHER     what a training needs (see `plan`), before anything is loaded
+python -m distill_lib.run plans             count the trainings of the table in docs/distil-your-own.md
 python -m distill_lib.run teachers | onnx | live | true-scale | preflight | gpu-check | explore   as the Makefile says
 python -m distill_lib.run readme | site | slides    as the Makefile says
 """
@@ -34,6 +35,7 @@ _OTHERS = {
     "live": "distill_lib.shipped.live",
     "true-scale": "distill_lib.run.true_scale",
     "plan": "distill_lib.run.plan",
+    "plans": "distill_lib.run.plans",
     "preflight": "distill_lib.run.preflight",
     "gpu-check": "distill_lib.run.gpu_check",
     "readme": "distill_lib.report.pages.write",

@@ -68,18 +68,24 @@ def _check_writable(folder: Path, variable: str) -> None:
         raise ValueError(f"cannot write to {folder}: {error.strerror}; free it or set {variable}") from None
 
 
-def _check_memory(teacher: str, profile: str) -> None:
+_SMALL = ("10_", "11_", "12_", "13_", "14_")
+"""Notebooks that train the small U-Net of another teacher; 07 halves, and 09 needs little."""
+
+
+def _check_memory(teacher: str, profile: str, names: list[str]) -> None:
     """Refuse another teacher whose trainings do not fit; a folder that cannot be planned says why when it is opened."""
     from distill_lib import profiles  # these load torch
     from distill_lib.run.plan import check_fits, memory_here, trainings
 
-    settings = profiles.load(profile)
+    settings, (where, memory) = profiles.load(profile), memory_here()
+    parts = [settings.other or settings.latent] * any(name.startswith("07_") for name in names)
+    parts += [(settings.other or settings).small] * any(name.startswith(_SMALL) for name in names)
     try:
-        needs = trainings(teacher, settings.other or settings.latent)
+        needs = [need for part in parts for need in trainings(teacher, part, memory)]
     except Exception:
         return
     for plan, need in needs:
-        check_fits(need, plan, *memory_here())
+        check_fits(need, plan, where, memory)
 
 
 def figures(
@@ -116,7 +122,7 @@ def figures(
     else:
         check_room(processes)
         if settings.extra.get("teacher"):
-            _check_memory(settings.extra["teacher"], settings.profile)
+            _check_memory(settings.extra["teacher"], settings.profile, names)
     folder = figures_folder(settings.profile)
     _check_writable(folder, "DISTILL_FIGURES")
     _check_writable(runs_folder(), "DISTILL_RUNS")

@@ -12,15 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-import torch
-
-from distill_lib.engine.precision import current, default_device
 from distill_lib.engine.savings import Savings
-from distill_lib.measure.plan import GB, Needed, Plan, needed
+from distill_lib.experiments.fitting import fitted, has_eight_bits, trainings_of
+from distill_lib.measure.plan import GB, OPTIMIZERS, Needed, Plan, memory_here, needed
 from distill_lib.measure.roles import METHODS, Architecture
 from distill_lib.networks.doors import read_config
-from distill_lib.profiles import Text
+from distill_lib.profiles import Small, Text
 from distill_lib.profiles.reading import read_yaml
 from distill_lib.report.tables import markdown_table
 from distill_lib.run.true_scale import SD_21, SDXL
@@ -33,7 +30,7 @@ ARCHITECTURES = {
     "sd-2.1": Architecture(unet=SD_21, texts=_TEXTS["SD 2.1"], vae=_SIZES["vae"]),
     "sdxl": Architecture(unet=SDXL, texts=_TEXTS["SDXL"], vae=_SIZES["vae"]),
 }
-"""Stable Diffusion by name. No training of this library takes SDXL yet; its plan says what one would need."""
+"""Stable Diffusion by name."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ CARDS = {
 }
 """By name. Memory is counted as the makers do, in units of 2^30 bytes where they print GB."""
 _REACHED = 0.35  # of a maker's number, by a convolutional U-Net: our estimate
-_GIB = 2**30
+GIB = 2**30
 
 
 def architecture(teacher: str) -> Architecture:
@@ -84,53 +81,35 @@ def _config(folder: Path) -> dict[str, Any]:
     return {name: value for name, value in config.items() if not name.startswith("_")}
 
 
-def memory_here() -> tuple[str, int]:
-    """Where networks live on this machine, and the bytes that are there in all."""
-    device = default_device()
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory
-    return "this machine", psutil.virtual_memory().total
-
-
 def check_fits(need: Needed, plan: Plan, where: str, memory: int) -> None:
     """Refuse what cannot fit.
 
     Raises:
         ValueError: names the bytes that are needed and those that are there, and what would help.
     """
-    wanted = need.most + need.reserve
-    if wanted <= memory:
+    if need.whole <= memory:
         return
     saving = plan.savings
     cures = [f"more slices than {saving.slices}"] if saving.slices < plan.batch else ["a smaller batch"]
     for name, used in (("checkpointing", saving.checkpointing), ("frozen-bf16", saving.frozen_bf16 or not plan.bf16)):
         cures += [] if used else [name]
     cures += [] if saving.offload else ["offload"]
-    cures += ["adamw8bit"] if saving.optimizer == "adamw" else []
+    cures += ["adamw8bit" + " (bitsandbytes is not installed)" * (not has_eight_bits())] * (saving.optimizer == "adamw")
     cures = ["fewer pixels"] if need.bytes["drawing"] == need.most else cures
     raise ValueError(
-        f"{plan.method} of {plan.batch} samples at {plan.pixels} pixels needs {wanted / GB:.1f} GB, and {where} has "
-        f"{memory / GB:.1f}: take {', '.join(cures)}, or a larger card"
+        f"{plan.method} of {plan.batch} samples at {plan.pixels} pixels needs {need.whole / GB:.1f} GB, and {where} "
+        f"has {memory / GB:.1f}: take {', '.join(cures)}, or a larger card"
     )
 
 
-def trainings(teacher: str, sizes: Text) -> list[tuple[Plan, Needed]]:
-    """What stage one and the last halving of a profile's sizes need, at the teacher's own size of pictures.
-
-    Notebook 07 keeps on the card what it has finished: the guided pair, stage one's student, and all but one of those
-    that are halved before the last.
+def trainings(teacher: str, part: Text | Small, memory: int) -> list[tuple[Plan, Needed]]:
+    """What the trainings of a part of a profile need, at the teacher's own size of pictures (`fitting.fitted`).
 
     Raises:
         ValueError: as `architecture` and `needed`.
     """
     model = architecture(teacher)
-    pixels, halvings = model.unet["sample_size"] * model.factor, sizes.start.bit_length() - 1
-    shared = Plan(pixels=pixels, bf16=current() == "bf16")
-    plans = []
-    for method, settings, resting in (("stage-one", sizes.stage_one, 0), ("halving", sizes.halving, halvings)):
-        of = {"method": method, "batch": settings.batch_size, "savings": settings.savings, "resting": resting}
-        plans.append(replace(shared, **of))
-    return [(plan, needed(model, plan)) for plan in plans]
+    return [fitted(model, method, settings, memory) for _, method, settings in trainings_of(part)]
 
 
 def seconds(need: Needed, plan: Plan, card: Card) -> float:
@@ -147,7 +126,7 @@ def table(need: Needed, plan: Plan) -> str:
     roles.append(["reserve (estimated)", "", f"{need.reserve / GB:.2f}"])
     cards = []
     for name, card in CARDS.items():
-        fits = "yes" if need.most + need.reserve <= card.memory * _GIB else "no"
+        fits = "yes" if need.whole <= card.memory * GIB else "no"
         cards.append([name, str(card.memory), fits, f"{seconds(need, plan, card):.2f}"])
     parts = [markdown_table(["role", "weights, millions", "GB"], roles)]
     parts.append(markdown_table(["card", "memory, GiB", "fits", "seconds an update (estimated)"], cards))
@@ -165,7 +144,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--slices", type=int, default=1)
     for name in ("--checkpointing", "--frozen-bf16", "--offload"):
         parser.add_argument(name, action="store_true")
-    parser.add_argument("--optimizer", default="adamw", choices=("adamw", "adamw8bit", "paged_adamw8bit"))
+    parser.add_argument("--optimizer", default="adamw", choices=OPTIMIZERS)
 
 
 def plan_of(args: argparse.Namespace) -> Plan:
@@ -194,5 +173,5 @@ def main(arguments: list[str] | None = None) -> None:
     need = needed(model, plan)
     print(table(need, plan))
     if args.card:
-        where, memory = memory_here() if args.card == "here" else (args.card, CARDS[args.card].memory * _GIB)
+        where, memory = memory_here() if args.card == "here" else (args.card, CARDS[args.card].memory * GIB)
         check_fits(need, plan, where, memory)

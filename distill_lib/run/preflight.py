@@ -23,11 +23,13 @@ from distill_lib.diffusion.samplers import sample
 from distill_lib.engine.loop import TrainSettings
 from distill_lib.engine.precision import current, default_device
 from distill_lib.engine.store import Run
+from distill_lib.experiments.fitting import adopted
 from distill_lib.guided.halving import Halving, halve_steps
 from distill_lib.guided.stage_one import distill_guidance, stage_one_loss
 from distill_lib.measure.plan import GB
 from distill_lib.networks.adapter import Network, denoiser
-from distill_lib.networks.pipeline import TextToImage, open_pipeline
+from distill_lib.networks.pipeline import TextToImage
+from distill_lib.networks.sdxl import open_teacher
 from distill_lib.paths import runs_folder
 from distill_lib.profiles import Text
 from distill_lib.run.plan import check_fits, memory_here, trainings
@@ -78,16 +80,19 @@ def check_disk(weights: int, sizes: Text) -> str:
     return f"{free / GB:.1f} GB free, {wanted / GB:.1f} needed"
 
 
-def check_memory(teacher: str, sizes: Text) -> Iterator[str]:
-    """What each training of a profile needs beside what is there, in words.
+def check_memory(teacher: str, sizes: Text) -> tuple[Text, list[str]]:
+    """The sizes with moments that fit, and what each training needs beside what is there, in words.
 
     Raises:
         ValueError: it does not fit.
     """
-    where, memory = memory_here()
-    for plan, need in trainings(teacher, sizes):
+    (where, memory), words = memory_here(), []
+    plans = trainings(teacher, sizes, memory)
+    for plan, need in plans:
         check_fits(need, plan, where, memory)
-        yield f"{plan.method} in batches of {plan.batch}: {need.most / GB:.2f} GB of {memory / GB:.1f} on {where}"
+        size = f"{need.most / GB:.2f} GB of {memory / GB:.1f} on {where}, moments by {plan.savings.optimizer}"
+        words.append(f"{plan.method} in batches of {plan.batch}: {size}")
+    return adopted(sizes, [plan for plan, _ in plans]), words
 
 
 def check_roles(model: TextToImage) -> Iterator[str]:
@@ -177,9 +182,10 @@ def preflight(teacher: str, sizes: Text) -> Iterator[tuple[str, str]]:
         ValueError: the first check that fails, with what to do.
     """
     yield "device", f"{memory_here()[0]}, {default_device()}, computing in {current()}"
-    for words in check_memory(teacher, sizes):
+    sizes, memory = check_memory(teacher, sizes)
+    for words in memory:
         yield "memory", words
-    model = open_pipeline(teacher)
+    model = open_teacher(teacher)
     net = model.network
     weights = sum(p.numel() for p in net.module.parameters())
     yield "disk", check_disk(weights, sizes)

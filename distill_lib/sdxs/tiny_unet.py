@@ -24,7 +24,7 @@ from distill_lib.diffusion.schedules import add_noise, v_from
 from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish
 from distill_lib.engine.store import Run
 from distill_lib.networks.adapter import Network, Trained
-from distill_lib.networks.pipeline import Latents, TextToImage
+from distill_lib.networks.pipeline import Latents
 from distill_lib.networks.pruning import Cut, counterparts, prune, tapped
 from distill_lib.teachers.latents import Pairs
 from distill_lib.worlds.pictures import Pictures
@@ -101,27 +101,25 @@ CUT = Cut(middle="removed", innermost=True, finest=True)
 """What SDXS removes of Stable Diffusion, but for units: ours has one a stage already."""
 
 
-def cut_network(model: TextToImage, inherit: bool = True, seed: int = 0) -> Network:
-    """The U-Net of a pipeline after `CUT`, ready to be trained, with the teacher's weights or with random ones."""
+def cut_network(network: Network, cut: Cut | None = None, inherit: bool = True, seed: int = 0) -> Network:
+    """A network after a cut, `CUT` unless another is named, to be trained, with its own weights or random ones."""
     torch.manual_seed(seed)
-    small = prune(model.network.module, CUT, inherit).requires_grad_(True)
-    return model.network.like(small)
+    return network.like(prune(network.module, cut or CUT, inherit).requires_grad_(True))
 
 
 def small_unet(
-    pairs: Pairs,
-    parents: dict[str, str],
-    settings: TrainSettings,
-    *,
-    inherit: bool = True,
-    lambda_f: float = 1.0,
-    denoising: float = 0.0,
+    student: Network, pairs: Pairs, settings: TrainSettings, lambda_f: float = 1.0, denoising: float = 0.0
 ) -> Trained:
-    """A cut U-Net taught by the whole one on the teacher's own latents, eqs. 6 to 8; arguments as in `distill_unet`."""
+    """A cut network taught by the whole one on the teacher's own latents, eqs. 6 to 8.
+
+    Args:
+        student: the cut network (`cut_network`); the same object is trained.
+        pairs: of the teacher that it was cut from.
+        settings: of the training.
+        lambda_f, denoising: as in `distill_unet`.
+    """
     model = pairs.model
-    student = cut_network(model, inherit, settings.seed)
-    options = {"inherit": inherit, "lambda_f": lambda_f, "denoising": denoising, "cut": CUT}
-    config = {"settings": settings, "pairs": pairs, "student": student} | options | parents
+    config = {"settings": settings, "pairs": pairs, "student": student, "lambda_f": lambda_f, "denoising": denoising}
     run = Run("small-unet", config, small_unet)
     data = Latents(pairs.x, pairs.prompts, model)
     training = distill_unet(student, model.network, data, settings, run, lambda_f, denoising)

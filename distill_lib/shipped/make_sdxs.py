@@ -15,7 +15,7 @@ from distill_lib.sdxs.feature_matching import ByMatcher, one_step_loss
 from distill_lib.sdxs.one_step import fit_on_pairs
 from distill_lib.sdxs.score_distillation import fit_by_scores
 from distill_lib.sdxs.tiny_decoder import tiny_decoder
-from distill_lib.sdxs.tiny_unet import small_unet
+from distill_lib.sdxs.tiny_unet import cut_network, small_unet
 from distill_lib.shipped import pretrained
 from distill_lib.shipped.export import export_one_step
 from distill_lib.shipped.pretrained import RECIPES, key, pipeline
@@ -55,7 +55,8 @@ def make_tiny_decoder(name: str) -> None:
 def make_tiny_unet(name: str) -> None:
     """Cut the teacher's U-Net and teach it by the whole one."""
     recipe = RECIPES["tinyunet"][name]
-    trained = small_unet(_pairs_of(recipe), {}, TrainSettings(**recipe["training"]))
+    pairs, settings = _pairs_of(recipe), TrainSettings(**recipe["training"])
+    trained = small_unet(cut_network(pairs.model.network, seed=settings.seed), pairs, settings)
     ship(f"tinyunet-{name}", trained.net.module, [trained.run], with_parents(recipe))
 
 

@@ -21,6 +21,7 @@ from distill_lib.report.pages.first_screen import Language, costs_table, headlin
 from distill_lib.report.pages.limits import errata_table, limits_table
 from distill_lib.report.pages.pace import pace_table
 from distill_lib.report.pages.pictures import CROPS, png, verdict_bars
+from distill_lib.report.pages.plans import plans_table, weights_table
 from distill_lib.report.pages.results import real_table, reproduced_table, table_1_excerpt
 from distill_lib.report.pages.speed import speed_table
 from distill_lib.report.pages.tree import profiles_table, tree
@@ -41,6 +42,7 @@ PAGES: dict[str, Sections] = {
     "LIMITS.md": {"errata": errata_table, "causes": limits_table},
     "docs/run.md": {"profiles": profiles_table, "pace": pace_table},
     "docs/code.md": {"tree": tree},
+    "docs/distil-your-own.md": {"weights": weights_table, "plans": plans_table},
 }
 """The generated parts of each page, by name."""
 PICTURES: dict[str, Callable[[Path], bytes]] = {
