@@ -1,5 +1,7 @@
 """A teacher is tried before hours are spent, and a GPU by one script; both are rehearsed here on tiny networks."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from PIL import Image
@@ -43,6 +45,18 @@ def test_all_checks_of_a_sound_teacher(folder, sizes, place):
     assert "predicts epsilon, 1000 times, 8 pixels" in words[4][1]
     assert Image.open(place / "preflight" / "teacher.png").size == (8, 8)
     assert words[-1][1].startswith("halving: loss ") and not [*place.glob("preflight-*")]
+
+
+def test_each_training_of_the_smoke_says_the_memory_that_it_held_itself(folder, sizes, place, monkeypatch):
+    held = []  # a card that keeps the most it has held until it is told to begin again
+    card = SimpleNamespace(
+        is_available=lambda: True,
+        reset_peak_memory_stats=lambda: held.append(len(held) + 1),
+        max_memory_allocated=lambda: 10**9 * (held or [100])[-1],
+    )
+    monkeypatch.setattr(preflight, "torch", SimpleNamespace(cuda=card))
+    lines = [*preflight.smoke(open_pipeline(folder), sizes)]
+    assert [line.rpartition(", ")[2] for line in lines] == ["1.00 GB held at most", "2.00 GB held at most"]
 
 
 @pytest.mark.parametrize("part", ["teacher", "student"])
