@@ -89,6 +89,16 @@ def test_what_cannot_be_cut_is_refused_before_anything_is_drawn(tmp_path, runs, 
         sdxs_task(profiles.load("smoke"), 0, str(tmp_path / "flat"), file_of_prompts(tmp_path), judges=some_judges())
 
 
+def test_rows_count_the_prompts_that_are_measured_and_not_those_that_a_part_would_take():
+    settings = profiles.load("quick")
+    measured = [f"prompt {i}" for i in range(settings.latent.prompts)]
+    teacher = foreign.Foreign(settings.latent, 0, None, some_judges(), measured, ["another"])
+    assert settings.small.prompts > len(measured)
+    for wanted, there in ((5, 5), (settings.small.prompts, len(measured))):
+        benchmark = teacher.benchmark(wanted)
+        assert benchmark.n == len(benchmark.prompts) == there
+
+
 def drawn_by(folder, z_T, prompts, n, scale, output="latent"):
     """Latents or pictures by diffusers alone, from a folder."""
     plain = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)

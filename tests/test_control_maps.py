@@ -1,5 +1,6 @@
 """Edges against shapes whose edges are known; maps in [0, 1], from pictures and from files."""
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -119,6 +120,17 @@ def test_a_map_comes_back_from_a_png_file(kind, tmp_path):
     Image.fromarray(as_picture(seen)[0].permute(1, 2, 0).numpy()).save(tmp_path / "map.png")
     back = read_map(tmp_path / "map.png", 32, kind)
     assert back.shape == seen.shape and (back - seen).abs().max() <= 0.5 / 255 + 1e-6
+
+
+@pytest.mark.parametrize("kind", ["depth", "coarse"])
+def test_a_map_of_sixteen_bits_is_scaled_and_not_cut_off(kind, tmp_path):
+    values = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32) * 64
+    Image.fromarray(values).save(tmp_path / "map.png")
+    seen = read_map(tmp_path / "map.png", 32, kind)
+    assert (seen - torch.from_numpy(values.astype(np.float32)) / 65535).abs().max() <= 0.5 / 255 + 1e-6
+    Image.fromarray(values.astype(np.float32)).save(tmp_path / "map.tif")
+    with pytest.raises(ValueError, match=r"map\.tif is no readable picture: its values are floating-point numbers"):
+        read_map(tmp_path / "map.tif", 32, kind)
 
 
 def test_a_file_of_the_wrong_size_or_none_is_refused(tmp_path):

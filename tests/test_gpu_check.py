@@ -11,7 +11,7 @@ from distill_lib.diffusion.samplers import sample
 from distill_lib.engine import store
 from distill_lib.engine.loop import FrugalSettings
 from distill_lib.engine.savings import Savings
-from distill_lib.measure.plan import Plan
+from distill_lib.measure.plan import Plan, needed
 from distill_lib.measure.roles import METHODS
 from distill_lib.networks.adapter import denoiser
 from distill_lib.networks.pipeline import open_pipeline
@@ -37,6 +37,19 @@ def test_an_update_of_each_method(device, savings, folder):
         done = trial.update(architecture(folder), plan, torch.device(device))
         assert done.loss > 0 and done.seconds > 0 and (done.peak > 0) == (device == "cuda")
         assert done.line().startswith(f"{method}: loss ")
+
+
+def test_a_trial_stands_beside_what_it_holds_itself_and_not_beside_a_whole_training(folder, monkeypatch):
+    monkeypatch.setattr("distill_lib.measure.plan._DRAWN", 4096)  # so that it needs more than an update
+    model, beside = architecture(folder), "text encoder, autoencoder"
+    for method in ("halving", "stage-one"):
+        plan = Plan(method=method, pixels=16, batch=4)
+        need, planned = needed(model, plan).bytes, trial.counted(model, plan)
+        without = need["peak"] - need[beside]
+        # stage one measures the size of guidance before, which a trial does not
+        assert planned == pytest.approx(without, rel=1e-3) if method == "halving" else planned < 0.9 * without
+    line = trial.Trial("halving", 1.0, 1.0, 2 * 10**9).line(3 * 10**9)
+    assert line == "halving: loss 1, 1 s an update, 2.00 GB held at most, planned 3.00"
 
 
 def test_a_loss_without_gradient_is_no_update(folder, monkeypatch):
@@ -121,7 +134,6 @@ def test_without_a_gpu_the_check_says_so_and_unknown_parts_are_named(monkeypatch
 
 
 def test_the_updates_of_a_check_stand_beside_their_plans(folder, monkeypatch):
-    monkeypatch.setattr("distill_lib.measure.plan._DRAWN", 2)
     monkeypatch.setattr(gpu_check, "METHODS", {"halving": METHODS["halving"]})
     plain, lean = gpu_check.updates(architecture(folder), 16, torch.device("cpu"))
     assert lean.endswith(", with savings") and not plain.endswith("savings")

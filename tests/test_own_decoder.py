@@ -1,5 +1,6 @@
 """A tiny decoder for an autoencoder that somebody brings: what it learns on, and what is refused."""
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
@@ -39,6 +40,13 @@ def test_latents_are_as_a_network_knows_them_and_pictures_the_large_decoders(vae
     back = net.decode(z.float() / 0.4 + 0.1).sample  # as the pipelines of diffusers decode
     assert z.shape == (10, 16, 4, 4)
     assert ((back / 2 + 0.5).clamp(0, 1) * 255 - x).abs().max() < 2  # bytes of half-precision latents
+
+
+def test_sixteen_bits_are_scaled_and_what_is_transparent_is_white(pictures):
+    Image.fromarray(np.full((20, 20), 257 * 100, np.uint16)).save(pictures / "0.png")
+    Image.new("RGBA", (20, 20), (200, 0, 0, 0)).save(pictures / "00.png")
+    image = pictures_in(pictures, 16)
+    assert image[1].unique().tolist() == [100] and image[2].unique().tolist() == [255]
 
 
 def test_the_decoder_of_a_folder_opens_in_diffusers(vae, pictures, runs, monkeypatch, tmp_path):

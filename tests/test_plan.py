@@ -290,6 +290,15 @@ def test_a_refusal_names_what_is_not_used_yet():
     check_fits(need, Plan(), "a card", 33 * 10**9)
 
 
+def test_of_two_cards_that_are_sold_as_24_gb_the_one_with_error_correction_has_less():
+    memory = {name: CARDS[name].memory * 2**30 for name in ("RTX 3090", "L4")}
+    assert memory["RTX 3090"] == 24576 * 2**20 and memory["L4"] == pytest.approx(23034 * 2**20, rel=5e-3)
+    need = plans.Needed({"peak": int(22.3e9), "drawing": 0}, {}, 0)  # 24.4 GB with the reserve
+    check_fits(need, Plan(), "RTX 3090", memory["RTX 3090"])
+    with pytest.raises(ValueError, match=r"needs 24.4 GB, and L4 has 24.2: take "):
+        check_fits(need, Plan(), "L4", memory["L4"])
+
+
 def test_a_plan_takes_as_long_as_its_operations_do_at_a_share_of_the_maker_s_number():
     need = plans.Needed({}, {}, 71 * 10**12)
     assert command.seconds(need, Plan(), CARDS["RTX 3090"]) == pytest.approx(1 / 0.35)

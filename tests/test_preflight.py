@@ -1,11 +1,14 @@
 """A teacher is tried before hours are spent, and a GPU by one script; both are rehearsed here on tiny networks."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from PIL import Image
 from tiny_pipelines import tiny_pipeline, tiny_sdxl
 
 from distill_lib import profiles
+from distill_lib.diffusion.solvers import SOLVERS
 from distill_lib.engine.loop import FrugalSettings, TrainSettings
 from distill_lib.engine.savings import Savings
 from distill_lib.networks.pipeline import open_pipeline
@@ -45,6 +48,18 @@ def test_all_checks_of_a_sound_teacher(folder, sizes, place):
     assert words[-1][1].startswith("halving: loss ") and not [*place.glob("preflight-*")]
 
 
+def test_each_training_of_the_smoke_says_the_memory_that_it_held_itself(folder, sizes, place, monkeypatch):
+    held = []  # a card that keeps the most it has held until it is told to begin again
+    card = SimpleNamespace(
+        is_available=lambda: True,
+        reset_peak_memory_stats=lambda: held.append(len(held) + 1),
+        max_memory_allocated=lambda: 10**9 * (held or [100])[-1],
+    )
+    monkeypatch.setattr(preflight, "torch", SimpleNamespace(cuda=card))
+    lines = [*preflight.smoke(open_pipeline(folder), sizes)]
+    assert [line.rpartition(", ")[2] for line in lines] == ["1.00 GB held at most", "2.00 GB held at most"]
+
+
 @pytest.mark.parametrize("part", ["teacher", "student"])
 def test_weights_that_are_not_finite_are_named_by_their_role(part, folder, monkeypatch):
     model = open_pipeline(folder)
@@ -81,13 +96,25 @@ def test_a_picture_of_one_colour_is_refused(folder, place, monkeypatch):
         preflight.draw(model, place)
 
 
-def test_disk_and_memory_are_refused_with_their_numbers(folder, sizes, place, monkeypatch):
+def test_disk_holds_trainings_latents_and_every_set_of_pictures_that_07_measures(sizes):
     # four trainings (8 -> 4, 2, 1 after stage one), and a state of weights, average and two moments, twice
-    assert preflight.disk_needed(1000, sizes) == 4 * 1000 * (4 + 8)
+    none = sizes.model_copy(update={"pairs": 0, "prompts": 0})
+    assert preflight.disk_needed(1000, none, 16, 192) == 4 * 1000 * (4 + 8)
+    few = {"students": [1, 2, 4, 8], "teacher_steps": 64, "ws": [0.0, 3.0, 14.0], "w": 6.5, "pairs": 10, "prompts": 5}
+    # what 07 draws: at the one strength, and the first three lines at the least and the greatest as well
+    drawn = {("ours-D", n) for n in (1, 2, 4, 8)} | {("ddim", n) for n in (1, 2, 4, 8, 16)} | {("teacher", 64)}
+    more = {(name, n) for name in SOLVERS for n in (1, 2, 4, 8)} | {("stage-one", 64)}
+    of = sizes.model_copy(update=few)
+    assert preflight.picture_sets(of) == 3 * len(drawn) + len(more) == 43
+    assert preflight.disk_needed(0, of, 16, 192) == 4 * 16 * 10 + 192 * 5 * 43
+
+
+def test_disk_and_memory_are_refused_with_their_numbers(folder, sizes, place, monkeypatch):
+    net, many = open_pipeline(folder).network, sizes.model_copy(update={"prompts": 10**12})
     with pytest.raises(
-        ValueError, match=r"GB free, and the trainings take \d+.\d: free it, or move it by DISTILL_RUNS"
+        ValueError, match=r"GB free, and trainings and pictures take \d+.\d: free it, or move it by DISTILL_RUNS"
     ):
-        preflight.check_disk(10**15, sizes)
+        preflight.check_disk(net, 8, many)
     monkeypatch.setattr(preflight, "memory_here", lambda: ("a card", 1000))
     with pytest.raises(ValueError, match=r"stage-one of 4 samples at 8 pixels needs 1.0 GB, and a card has 0.0"):
         preflight.check_memory(folder, sizes)

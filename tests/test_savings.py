@@ -104,9 +104,9 @@ def test_wrong_slices_would_be_seen(pictures, runs, monkeypatch):
     assert not close(trained("stage one", pictures, slices=2).first, plain.first)
 
 
-def small(run, train_settings, until=None):
+def small(run, train_settings, until=None, net=None):
     torch.manual_seed(0)
-    net = Bare(nn.Linear(3, 3))
+    net = net or Bare(nn.Linear(3, 3))
     loop = Loop(net, train_settings, run)
     for _, draws in loop:
         loop.update((net.forward(draws.normal("x", (3,))) - draws.uniform("y")[:, None]).square().mean(1))
@@ -123,6 +123,33 @@ def test_a_run_of_slices_that_was_killed_goes_on_to_the_same_bits(runs):
     assert run.state()["step"] == 1
     small(run, of)
     assert torch.equal(run.weights()["weight"], straight.weights()["weight"])
+
+
+def test_a_step_that_was_cut_off_between_its_slices_leaves_nothing_in_the_next_training(runs):
+    of, run = settings(slices=4), named(kind="cut off")
+    straight = small(named(kind="straight"), of)
+    torch.manual_seed(0)
+    net = Bare(nn.Linear(3, 3))
+    training = Loop(net, of, run)
+    for part, (_, draws) in enumerate(training, 1):
+        training.update(1e3 * net.forward(draws.normal("x", (3,))).square().mean(1))
+        if part == 3:
+            break
+    assert net.module.weight.grad.abs().max() > 100 and training.step == 0
+    small(run, of, net=net)  # the same cell of a notebook again
+    assert torch.equal(run.weights()["weight"], straight.weights()["weight"])
+
+
+def test_a_training_whose_loss_was_not_finite_may_begin_again_with_the_same_network(runs):
+    torch.manual_seed(0)
+    net = Bare(nn.Linear(3, 3))
+    training = Loop(net, settings(), named(kind="nan"))
+    with pytest.raises(ValueError, match="stops at step 1 of 3: the loss is nan"):
+        for _, draws in training:
+            training.update(net.forward(draws.normal("x", (3,))).square().mean(1) * torch.nan)
+    straight = small(named(kind="straight"), settings())
+    again = small(named(kind="again"), settings(), net=net)
+    assert torch.equal(again.weights()["weight"], straight.weights()["weight"])
 
 
 def test_draws_of_slices_are_those_of_the_batch(runs):

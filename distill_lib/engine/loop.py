@@ -113,6 +113,7 @@ class Loop:
         kept_on = torch.device("cpu") if savings.offload else self.device
         self.average = [p.detach().to(kept_on, copy=True) for p in self.parameters]
         self.optimizer = optimizer_of(named, rates or {}, settings.lr, savings.optimizer)
+        self.optimizer.zero_grad()  # of a step that was cut off: a network may have begun another training
         self._losses: list[Tensor] = []  # of the slices of a step
         self.step, self.loss, self.seconds = 0, float("nan"), 0.0
         parts = settings.snapshots + 1

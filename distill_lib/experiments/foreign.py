@@ -88,9 +88,10 @@ class Foreign:
         return f"{self.sizes.pipeline}-{self.model.fingerprint}"
 
     def benchmark(self, count: int) -> PromptBenchmark:
-        """The first `count` of the measured prompts, with the judges."""
-        arguments = "", count, self.sizes.teacher_steps, self.sizes.w, self.seed
-        return PromptBenchmark(self.model, self.judges, *arguments, prompts=self.measured[:count])
+        """The first `count` of the measured prompts, or all where they are fewer, with the judges."""
+        prompts = self.measured[:count]
+        arguments = "", len(prompts), self.sizes.teacher_steps, self.sizes.w, self.seed
+        return PromptBenchmark(self.model, self.judges, *arguments, prompts=prompts)
 
     def drawn(self, count: int) -> Drawn:
         """The teacher's answers to `count` of the other prompts, which are asked again from the start where they are

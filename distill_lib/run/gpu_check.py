@@ -23,7 +23,7 @@ from distill_lib.engine.messages import line
 from distill_lib.engine.origin import origin
 from distill_lib.engine.precision import default_device
 from distill_lib.engine.savings import Savings
-from distill_lib.measure.plan import Plan, needed
+from distill_lib.measure.plan import Plan
 from distill_lib.measure.roles import METHODS, Architecture
 from distill_lib.paths import ROOT, runs_folder
 from distill_lib.run import trial
@@ -42,8 +42,8 @@ def updates(model: Architecture, pixels: int, device: torch.device) -> Iterator[
     for method in METHODS:
         for savings in (Savings(), LEAN):
             plan = Plan(method=method, pixels=pixels, batch=2, savings=savings)
-            need = needed(model, plan)
-            yield trial.update(model, plan, device).line(need) + (", with savings" if savings == LEAN else "")
+            planned = trial.counted(model, plan)
+            yield trial.update(model, plan, device).line(planned) + (", with savings" if savings == LEAN else "")
 
 
 def tables(device: torch.device) -> Iterator[str]:

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from distill_lib import profiles
 from distill_lib.diffusion.guidance import combine, guided_pair
 from distill_lib.diffusion.noise import normal
 from distill_lib.diffusion.samplers import sample
+from distill_lib.diffusion.solvers import SOLVERS
 from distill_lib.engine.loop import TrainSettings
 from distill_lib.engine.precision import current, default_device
 from distill_lib.engine.store import Run
@@ -53,29 +55,44 @@ class Mock:
         return normal(0, "mock", 0, index.to(device), net.shape), net.null.to(device).expand(len(index), -1, -1)
 
 
-def disk_needed(weights: int, sizes: Text) -> int:
-    """Bytes that the runs of a profile take: weights of each training, and the state of one, twice, while it goes on.
+def picture_sets(sizes: Text) -> int:
+    """How many sets of pictures notebook 07 measures, each of all prompts: students, DDIM, solvers, the teacher."""
+    few, strengths = len(sizes.students), len({min(sizes.ws), sizes.w, max(sizes.ws)})
+    plain = len([n for n in {*sizes.students, 2 * max(sizes.students)} if n <= sizes.teacher_steps])
+    at_each = few + plain + 1
+    return strengths * at_each + few * len(SOLVERS) + 1  # and stage one's student, at one strength
 
-    A state holds weights, average and two moments of each.
+
+def disk_needed(weights: int, sizes: Text, latent: int, picture: int) -> int:
+    """Bytes that notebook 07 keeps at the sizes of a profile.
+
+        weights of each training; the state of one, twice, while it goes on: weights, average, two moments
+        latents that the teacher draws to train on, in float32
+        `picture_sets` of all prompts, a byte a number
+
+    Args:
+        weights, latent, picture: numbers of the U-Net, of the latent of a picture, and of the picture.
     """
     halvings = sizes.start.bit_length() - 1
     files = sizes.stage_one.snapshots + 1 + halvings * (sizes.halving.snapshots + 1)
-    return 4 * weights * (files + 2 * 4)
+    drawn = 4 * latent * sizes.pairs + picture * sizes.prompts * picture_sets(sizes)
+    return 4 * weights * (files + 2 * 4) + drawn
 
 
-def check_disk(weights: int, sizes: Text) -> str:
-    """Free bytes of the folder of runs, in words.
+def check_disk(net: Network, side: int, sizes: Text) -> str:
+    """Free bytes of the folder of runs, in words, beside what a teacher of pictures of a side needs.
 
     Raises:
         ValueError: they do not suffice.
     """
     folder = runs_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    free, wanted = shutil.disk_usage(folder).free, disk_needed(weights, sizes)
+    weights = sum(p.numel() for p in net.module.parameters())
+    free, wanted = shutil.disk_usage(folder).free, disk_needed(weights, sizes, prod(net.shape), 3 * side**2)
     if free < wanted:
         raise ValueError(
-            f"{folder} has {free / GB:.1f} GB free, and the trainings take {wanted / GB:.1f}: free it, or move it by "
-            "DISTILL_RUNS"
+            f"{folder} has {free / GB:.1f} GB free, and trainings and pictures take {wanted / GB:.1f}: free it, or "
+            "move it by DISTILL_RUNS"
         )
     return f"{free / GB:.1f} GB free, {wanted / GB:.1f} needed"
 
@@ -160,6 +177,8 @@ def smoke(model: TextToImage, sizes: Text) -> Iterator[str]:
         shutil.rmtree(run.folder, ignore_errors=True)
         student, start = net.student(), time.perf_counter()
         two = replace(settings, steps=2, warmup=0, snapshots=0)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()  # else it would be the most of all checks until then
         losses = [progress.loss for progress in _training(kind, student, teacher, two, run, model)]
         held = torch.cuda.max_memory_allocated() / GB if torch.cuda.is_available() else 0
         shutil.rmtree(run.folder, ignore_errors=True)
@@ -188,8 +207,8 @@ def preflight(teacher: str, sizes: Text) -> Iterator[tuple[str, str]]:
     model = open_teacher(teacher)
     net = model.network
     weights = sum(p.numel() for p in net.module.parameters())
-    yield "disk", check_disk(weights, sizes)
     side = net.shape[1] << len(model.pipe.vae.config.block_out_channels) - 1
+    yield "disk", check_disk(net, side, sizes)
     grid = f"predicts {net.predicts}, {net.schedule.T} times, {side} pixels"
     yield "teacher", f"{weights / 1e6:.1f} million weights, {grid}"
     for words in check_roles(model):

@@ -15,7 +15,8 @@ from torch import Tensor
 from distill_lib.diffusion.pixels import to_bytes
 from distill_lib.diffusion.samplers import sample
 from distill_lib.engine.savings import checkpoint, in_bf16, optimizer_of
-from distill_lib.measure.plan import GB, Needed, Plan
+from distill_lib.measure.memory import Live, fake
+from distill_lib.measure.plan import GB, Plan, _frozen, _update
 from distill_lib.measure.roles import METHODS, Architecture, given, network
 from distill_lib.networks.adapter import denoiser
 from distill_lib.networks.unet import W_FEATURES
@@ -30,11 +31,22 @@ class Trial:
     seconds: float
     peak: int
 
-    def line(self, need: Needed | None = None) -> str:
-        """In words, beside what a plan says."""
-        planned = f", planned {need.bytes['peak'] / GB:.2f}" if need else ""
-        held = f", {self.peak / GB:.2f} GB held at most{planned}" * bool(self.peak)
+    def line(self, planned: int = 0) -> str:
+        """In words, beside the bytes that `counted` says."""
+        beside = f", planned {planned / GB:.2f}" * bool(planned)
+        held = f", {self.peak / GB:.2f} GB held at most{beside}" * bool(self.peak)
         return f"{self.method}: loss {self.loss:.4g}, {self.seconds:.3g} s an update{held}"
+
+
+def counted(model: Architecture, plan: Plan) -> int:
+    """Bytes that `update` holds at most, as a plan counts them: without text encoders and autoencoder, which stand by
+    in a training and not in a trial, and without what the teacher draws before."""
+    with fake(), Live() as live:
+        cast = METHODS[plan.method](partial(network, model, plan.bf16))
+        for net in cast.frozen.values():
+            _frozen(net, plan)
+        _update(cast, model, plan, live)
+    return live.peak
 
 
 def update(model: Architecture, plan: Plan, device: torch.device) -> Trial:

@@ -14,9 +14,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
-from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 
 from distill_lib.diffusion.pixels import to_bytes, to_unit
 from distill_lib.engine.loop import TrainSettings, finish
@@ -30,6 +28,7 @@ from distill_lib.paths import runs_folder
 from distill_lib.sdxs.tiny_decoder import TinyPlayers, train_tiny_decoder
 from distill_lib.shipped.export import export_decoder
 from distill_lib.teachers.autoencoder import coarse_loss
+from distill_lib.worlds.folders import read_picture
 
 SIDE = 256
 """Pixels of a picture's side, unless another is named."""
@@ -40,25 +39,16 @@ _LEAST = 10  # pictures
 _BATCH = 8
 
 
-def _picture(path: Path, side: int) -> Tensor:
-    try:
-        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as file:
-            square = ImageOps.fit(ImageOps.exif_transpose(file).convert("RGB"), (side, side), Image.Resampling.LANCZOS)
-            return pil_to_tensor(square)
-    except Exception as error:
-        raise ValueError(f"{path} is no readable picture ({type(error).__name__}); remove or replace it") from error
-
-
 def pictures_in(folder: Path, side: int) -> Tensor:
-    """All pictures in a folder and below it, by name, cropped to the middle square, uint8 (N, 3, side, side).
+    """All pictures in a folder and below it, by name, read as `worlds.folders` says, uint8 (N, 3, side, side).
 
     Raises:
-        ValueError: there are fewer than ten, or one cannot be read.
+        ValueError: there are fewer than ten, or as `worlds.folders.read_picture`.
     """
     paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _KINDS and path.is_file()]
     if len(paths) < _LEAST:
         raise ValueError(f"{folder} holds {len(paths)} pictures (PNG, JPEG, WebP); {_LEAST} are due at least")
-    return torch.stack([_picture(path, side) for path in paths])
+    return torch.stack([read_picture(path, side) for path in paths])
 
 
 def open_vae(folder: Path) -> AutoencoderKL:

@@ -143,8 +143,8 @@ def _checked(folder: Path, classes: dict[str, dict[str, list[Path]]]) -> list[st
     return sorted(train)
 
 
-def read_picture(path: Path) -> Tensor:
-    """A picture as the head of this module says, uint8 (3, SIDE, SIDE).
+def read_picture(path: Path, side: int = SIDE) -> Tensor:
+    """A picture as the head of this module says, uint8 (3, side, side).
 
     Raises:
         ValueError: the file is broken, of values whose range is unknown, or of more pixels than a picture has.
@@ -164,19 +164,29 @@ def read_picture(path: Path) -> Tensor:
         raise ValueError(f"{place(path)} is no readable picture: {reason}; remove or replace it") from error
     least = min(picture.size)
     left, top = (picture.width - least) // 2, (picture.height - least) // 2
-    picture = picture.crop((left, top, left + least, top + least)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    picture = picture.crop((left, top, left + least, top + least)).resize((side, side), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(picture)).movedim(2, 0).contiguous()
 
 
-def _on_white(picture: Image.Image) -> Image.Image:
-    """As RGB, what is transparent on white, 16 bits scaled to 8: 65535 / 257 = 255."""
+def in_eight_bits(picture: Image.Image) -> Image.Image:
+    """16 bits scaled to 8: 65535 / 257 = 255. Pillow would cut off what is above 255, which is nearly all.
+
+    Raises:
+        ValueError: its values have no known range, or take more than 16 bits.
+    """
     if picture.mode == "F":
         raise ValueError("its values are floating-point numbers, of no known range, so save it with 8 or 16 bits")
-    if picture.mode.startswith("I"):
-        values = np.asarray(picture).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("its values take more than 16 bits, so save it with 8 or 16")
-        picture = Image.fromarray((values / 257).round().astype(np.uint8))
+    if not picture.mode.startswith("I"):
+        return picture
+    values = np.asarray(picture).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError("its values take more than 16 bits, so save it with 8 or 16")
+    return Image.fromarray((values / 257).round().astype(np.uint8))
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """As RGB in eight bits, what is transparent on white."""
+    picture = in_eight_bits(picture)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")

@@ -29,6 +29,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, max_pool2d, pad
 
+from distill_lib.worlds.folders import in_eight_bits
 from distill_lib.worlds.rays import HORIZON
 
 KINDS = ("edges", "depth", "coarse")
@@ -87,8 +88,8 @@ def read_map(path: str | Path, side: int, kind: str = "edges") -> Tensor:
     """
     check_kind(kind)
     try:
-        picture = Image.open(path).convert("RGB" if kind == "coarse" else "L")
-    except OSError as error:
+        picture = in_eight_bits(Image.open(path)).convert("RGB" if kind == "coarse" else "L")
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} is no readable picture: {error}; save the control as a PNG file") from error
     if picture.size != (side, side):
         width, height = picture.size
