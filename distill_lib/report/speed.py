@@ -67,8 +67,8 @@ def cost_table(rows: list[Row], paper: Paper | None = None) -> tuple[list[str], 
 
 def ratio_table(rows: list[Row], before: str, after: str, paper: Paper | None = None) -> tuple[list[str], list[list]]:
     """Header and lines: how many times less a module costs after than before, in all and an evaluation."""
-    header = ["times less", "total seconds", "seconds an evaluation", "operations in all"]
-    header += ["paper: total seconds", "seconds an evaluation"] if paper else []
+    header = ["times less", "total seconds", "seconds per evaluation", "operations in all"]
+    header += ["paper: total seconds", "seconds per evaluation"] if paper else []
     lines = []
     for kind in MODULES:
         flops = [_mean(rows, method=method, kind=kind, metric="total_flops") for method in (before, after)]
@@ -96,7 +96,7 @@ def kind_table(rows: list[Row]) -> tuple[list[str], list[list[Any]]]:
         student = method == times[0][0]["method"] if times[0] else True
         cells = ["", ""] if student else [over_seeds(seconds) for seconds in times]
         lines.append([label(method), kind, steps, selected[0]["nfe"], _scaled(selected, 1e3), *cells])
-    header = ["system", "run by", "steps", "evaluations", "ms a picture"]
+    header = ["system", "run by", "steps", "evaluations", "ms per picture"]
     return [*header, "times slower than the student", "than its fastest way"], lines
 
 
@@ -111,7 +111,7 @@ def where_time_goes(rows: list[Row], before: str, after: str, title: str) -> Fig
         for method in (before, after)
     }
     once = {kind: _mean(rows, method=before, kind=kind, metric="seconds") for kind in MODULES}
-    bars = {label(before): totals[before], "each module asked once": once}
+    bars = {label(before): totals[before], "each module evaluated once": once}
     bars |= {label(after): totals[after]}
     figure, ((left, right),) = new_axes(8.4, 2.4, 1, 2, sharey=True)
     for place, parts in enumerate(bars.values()):
@@ -129,7 +129,7 @@ def where_time_goes(rows: list[Row], before: str, after: str, title: str) -> Fig
     left.set(xlabel="share of the time", yticks=range(len(bars)), xlim=(0, 1))
     left.set_yticklabels(list(bars))
     left.invert_yaxis()
-    right.set(xlabel="sum over modules, ms a picture at batch 1", xscale="log")
+    right.set(xlabel="sum over modules, ms per picture at batch 1", xscale="log")
     right.margins(x=0.15, y=0.25)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle(title)
@@ -139,7 +139,7 @@ def where_time_goes(rows: list[Row], before: str, after: str, title: str) -> Fig
 def budget(
     rows: list[Row], metrics: Sequence[str], slow: str, fast: str, teacher: Tensor, student: Tensor, title: str
 ) -> Figure:
-    """Quality against the seconds a picture takes; below, what fits into the time of BUDGET evaluations.
+    """Quality against the seconds that a picture takes; below, what fits into the time of BUDGET evaluations.
 
     Args:
         rows: `seconds` and all `metrics`, a panel each, of the method `slow` at several step counts, and of `fast`.
@@ -164,7 +164,7 @@ def budget(
             for n, x, y in zip(steps, seconds, mean, strict=True):
                 ax.annotate(str(n), (x, y), (4, 4), textcoords="offset points", fontsize=7)
         ax.axvline(_limit(rows, slow), color="#777777", ls=":", lw=1)
-        ax.set(xlabel="seconds a picture, at batch 1", ylabel=label(metric), xscale="log")
+        ax.set(xlabel="seconds per picture at batch 1", ylabel=label(metric), xscale="log")
         ax.set_yscale("log" if logarithmic else "linear")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))  # the range is short: powers of ten alone are too few,
         ax.xaxis.set_major_formatter("{x:g}")

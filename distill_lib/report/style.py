@@ -26,6 +26,13 @@ BETTER: dict[str, str] = {metric: words for words, metrics in _LOOKS["better"].i
 """What a sentence says of a metric's direction."""
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#777777")
 """Colours of what has none of its own."""
+_TICKS = {
+    0.5: (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8),
+    0.8: (1, 1.5, 2, 3, 5, 7),
+    2.5: (1, 2, 5),
+    math.inf: (1,),
+}
+"""Numbers at a logarithmic axis, within a decade, by the most decades that it has."""
 SCREEN = 100
 """Dots per inch of a figure in a notebook."""
 _STYLE = {
@@ -121,7 +128,7 @@ def logarithmic(ax: Axes, *axes: str) -> None:
         ax.set(**{f"{name}scale": "log"})
         low, high = axis.get_view_interval()
         decades = math.log10(high / low)
-        subs = (1, 1.5, 2, 3, 5, 7) if decades < 0.8 else (1, 2, 5) if decades < 2.5 else (1,)
+        subs = next(subs for limit, subs in _TICKS.items() if decades < limit)
         axis.set_major_locator(LogLocator(subs=subs, numticks=12))
         axis.set_major_formatter(_plain)
         axis.set_minor_formatter(NullFormatter())
