@@ -14,7 +14,7 @@ from torch import Tensor
 
 from distill_lib.measure.costs import BUDGET, MODULES
 from distill_lib.measure.rows import Row, select
-from distill_lib.report.style import label, mean_and_range, new_axes
+from distill_lib.report.style import label, logarithmic, mean_and_range, new_axes, wrapped
 from distill_lib.report.tables import over_seeds
 
 _COLORS = dict(zip(MODULES, ("#56B4E9", "#0072B2", "#E69F00"), strict=True))
@@ -129,8 +129,9 @@ def where_time_goes(rows: list[Row], before: str, after: str, title: str) -> Fig
     left.set(xlabel="share of the time", yticks=range(len(bars)), xlim=(0, 1))
     left.set_yticklabels(list(bars))
     left.invert_yaxis()
-    right.set(xlabel="sum over modules, ms per picture at batch 1", xscale="log")
+    right.set(xlabel="sum over modules, ms per picture at batch 1")
     right.margins(x=0.15, y=0.25)
+    logarithmic(right, "x")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle(title)
     return figure
@@ -152,11 +153,9 @@ def budget(
     above, below = (figure.add_subfigure(part) for part in axes[0, 0].get_gridspec())
     looks = {slow: {"color": _TEACHER, "marker": "o", "ms": 5}, fast: {"color": _STUDENT, "marker": "*", "ms": 10}}
     for ax, metric in zip(above.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
-        logarithmic = metric.startswith("fid")  # which shows no distance of a set to itself
+        decades = metric.startswith("fid")  # which show no distance of a set to itself
         for method, look in looks.items():
-            points = [
-                row for row in select(rows, method=method, metric=metric) if row["value"] > 1e-6 or not logarithmic
-            ]
+            points = [row for row in select(rows, method=method, metric=metric) if row["value"] > 1e-6 or not decades]
             steps, mean, low, high = mean_and_range(points, "steps")
             seconds = [_mean(rows, method=method, metric="seconds", steps=n) for n in steps]
             ax.plot(seconds, mean, lw=1.2, label=label(method), **look)
@@ -164,8 +163,9 @@ def budget(
             for n, x, y in zip(steps, seconds, mean, strict=True):
                 ax.annotate(str(n), (x, y), (4, 4), textcoords="offset points", fontsize=7)
         ax.axvline(_limit(rows, slow), color="#777777", ls=":", lw=1)
-        ax.set(xlabel="seconds per picture at batch 1", ylabel=label(metric), xscale="log")
-        ax.set_yscale("log" if logarithmic else "linear")
+        ax.set(xlabel="seconds per picture at batch 1", ylabel=wrapped(metric), xscale="log")
+        if decades:
+            logarithmic(ax, "y")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))  # the range is short: powers of ten alone are too few,
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter(NullFormatter())  # and all of them too many

@@ -2,6 +2,7 @@
 
 import io
 import math
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,11 @@ class _Displayed(Figure):
 def label(name: Any) -> Any:
     """How a method, metric or column is called in figures and tables; a number stays one."""
     return LABELS.get(name, name)
+
+
+def wrapped(name: Any) -> str:
+    """A label in lines that an axis of a panel is long enough for."""
+    return textwrap.fill(str(label(name)), 26)
 
 
 def new_axes(width: float, height: float, rows: int = 1, columns: int = 1, **kwargs: Any) -> tuple[Figure, np.ndarray]:
