@@ -142,7 +142,8 @@ def logarithmic(ax: Axes, *axes: str) -> None:
 
 def _plain(value: float, _: int) -> str:
     """A number as a reader writes it: 20, 0.05, 1e-6."""
-    return f"{value:g}" if value < 1e6 else f"{value:.0e}".replace("e+0", "e")
+    text = f"{value:g}" if value < 1e6 else f"{value:.0e}"
+    return text.replace("e+0", "e").replace("e-0", "e-")
 
 
 def legend_below(figure: Figure, columns: int, **more: Any) -> None:
