@@ -42,7 +42,7 @@ def ratio_sentences(rows: list[Row], base: str, metric: str) -> list[str]:
 
     The ratio is the geometric mean over seeds, each paired with itself; it is distinguishable from 1 where Student's t
     interval of its logarithm (95 %) leaves 0 out, and by no fewer than SEEDS. Values that are not above 0 have no
-    ratio, and their seed is left out.
+    ratio, and their seed is left out; a choice without any ratio has no sentence.
     """
     names = list(dict.fromkeys(row["method"] for row in rows))
     values = {(row["method"], row["w"], row["seed"]): row["value"] for row in select(rows, metric=metric)}
