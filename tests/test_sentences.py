@@ -152,7 +152,8 @@ def test_a_cell_that_ends_in_a_table_shows_the_committed_one():
 
     path = ROOT / "figures" / COMMITTED / "g-tab2.md"
     assert table('rows = 1\nlab.table("g-tab2", markdown_table(header, lines))') == path.read_text(encoding="utf-8")
-    assert table('lab.table("g-none", text)') == table('print(lab.table("g-tab2", text))') == table("x = 1") == ""
+    assert table('lab.table("g-none", text)') == table("x = 1") == ""
+    assert table('print(1)\nlab.table("g-tab2", text)') == table('print(lab.table("g-tab2", text))') == ""
 
 
 def test_other_cells_keep_their_outputs():

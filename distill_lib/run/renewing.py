@@ -40,9 +40,9 @@ def standalone_outputs(name: str, profile: str) -> dict[str, list[NotebookNode]]
             exec(compile(cell.source, name, "exec"), namespace)
         elif is_standalone(lines):
             outputs[cell.id] = [output_of(eval(compile(ast.Expression(lines[0].value), name, "eval"), namespace))]
-        elif table := committed_table(lines):
-            outputs[cell.id] = [output_of(Markdown(table))]
         else:
+            if table := committed_table(lines):
+                outputs[cell.id] = [output_of(Markdown(table))]
             cheap = [statement for statement in lines if _costs_nothing(statement)]
             exec(compile(ast.Module(cheap, []), name, "exec"), namespace)
     return outputs
@@ -57,9 +57,10 @@ def is_standalone(lines: list[ast.stmt]) -> bool:
 
 
 def committed_table(lines: list[ast.stmt]) -> str:
-    """The committed table that a cell shows which ends in `lab.table("name", ..)`; empty for any other cell."""
+    """The committed table that a cell shows which ends in `lab.table("name", ..)` and prints nothing; else empty."""
     last = lines[-1].value if lines and isinstance(lines[-1], ast.Expr) else None
-    if not isinstance(last, ast.Call) or ast.unparse(last.func) != "lab.table":
+    calls = [ast.unparse(part.func) for line in lines for part in ast.walk(line) if isinstance(part, ast.Call)]
+    if not isinstance(last, ast.Call) or ast.unparse(last.func) != "lab.table" or "print" in calls:
         return ""
     path = ROOT / "figures" / COMMITTED / f"{ast.literal_eval(last.args[0])}.md"
     return path.read_text(encoding="utf-8") if path.exists() else ""
