@@ -1,5 +1,6 @@
 """Sentences of notebooks against closed forms, and the stored outputs of cells that follow from committed rows."""
 
+import ast
 import json
 import math
 import re
@@ -8,11 +9,11 @@ import nbformat
 import pytest
 
 from distill_lib.measure.metrics import interval
-from distill_lib.paths import COMMITTED
+from distill_lib.paths import COMMITTED, ROOT
 from distill_lib.report.sentences import banner, caption, sentence, verdicts
 from distill_lib.report.style import BETTER
 from distill_lib.run import notebooks
-from distill_lib.run.renewing import renew, standalone_outputs
+from distill_lib.run.renewing import committed_table, renew, standalone_outputs
 
 METRIC = re.compile(r"lab\.say\(\s*\"[\w-]+\",\s*\"(\w+)\"")
 
@@ -76,13 +77,30 @@ def test_sides_with_more_than_one_value_a_seed_are_refused():
 def test_the_last_cell_names_each_claim_once_with_its_verdict(tmp_path):
     entry = {"id": "g-A1", "notebook_cell": "03_step_halving#x", "verdict": "contradicted", "sentence": "S.",
              "effect": 2.0, "low": 1.5, "high": 2.5, "direction": "at_most", "margin": 1.0, "cells_passed": 1,
-             "cells": [0, 0], "cause": {"kind": "world", "reason": "why"}, "premises": []}  # fmt: skip
+             "cells": [{"cell": "fid of ours-D, steps 4, w 0.3 beside teacher, steps most", "effect": 2.0},
+                       {"cell": "fid of ours-D, steps 8, w 0.0", "effect": 1.0}],
+             "cause": {"kind": "world", "reason": "why"}, "premises": []}  # fmt: skip
     (tmp_path / "claims.json").write_text(json.dumps([entry]))
     assert (
-        "- **g-A1, contradicted.** S. Measured: 2 [1.5, 2.5], limit: at most 1; 1 of 2 cells pass. *World: why.*"
+        "- **g-A1, contradicted.** S. Decides: FID of distilled student (D), 4 steps, w = 0.3, beside teacher, many "
+        "steps: 2 [1.5, 2.5], limit: at most 1; 1 of 2 cells pass. *World: why.*"
         in (verdicts("03_step_halving", tmp_path))
     )
     assert verdicts("00_start_here", tmp_path).startswith("No claim")
+
+
+def test_of_the_first_edition_the_cell_is_the_first_one_that_the_note_names(tmp_path):
+    first = {"effect": 8.3, "low": None, "high": None, "direction": "at_most", "margin": 1.0}
+    entry = {"id": "g-S1", "notebook_cell": "02_x#y", "verdict": None, "verdict_v1": "inconclusive", "sentence": "S.",
+             "cells": [], "cause": None, "premises": [],
+             "v1": first | {"note": "fails at sharpness of vit, steps 1, kind colour: 8.34; and 3 more"}}  # fmt: skip
+    (tmp_path / "claims.json").write_text(json.dumps([entry]))
+    words = "Decides: sharpness (Laplacian variance) of vit, 1 step, edits of colour: 8.3, limit: at most 1."
+    assert words in verdicts("02_x", tmp_path)
+
+
+def test_a_banner_says_where_nothing_is_committed(tmp_path):
+    assert "**Committed figures:** none yet" in banner("03_step_halving", "quick", 5, tmp_path)
 
 
 def test_the_banner_names_the_run_and_all_committed_seeds(tmp_path):
@@ -128,10 +146,20 @@ def test_only_cells_that_cost_nothing_are_made_anew():
     assert not {id for id, cell in code.items() if "lab.figure" in cell.source} & made.keys()
 
 
+def test_a_cell_that_ends_in_a_table_shows_the_committed_one():
+    def table(text):
+        return committed_table(ast.parse(text).body)
+
+    path = ROOT / "figures" / COMMITTED / "g-tab2.md"
+    assert table('rows = 1\nlab.table("g-tab2", markdown_table(header, lines))') == path.read_text(encoding="utf-8")
+    assert table('lab.table("g-none", text)') == table("x = 1") == ""
+    assert table('print(1)\nlab.table("g-tab2", text)') == table('print(lab.table("g-tab2", text))') == ""
+
+
 def test_other_cells_keep_their_outputs():
     name = "02_guidance_distillation"
     before = notebooks.read(name)
     after = renew(nbformat.from_dict(before), name, COMMITTED)
     for old, new in zip(notebooks.code_cells(before), notebooks.code_cells(after), strict=True):
-        if "lab." in old.source and "lab.say" not in old.source:
+        if "lab." in old.source and not {"lab.say", "lab.table"} & set(re.findall(r"lab\.\w+", old.source)):
             assert old.outputs == new.outputs

@@ -15,7 +15,16 @@ from torch.nn.functional import interpolate
 
 from distill_lib.measure.rows import Row, select
 from distill_lib.networks.pruning import counterparts
-from distill_lib.report.style import PALETTE, draw_band, label, legend_below, mean_and_range, new_axes
+from distill_lib.report.style import (
+    PALETTE,
+    draw_band,
+    label,
+    legend_below,
+    logarithmic,
+    mean_and_range,
+    new_axes,
+    wrapped,
+)
 
 _MARKS = "osD^vPX*"
 _UNITS = {"params": ("millions", 1e-6), "seconds": ("milliseconds", 1e3)}
@@ -61,10 +70,11 @@ def _styles(rows: list[Row]) -> dict[str, dict[str, Any]]:
     return {name: {"color": color, "marker": mark} for name, (color, mark) in zip(methods, looks, strict=False)}
 
 
-def trade(rows: list[Row], pairs: Sequence[tuple[str, str]], title: str, logarithmic: Sequence[str] = ()) -> Figure:
+def trade(rows: list[Row], pairs: Sequence[tuple[str, str]], title: str, in_decades: Sequence[str] = ()) -> Figure:
     """A panel for each pair of metrics (across, up), a point a method: mean over seeds with the range of both.
 
-    Of at most eight methods; one that lacks a metric of a panel is not in it. The axes of metrics in `logarithmic` are.
+    Of at most eight methods; one that lacks a metric of a panel is not in it. Axes of the metrics in
+    `in_decades` are logarithmic.
     """
     figure, axes = new_axes(4.0 * len(pairs), 3.7, 1, len(pairs))
     for ax, metrics in zip(axes[0], pairs, strict=True):
@@ -75,10 +85,8 @@ def trade(rows: list[Row], pairs: Sequence[tuple[str, str]], title: str, logarit
             x, y = (sum(values) / len(values) for values in measured)
             reach = [[[mean - min(v)], [max(v) - mean]] for mean, v in zip((x, y), measured, strict=True)]
             ax.errorbar(x, y, yerr=reach[1], xerr=reach[0], ls="", ms=6, lw=1, label=label(method), **look)
-        ax.set(xlabel=label(metrics[0]), ylabel=label(metrics[1]))
-        for axis, metric in zip("xy", metrics, strict=True):
-            if metric in logarithmic:
-                ax.set(**{f"{axis}scale": "log"})
+        ax.set(xlabel=label(metrics[0]), ylabel=wrapped(metrics[1]))
+        logarithmic(ax, *(axis for axis, metric in zip("xy", metrics, strict=True) if metric in in_decades))
     legend_below(figure, 4)
     figure.suptitle(title)
     return figure
@@ -95,7 +103,8 @@ def over_noise(rows: list[Row], metric: str, unit: str, title: str) -> Figure:
         draw_band(axes[0, 0], select(positive, method=method), "t", ms=4, label=label(method), **look)
     t, mean, _, _ = mean_and_range(select(rows, metric=unit), "t")
     axes[0, 0].plot(t, mean, color="black", ls="--", lw=1, label=label(unit))
-    axes[0, 0].set(xlabel="time t (1 is pure noise)", ylabel=label(metric), yscale="log", title=title)
+    axes[0, 0].set(xlabel="time t (1 is pure noise)", ylabel=wrapped(metric), title=title)
+    logarithmic(axes[0, 0], "y")
     legend_below(figure, 3)
     return figure
 
@@ -113,13 +122,13 @@ def sweep(rows: list[Row], x: str, metrics: Sequence[str], base: float, title: s
         selected = select(varied, metric=metric)
         draw_band(ax, selected, x, PALETTE[0], places.index, marker="o", ms=4)
         at_base = mean_and_range(select(selected, **{x: base}), x)[1]
-        ax.plot(places.index(base), at_base, "o", color=PALETTE[1], ms=8, label="used elsewhere")
+        ax.plot(places.index(base), at_base, "o", color=PALETTE[1], ms=8, label="value in all other trainings")
         for method in dict.fromkeys(row["method"] for row in rows if x not in row):
             level = [row["value"] for row in select(rows, method=method, metric=metric)]
             if level:
                 ax.axhline(sum(level) / len(level), color="black", ls="--", lw=1, label=label(method))
         ax.set_xticks(range(len(places)), [f"{place:g}" for place in places])
-        ax.set(xlabel=label(x), ylabel=label(metric))
+        ax.set(xlabel=label(x), ylabel=wrapped(metric))
     legend_below(figure, 3)
     figure.suptitle(title)
     return figure

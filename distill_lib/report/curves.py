@@ -21,6 +21,7 @@ from distill_lib.report.style import (
     logarithmic,
     mean_and_range,
     new_axes,
+    wrapped,
 )
 
 
@@ -59,7 +60,7 @@ def curves(
             if i == 0:
                 ax.set_title(f"w = {w:g}")
             if j == 0:
-                ax.set_ylabel(label(metric))
+                ax.set_ylabel(wrapped(metric))
             if i == len(metrics) - 1:
                 ax.set_xlabel(label("nfe"))
     legend_below(figure, min(4, 2 * len(ws)))
@@ -84,7 +85,7 @@ def panels(rows: list[Row], metrics: Sequence[str], title: str, x: str = "nfe") 
                 ax.axhline(level, color="black", ls=LEVELS.get(method, "-"), lw=1, label=label(method))
                 continue
             draw_band(ax, of_method, x, COLORS[method], marker=MARKERS[method], ms=4, label=label(method))
-        ax.set(xlabel=label(x), ylabel=label(metric))
+        ax.set(xlabel=label(x), ylabel=wrapped(metric))
         if positive:
             logarithmic(ax, "y")
         if x == "nfe":
@@ -128,8 +129,8 @@ def tradeoff(rows: list[Row], steps: Sequence[int], title: str) -> Figure:
         dashes = "--" if method == "teacher" else "-"
         ax.plot(x[1], y[1], color=color, marker=MARKERS[method], ms=5, ls=dashes, label=name)
         if method == "teacher":
-            for w, a, b in zip(x[0], x[1], y[1], strict=True):
-                ax.annotate(f"w={w:g}", (a, b), textcoords="offset points", xytext=(4, 4), fontsize=7, color=color)
+            for w, *place in list(zip(x[0], x[1], y[1], strict=True))[:: len(x[0]) - 1 or 1]:  # all of them collide
+                ax.annotate(f"w = {w:g}", place, textcoords="offset points", xytext=(6, -8), fontsize=8, color=color)
     ax.set(xlabel=label("is"), ylabel=label("fid"), title=title)
     logarithmic(ax, "y")
     ax.legend(fontsize=8)
@@ -172,7 +173,7 @@ def training_panels(rows: list[Row], committed: list[Row], title: str) -> Figure
                 x, mean, _, _ = mean_and_range(live, "update")
                 marker = "o" if metric == "fid_teacher" else None
                 ax.plot(x, mean, color=shades[n], lw=1.2, marker=marker, ms=3, label=f"{n} step" + "s" * (n > 1))
-        ax.set(xlabel="updates", ylabel=label(metric))
+        ax.set(xlabel="updates", ylabel=wrapped(metric))
         logarithmic(ax, *("xy" if metric == "loss" else "y"))  # distances are few and evenly spaced
         ax.set_title(label(method), fontsize=9)
     legend_below(figure, len(steps))

@@ -29,8 +29,8 @@ def two_stages(start: int = 16) -> Figure:
         sheet.arrow(z.at("right"), box.at("left"))
         sheet.arrow(box.at("right"), guided.at("left"))
     sheet.arrow(guided.at("right"), student.at("left"), kind="comparison")
-    sheet.words(23, 16.2, "2 evaluations a step")
-    sheet.words(66, 18.2, "1 evaluation a step")
+    sheet.words(23, 16.2, "2 evaluations per step")
+    sheet.words(66, 18.2, "1 evaluation per step")
     sheet.words(2, 13, "Stage two: numbers of steps", ha="left", weight="bold")
     counts = [str(start >> k) for k in range(start.bit_length())]
     counts = counts if len(counts) < 8 else [*counts[:3], "...", *counts[-3:]]

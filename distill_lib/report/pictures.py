@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from distill_lib.measure.rows import Row
-from distill_lib.report.style import COLORS, PALETTE, new_axes
+from distill_lib.report.style import COLORS, PALETTE, label, logarithmic, new_axes
 
 
 def scatter_2d(panels: dict[str, Tensor], label: Tensor, title: str, limit: float = 2.2) -> Figure:
@@ -55,9 +55,11 @@ def error_map(rows: list[Row], title: str) -> Figure:
     for row in rows:
         value[ws.index(row["w"]), ts.index(row["t"])] += row["value"] / len(seeds)
     mesh = axes[0, 0].imshow(value, origin="lower", aspect="auto", cmap="cividis", norm=mpl.colors.LogNorm())
-    axes[0, 0].set_xticks(range(len(ts))[1::2], [f"{t:.2f}" for t in ts[1::2]])
+    quarters = [i for i, t in enumerate(ts) if t in (0.25, 0.5, 0.75, 1)] or range(len(ts))
+    axes[0, 0].set_xticks(quarters, [f"{ts[i]:g}" for i in quarters])
     axes[0, 0].set_yticks(range(len(ws)), [f"{w:g}" for w in ws])
     axes[0, 0].set(xlabel="time t (1 is pure noise)", ylabel="guidance strength w", title=title)
     axes[0, 0].grid(False)
-    figure.colorbar(mesh, label="|x_student - x_w|² / |x_w - x_cond|²")
+    bar = figure.colorbar(mesh, label=label("relative_error"))
+    logarithmic(bar.ax, "y")
     return figure

@@ -10,6 +10,7 @@ At its end stand the number of seeds and, by `labels.yaml`, which direction of t
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -40,6 +41,8 @@ def banner(notebook: str, profile: str, seed: int, folder: Path = FIGURES) -> st
         commits = ", ".join(f"`{commit}`" for commit in sorted(set(made.values())))
         word = "seeds" if len(made) > 1 else "seed"
         lines.append(f"**Committed figures:** profile `{COMMITTED}`, {word} {_list(sorted(made))}, drawn by {commits}.")
+    elif artefacts(notebook) and not records:
+        lines.append("**Committed figures:** none yet; tables and figures of this notebook show in a run alone.")
     lines += [f"**Time** on two cores: {spent}." if (spent := times(notebook, folder)) else ""]
     lines += [f"**{PLUS_MINUS[0]}**{PLUS_MINUS[1:]} A seed changes the noise and the trainings of this notebook; each "
               "shipped network is one training."]  # fmt: skip
@@ -159,7 +162,11 @@ def verdicts(notebook: str, folder: Path = FIGURES) -> str:
     judged = [entry for entry in entries if (entry["notebook_cell"] or "").partition("#")[0] == notebook]
     if not judged:
         return "No claim of the papers is judged by this notebook.\n"
-    head = f"From the committed figures (profile `{COMMITTED}`), as [15_claims](15_claims.ipynb) judges them:\n"
+    head = (
+        f"From the committed figures (profile `{COMMITTED}`), as [15_claims](15_claims.ipynb) judges them. *Decides*: "
+        "the number behind the verdict, with its 95 % interval over seeds and its limit. Where a claim limits several "
+        "numbers, each is in units of its own limit. A *cell* is one such number, for instance FID at one strength.\n"
+    )
     return "\n".join([head, *map(_line, judged)]) + "\n"
 
 
@@ -171,10 +178,40 @@ def _line(entry: Entry) -> str:
         spread = "" if latest["low"] is None else f" [{latest['low']:.3g}, {latest['high']:.3g}]"
         passed = f"; {entry['cells_passed']} of {len(entry['cells'])} cells pass" if entry["cells"] else ""
         limit = f"{latest['direction'].replace('_', ' ')} {latest['margin']:g}"
-        parts.append(f"Measured: {latest['effect']:.3g}{spread}, limit: {limit}{passed}.")
+        parts.append(f"Decides: {_deciding(latest)}{latest['effect']:.3g}{spread}, limit: {limit}{passed}.")
     if reason := reason_of(entry):
         parts.append(f"*{_capital(reason)}.*")
     return " ".join(parts)
+
+
+def _deciding(part: Entry) -> str:
+    """What the effect of an edition is of: its cell, or the worst one that a note of the first edition names."""
+    named = [cell["cell"] for cell in part.get("cells", []) if cell["effect"] == part["effect"]]
+    named = named or re.findall(r"fails at ([^;]+): [-\d.e+]+", part.get("note", ""))
+    return f"{_cell(named[0])}: " if named else ""
+
+
+def _cell(name: str) -> str:
+    """`fid_inf of ours-D, steps 4, w 0.3 beside teacher` in the words of figures."""
+    sides = []
+    for side in name.split(" beside "):
+        first, *rest = side.split(", ")
+        metric, of, method = first.partition(" of ")
+        words = f"{label(metric)} of {label(method)}" if of else _column(first)
+        sides.append(", ".join([words, *(_column(part) for part in rest if part != "steps most")]))
+    return ", beside ".join(sides)
+
+
+def _column(part: str) -> str:
+    """`steps 4` as 4 steps, `w 0.3` as w = 0.3; anything else by its label."""
+    column, _, value = part.partition(" ")
+    if column in _UNITS and value:
+        return f"{value} {_UNITS[column][value != '1']}"
+    if column in ("w", "t") and value:
+        return f"{column} = {float(value):g}"
+    if column == "median":
+        return f"median {label(value)}"
+    return label(value if column == "kind" else part)
 
 
 def caption(artefact: str) -> str:

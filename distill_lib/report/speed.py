@@ -14,7 +14,7 @@ from torch import Tensor
 
 from distill_lib.measure.costs import BUDGET, MODULES
 from distill_lib.measure.rows import Row, select
-from distill_lib.report.style import label, mean_and_range, new_axes
+from distill_lib.report.style import label, logarithmic, mean_and_range, new_axes, wrapped
 from distill_lib.report.tables import over_seeds
 
 _COLORS = dict(zip(MODULES, ("#56B4E9", "#0072B2", "#E69F00"), strict=True))
@@ -67,8 +67,8 @@ def cost_table(rows: list[Row], paper: Paper | None = None) -> tuple[list[str], 
 
 def ratio_table(rows: list[Row], before: str, after: str, paper: Paper | None = None) -> tuple[list[str], list[list]]:
     """Header and lines: how many times less a module costs after than before, in all and an evaluation."""
-    header = ["times less", "total seconds", "seconds an evaluation", "operations in all"]
-    header += ["paper: total seconds", "seconds an evaluation"] if paper else []
+    header = ["times less", "total seconds", "seconds per evaluation", "operations in all"]
+    header += ["paper: total seconds", "seconds per evaluation"] if paper else []
     lines = []
     for kind in MODULES:
         flops = [_mean(rows, method=method, kind=kind, metric="total_flops") for method in (before, after)]
@@ -96,7 +96,7 @@ def kind_table(rows: list[Row]) -> tuple[list[str], list[list[Any]]]:
         student = method == times[0][0]["method"] if times[0] else True
         cells = ["", ""] if student else [over_seeds(seconds) for seconds in times]
         lines.append([label(method), kind, steps, selected[0]["nfe"], _scaled(selected, 1e3), *cells])
-    header = ["system", "run by", "steps", "evaluations", "ms a picture"]
+    header = ["system", "run by", "steps", "evaluations", "ms per picture"]
     return [*header, "times slower than the student", "than its fastest way"], lines
 
 
@@ -111,7 +111,7 @@ def where_time_goes(rows: list[Row], before: str, after: str, title: str) -> Fig
         for method in (before, after)
     }
     once = {kind: _mean(rows, method=before, kind=kind, metric="seconds") for kind in MODULES}
-    bars = {label(before): totals[before], "each module asked once": once}
+    bars = {label(before): totals[before], "each module evaluated once": once}
     bars |= {label(after): totals[after]}
     figure, ((left, right),) = new_axes(8.4, 2.4, 1, 2, sharey=True)
     for place, parts in enumerate(bars.values()):
@@ -129,8 +129,9 @@ def where_time_goes(rows: list[Row], before: str, after: str, title: str) -> Fig
     left.set(xlabel="share of the time", yticks=range(len(bars)), xlim=(0, 1))
     left.set_yticklabels(list(bars))
     left.invert_yaxis()
-    right.set(xlabel="sum over modules, ms a picture at batch 1", xscale="log")
+    right.set(xlabel="sum over modules, ms per picture at batch 1")
     right.margins(x=0.15, y=0.25)
+    logarithmic(right, "x")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle(title)
     return figure
@@ -139,7 +140,7 @@ def where_time_goes(rows: list[Row], before: str, after: str, title: str) -> Fig
 def budget(
     rows: list[Row], metrics: Sequence[str], slow: str, fast: str, teacher: Tensor, student: Tensor, title: str
 ) -> Figure:
-    """Quality against the seconds a picture takes; below, what fits into the time of BUDGET evaluations.
+    """Quality against the seconds that a picture takes; below, what fits into the time of BUDGET evaluations.
 
     Args:
         rows: `seconds` and all `metrics`, a panel each, of the method `slow` at several step counts, and of `fast`.
@@ -152,12 +153,14 @@ def budget(
     above, below = (figure.add_subfigure(part) for part in axes[0, 0].get_gridspec())
     looks = {slow: {"color": _TEACHER, "marker": "o", "ms": 5}, fast: {"color": _STUDENT, "marker": "*", "ms": 10}}
     for ax, metric in zip(above.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
+<<<<<<< HEAD
         apart = any(row["value"] > 1e-6 for row in select(rows, metric=metric))
         logarithmic = metric.startswith("fid") and apart  # which shows no distance of a set to itself
+=======
+        decades = metric.startswith("fid")  # which show no distance of a set to itself
+>>>>>>> reader
         for method, look in looks.items():
-            points = [
-                row for row in select(rows, method=method, metric=metric) if row["value"] > 1e-6 or not logarithmic
-            ]
+            points = [row for row in select(rows, method=method, metric=metric) if row["value"] > 1e-6 or not decades]
             steps, mean, low, high = mean_and_range(points, "steps")
             seconds = [_mean(rows, method=method, metric="seconds", steps=n) for n in steps]
             ax.plot(seconds, mean, lw=1.2, label=label(method), **look)
@@ -165,8 +168,9 @@ def budget(
             for n, x, y in zip(steps, seconds, mean, strict=True):
                 ax.annotate(str(n), (x, y), (4, 4), textcoords="offset points", fontsize=7)
         ax.axvline(_limit(rows, slow), color="#777777", ls=":", lw=1)
-        ax.set(xlabel="seconds a picture, at batch 1", ylabel=label(metric), xscale="log")
-        ax.set_yscale("log" if logarithmic else "linear")
+        ax.set(xlabel="seconds per picture at batch 1", ylabel=wrapped(metric), xscale="log")
+        if decades:
+            logarithmic(ax, "y")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))  # the range is short: powers of ten alone are too few,
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter(NullFormatter())  # and all of them too many

@@ -2,6 +2,7 @@
 
 import io
 import math
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,13 @@ BETTER: dict[str, str] = {metric: words for words, metrics in _LOOKS["better"].i
 """What a sentence says of a metric's direction."""
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#777777")
 """Colours of what has none of its own."""
+_TICKS = {
+    0.5: (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8),
+    0.8: (1, 1.5, 2, 3, 5, 7),
+    2.5: (1, 2, 5),
+    math.inf: (1,),
+}
+"""Numbers at a logarithmic axis, within a decade, by the most decades that it has."""
 SCREEN = 100
 """Dots per inch of a figure in a notebook."""
 _STYLE = {
@@ -70,6 +78,11 @@ class _Displayed(Figure):
 def label(name: Any) -> Any:
     """How a method, metric or column is called in figures and tables; a number stays one."""
     return LABELS.get(name, name)
+
+
+def wrapped(name: Any) -> str:
+    """A label in lines that an axis of a panel is long enough for."""
+    return textwrap.fill(str(label(name)), 26)
 
 
 def new_axes(width: float, height: float, rows: int = 1, columns: int = 1, **kwargs: Any) -> tuple[Figure, np.ndarray]:
@@ -121,7 +134,7 @@ def logarithmic(ax: Axes, *axes: str) -> None:
         ax.set(**{f"{name}scale": "log"})
         low, high = axis.get_view_interval()
         decades = math.log10(high / low)
-        subs = (1, 1.5, 2, 3, 5, 7) if decades < 0.8 else (1, 2, 5) if decades < 2.5 else (1,)
+        subs = next(subs for limit, subs in _TICKS.items() if decades < limit)
         axis.set_major_locator(LogLocator(subs=subs, numticks=12))
         axis.set_major_formatter(_plain)
         axis.set_minor_formatter(NullFormatter())
@@ -129,7 +142,8 @@ def logarithmic(ax: Axes, *axes: str) -> None:
 
 def _plain(value: float, _: int) -> str:
     """A number as a reader writes it: 20, 0.05, 1e-6."""
-    return f"{value:g}" if value < 1e6 else f"{value:.0e}".replace("e+0", "e")
+    text = f"{value:g}" if value < 1e6 else f"{value:.0e}"
+    return text.replace("e+0", "e").replace("e-0", "e-")
 
 
 def legend_below(figure: Figure, columns: int, **more: Any) -> None:

@@ -42,7 +42,7 @@ def ratio_sentences(rows: list[Row], base: str, metric: str) -> list[str]:
 
     The ratio is the geometric mean over seeds, each paired with itself; it is distinguishable from 1 where Student's t
     interval of its logarithm (95 %) leaves 0 out, and by no fewer than SEEDS. Values that are not above 0 have no
-    ratio, and their seed is left out.
+    ratio, and their seed is left out; a choice without any ratio has no sentence.
     """
     names = list(dict.fromkeys(row["method"] for row in rows))
     values = {(row["method"], row["w"], row["seed"]): row["value"] for row in select(rows, metric=metric)}
@@ -60,13 +60,18 @@ def ratio_sentences(rows: list[Row], base: str, metric: str) -> list[str]:
                 verdict = "more" if low > 0 else "less" if high < 0 else "not distinguishable"
                 verdict = f"[{_digits(math.exp(low))}, {_digits(math.exp(high))}], {verdict}"
             parts.append(f"{_digits(math.exp(sum(logs) / len(logs)))} times at w = {w:g} ({verdict})")
-        sentences.append(f"{label(metric)} of {label(name)}, beside {label(base)}: {'; '.join(parts)}")
+        if parts:
+            sentences.append(f"{label(metric)} of {label(name)}, beside {label(base)}: {'; '.join(parts)}")
     return sentences
 
 
 def _digits(value: float) -> str:
     """Three significant digits; below a millionth a number here is rounding: the teacher's distance to itself."""
-    return f"{value if abs(value) > 1e-6 else 0:.3g}"
+    return f"{_rounded(value):.3g}"
+
+
+def _rounded(value: float) -> float:
+    return value if abs(value) > 1e-6 else 0
 
 
 def markdown_table(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
@@ -85,7 +90,7 @@ def plus_minus(values: Sequence[float]) -> str:
     if not len(values):
         return ""
     low, high = interval([float(value) for value in values])
-    return _digits(float(np.mean(values))) + (f" ± {(high - low) / 2:.2g}" if len(values) > 1 else "")
+    return _digits(float(np.mean(values))) + (f" ± {_rounded((high - low) / 2):.2g}" if len(values) > 1 else "")
 
 
 def over_seeds(rows: list[Row]) -> str:
@@ -97,19 +102,17 @@ def _lines_of(rows: list[Row]) -> list[tuple[str, int]]:
     return list(dict.fromkeys((row["method"], row["steps"]) for row in rows if row["method"] != "real"))
 
 
-def table_1(rows: list[Row], ws: Sequence[float]) -> tuple[list[str], list[list[Any]]]:
-    """Header and lines of Table 1: a line a method and step count, FID / IS / distance to teacher for each w.
+def table_1(rows: list[Row], ws: Sequence[float], metric: str) -> tuple[list[str], list[list[Any]]]:
+    """Header and lines of a part of Table 1: a line for each method and step count, a metric at each w.
 
     Evaluations are those of guided sampling; at w = 0 a pair needs half of them.
     """
-    header = ["method", "steps", "evaluations"] + [f"w={w:g}: FID / IS / to teacher" for w in ws]
+    header = ["method", "steps", "evaluations", *(f"w = {w:g}" for w in ws)]
     lines = []
     for method, n_steps in _lines_of(rows):
         selected = select(rows, method=method, steps=n_steps)
-        cells = [
-            " / ".join(over_seeds(select(selected, w=w, metric=m)) for m in ("fid", "is", "fid_teacher")) for w in ws
-        ]
-        if any(cell.strip(" /") for cell in cells):
+        cells = [over_seeds(select(selected, w=w, metric=metric)) for w in ws]
+        if any(cells):
             lines.append([label(method), n_steps, max(row["nfe"] for row in selected), *cells])
     return header, lines
 

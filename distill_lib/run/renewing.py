@@ -1,8 +1,9 @@
-"""Cells whose output is made anew from committed rows whenever notebooks are published: diagrams, sources, sentences.
+"""Cells whose output is made anew from committed files whenever notebooks are published: diagrams, sentences, tables.
 
 Such a cell is one expression that calls nothing but the functions of STANDALONE. It reads the parameters, the imports,
-and of the session only what costs nothing: `lab`, and names that are set to attributes of `lab`. So a published
-notebook says what today's rows and verdicts say, without a training.
+and of the session only what costs nothing: `lab`, and names that are set to attributes of `lab`. Or it ends in
+`lab.table`, and shows the committed table of that name, which holds the seeds of all runs. So a published notebook says
+what today's rows and verdicts say, without a training.
 """
 
 import ast
@@ -13,6 +14,8 @@ import nbformat
 from IPython.core.formatters import DisplayFormatter
 from nbformat import NotebookNode
 
+from distill_lib.paths import COMMITTED, ROOT
+from distill_lib.report.cells import Markdown
 from distill_lib.run import notebooks
 
 STANDALONE = {"lab.banner", "lab.say", "lab.verdicts", "Markdown", "source", "notebook_map"} | {
@@ -38,6 +41,8 @@ def standalone_outputs(name: str, profile: str) -> dict[str, list[NotebookNode]]
         elif is_standalone(lines):
             outputs[cell.id] = [output_of(eval(compile(ast.Expression(lines[0].value), name, "eval"), namespace))]
         else:
+            if table := committed_table(lines):
+                outputs[cell.id] = [output_of(Markdown(table))]
             cheap = [statement for statement in lines if _costs_nothing(statement)]
             exec(compile(ast.Module(cheap, []), name, "exec"), namespace)
     return outputs
@@ -49,6 +54,16 @@ def is_standalone(lines: list[ast.stmt]) -> bool:
         return False
     calls = {ast.unparse(part.func) for part in ast.walk(lines[0]) if isinstance(part, ast.Call)}
     return bool(calls) and calls <= STANDALONE
+
+
+def committed_table(lines: list[ast.stmt]) -> str:
+    """The committed table that a cell shows which ends in `lab.table("name", ..)` and prints nothing; else empty."""
+    last = lines[-1].value if lines and isinstance(lines[-1], ast.Expr) else None
+    calls = [ast.unparse(part.func) for line in lines for part in ast.walk(line) if isinstance(part, ast.Call)]
+    if not isinstance(last, ast.Call) or ast.unparse(last.func) != "lab.table" or "print" in calls:
+        return ""
+    path = ROOT / "figures" / COMMITTED / f"{ast.literal_eval(last.args[0])}.md"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def _costs_nothing(statement: ast.stmt) -> bool:

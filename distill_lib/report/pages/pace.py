@@ -31,5 +31,5 @@ def pace_table(figures: Path) -> str:
         lines.append([f"`{profile}`", f"{run['seconds'] / 60:.1f}", str(run["cores"]), at_once, _gigabytes(run)])
         minutes = (f"{name[:2]} {spent['seconds'] / 60:.1f}" for name, spent in run["notebooks"].items())
         texts.append(f"Minutes of each notebook, others beside it, at `{profile}`: {', '.join(minutes)}.")
-    head = ["profile", "minutes", "cores", "notebooks at once", "GB of memory a notebook, at most"]
+    head = ["profile", "minutes", "cores", "notebooks at once", "GB of memory per notebook, at most"]
     return "\n\n".join([table(head, lines), *texts]) if lines else "Not measured yet: `make figures`, then `make pace`."
