@@ -153,12 +153,8 @@ def budget(
     above, below = (figure.add_subfigure(part) for part in axes[0, 0].get_gridspec())
     looks = {slow: {"color": _TEACHER, "marker": "o", "ms": 5}, fast: {"color": _STUDENT, "marker": "*", "ms": 10}}
     for ax, metric in zip(above.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
-<<<<<<< HEAD
         apart = any(row["value"] > 1e-6 for row in select(rows, metric=metric))
-        logarithmic = metric.startswith("fid") and apart  # which shows no distance of a set to itself
-=======
-        decades = metric.startswith("fid")  # which show no distance of a set to itself
->>>>>>> reader
+        decades = metric.startswith("fid") and apart  # which show no distance of a set to itself
         for method, look in looks.items():
             points = [row for row in select(rows, method=method, metric=metric) if row["value"] > 1e-6 or not decades]
             steps, mean, low, high = mean_and_range(points, "steps")
