@@ -71,7 +71,7 @@ slides: .venv/.site ## build the slides of docs/lesson-90min.md in runs/slides/,
 	@$(run) distill_lib.run slides
 
 test-site: .venv/.site ## follow every link of the site, and draw in chromium, if it is there, on the page of make live
-	$(run) pytest -q tests/test_site_pages.py tests/test_slides.py tests/test_live.py -m ""
+	$(run) pytest -q -rs tests/test_site_pages.py tests/test_slides.py tests/test_live.py -m ""
 
 lab: .venv/.installed ## open the notebooks in JupyterLab
 	$(run) distill_lib.run lab

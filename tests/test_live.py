@@ -29,11 +29,11 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 @pytest.fixture(scope="module")
 def browser():
     """Chromium, and the address at which the page is served."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: make test-site")
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, which `make test-site` installs")
     if CHROMIUM is None:
-        pytest.skip("needs the browser chromium")
+        pytest.skip("needs chromium or google-chrome on the PATH, in which the page is tried; install one of them")
     if not (PAGE / "live.json").exists():
-        pytest.skip("needs the page: make live")
+        pytest.skip("needs the page, which `make live` writes")
     command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(PAGE)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     address = re.search(r"http://\S+?/", server.stdout.readline())[0]
@@ -65,7 +65,9 @@ def settle(page, part, act):
     """Do something, and wait until the part of the page is drawn again."""
     before = int(page.get_attribute(f"#{part}", "data-drawn"))
     act()
-    page.wait_for_function(f"document.getElementById('{part}').dataset.drawn > {before}")
+    drawn = f"document.getElementById('{part}').dataset.drawn > {before}"
+    page.wait_for_function(f"{drawn} || /failed|cannot/.test(document.getElementById('{part}-status').textContent)")
+    assert page.evaluate(drawn), page.inner_text(f"#{part}-status")
 
 
 def loaded(page, part):
@@ -196,6 +198,14 @@ def test_a_browser_without_webassembly_is_told_so_in_a_sentence(browser):
     page.wait_for_function("document.getElementById('missing').textContent.includes('WebAssembly')")
     assert page.is_visible("#missing") and page.is_disabled("#points-load")
     page.close()
+
+
+def test_a_name_at_the_end_of_the_address_leaves_one_section_which_draws(page):
+    page.goto(f"{page.url}#points")
+    page.wait_for_selector("#points-load:enabled")
+    loaded(page, "points")
+    assert page.is_visible("#points-student")
+    assert not any(page.is_visible(hidden) for hidden in ("h1", "#pixels", "#prompts", "#missing"))
 
 
 def test_on_a_phone_nothing_is_wider_than_the_screen_and_the_keyboard_shows_where_it_is(page):

@@ -34,6 +34,7 @@ def test_the_classes_of_the_page_are_those_of_the_world():
 def test_the_page_says_the_words_of_captions_and_no_others():
     part = live.words_table()["prompts"]
     assert part["phrasings"] == list(PHRASINGS) and part["unseen"] == [f"{c} {s}" for c, s in HELD_OUT]
+    assert set(re.findall(r"\{\w+\}", " ".join(PHRASINGS))) == set(re.findall(r'replace\("(\{\w+\})"', JS))
     phrases = {word for text in part["phrasings"] for word in re.sub(r"\{\w+\}", "", text).split()}
     named = {*part["shapes"], *part["colors"], *part["textures"]} - {"plain"}  # which is not said
     assert phrases | named | {"a", "an", "small"} == set(WORDS)

@@ -175,3 +175,17 @@ def test_without_its_packages_the_site_names_them_and_writes_nothing(tmp_path, m
     with pytest.raises(ValueError, match=r"needs no_such_package, no_such\.part: give the command `make site`"):
         build.build(ROOT, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_notebook_holds_its_students_where_there_are_live_models(sources):
+    page = "notebooks/00_start_here.ipynb"
+    assert "<iframe" not in sources[page] and "live.md" not in sources
+    made = build.sources(ROOT, live=True)
+    with_points = [name for name, data in made.items() if isinstance(data, bytes) and b"<iframe" in data]
+    assert ":link: live\n" in made["index.md"].decode() and ":link: live\n" not in sources["index.md"]
+    assert with_points == [page] and b'src=\\"../live/index.html#points\\"' in made[page]
+    assert 'id="points"' in (ROOT / "site" / "live" / "index.html").read_text()
+
+
+def test_references_can_be_taken_as_bibtex(sources):
+    assert "[BibTeX](references.bib)" in sources["references.md"].read_text() and "references.bib" in sources

@@ -220,7 +220,7 @@ function prompts(part) {
     return [/^[aeiou]/.test(words[0]) ? "an" : "a", ...words].join(" ");
   }
   const prompt = () =>
-    part.phrasings[+$("prompts-phrasing").value].replace("{left}", noun("left")).replace("{right}", noun("right"));
+    part.phrasings[+$("prompts-phrasing").value].replace("{first}", noun("left")).replace("{second}", noun("right"));
   async function one(canvas, z) {
     const { start, end, length, ids } = part.tokens, known = [start, ...prompt().split(" ").map((word) => ids[word])];
     const padded = known.concat(Array(length - known.length).fill(end));
@@ -257,7 +257,7 @@ function prompts(part) {
       $(`prompts-${side}`).append(select);
     }
   }
-  options($("prompts-phrasing"), part.phrasings.map((text) => text.replace("{left}", "A").replace("{right}", "B")));
+  options($("prompts-phrasing"), part.phrasings.map((text) => text.replace("{first}", "A").replace("{second}", "B")));
   $("prompts-controls").addEventListener("change", change);
   part.examples.forEach((_, i) => {
     const button = made("button", { type: "button", id: `prompts-example-${i}`, textContent: `Example ${i + 1}` });

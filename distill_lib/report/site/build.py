@@ -35,7 +35,7 @@ def sources(root: Path, live: bool = False) -> dict[str, bytes | Path]:
 
     Args:
         root: the checkout.
-        live: whether the page of live models is written, and so has a page that leads there.
+        live: whether the page of live models is written, so that others lead there.
 
     Raises:
         ValueError: an artefact has no notebook, or README lacks what the start page needs.
@@ -44,7 +44,7 @@ def sources(root: Path, live: bool = False) -> dict[str, bytes | Path]:
     made: dict[str, str] = {}
     for file, page in places.pages.items():
         if file.endswith(".ipynb"):
-            made[page] = notebooks.page(places, file)
+            made[page] = notebooks.page(places, file, live)
         elif file not in ("README.md", "CLAIMS.md"):
             made[page] = places.relinked((root / file).read_text(encoding="utf-8"), file)
     made |= {"CLAIMS.md": claims_page(places), "matrix.md": matrix(places)} | figures.pages(places)

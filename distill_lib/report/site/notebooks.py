@@ -8,6 +8,15 @@ from distill_lib.report.pages.claims import read_claims
 from distill_lib.report.site.links import Places
 
 Cell = dict[str, Any]
+_PLANE = "00_start_here"  # its students are the points of the live page
+_POINTS = """## In this browser
+
+The students of this notebook, live: load them, then move w and the steps. [More models](../live.md)
+
+```{raw} html
+<iframe class="live" src="../live/index.html#points" title="Points in the plane, live" loading="lazy"></iframe>
+```
+"""
 
 
 def label_of(notebook: str, cell: str) -> str:
@@ -21,10 +30,10 @@ def judged_cells(places: Places, notebook: str) -> set[str]:
     return {cell for name, _, cell in (text.partition("#") for text in cells) if name == notebook and cell}
 
 
-def page(places: Places, file: str) -> str:
+def page(places: Places, file: str, live: bool = False) -> str:
     """The source of a notebook's page: links lead into the site, pictures have their texts, judged cells have names.
 
-    A notebook with exercises ends in a link to them.
+    A notebook with exercises ends in a link to them; where there are live models, the first one in its students.
     """
     content = json.loads((places.root / file).read_text(encoding="utf-8"))
     notebook = Path(file).stem
@@ -35,6 +44,8 @@ def page(places: Places, file: str) -> str:
         if cell["id"] in judged:
             cells.append(_markdown(f"at-{cell['id']}"[:64], f"({label_of(notebook, cell['id'])})="))
         cells.append(_relinked(places, cell, file))
+    if live and notebook == _PLANE and is_main:
+        cells.append(_markdown("at-live", _POINTS))
     if is_main and exercises in places.pages:
         cells.append(_markdown("at-exercises", f"[Exercises to this notebook](exercises/{notebook}.ipynb)"))
     return json.dumps(content | {"cells": cells}, ensure_ascii=False, sort_keys=True)

@@ -14,6 +14,7 @@ _FIGURES = (
     "Figures and tables",
     "Every picture and table, with its rows and the command that draws it.",
 )
+_LIVE = ("live", "Draw in the browser", "Distilled students under sliders and words, computed on this very machine.")
 _YOUR_OWN = (
     "docs/distil-your-own",
     "Distil your own",
@@ -35,6 +36,7 @@ def start_page(places: Places, sources: set[str]) -> str:
     if text.count(_RESULTS) != 1:
         raise ValueError(f"README.md needs the line {_RESULTS.strip()!r} once: the cards of the site stand before it")
     cards = [(chapter.page, chapter.title, chapter.summary) for chapter in CHAPTERS] + [_FIGURES, _YOUR_OWN]
+    cards += [_LIVE] if _LIVE[0] in sources else []
     trees = [_tree("", [chapter.page for chapter in CHAPTERS] + [_FIGURES[0]])]
     trees += [_tree(title, [page for page in pages if page in sources]) for title, pages in FURTHER.items()]
     return "\n\n".join([text.replace(_RESULTS, f"{_grid(cards)}\n\n{_RESULTS}"), *trees, ""])
