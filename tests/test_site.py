@@ -107,6 +107,7 @@ def test_links_lead_to_files_of_the_site(sources):
     ("text", "result"),
     [
         ("[run](docs/run.md#profiles)", "[run](docs/run.md#profiles)"),
+        ("[00_start_here](notebooks/00_start_here.ipynb)", "[00 start here](notebooks/00_start_here.ipynb)"),
         ("[start](README.md#limits)", "[start](index.md#limits)"),
         ("[make](Makefile), [`f`](distill_lib/paths.py)", "`make`, `f`"),
         ("[g](figures/laptop/g-tab1.md)", "[g](figures/03_step_halving.md#g-tab1)"),

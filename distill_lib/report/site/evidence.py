@@ -9,7 +9,7 @@ from distill_lib.report.claims import PAPER_NAMES, UNJUDGED, Entry, table
 from distill_lib.report.pages.claims import HEAD, UNMEASURED, latest_of, line_of, linked, read_claims
 from distill_lib.report.sentences import times
 from distill_lib.report.site.figures import command
-from distill_lib.report.site.links import Places
+from distill_lib.report.site.links import Places, title_of
 from distill_lib.report.site.notebooks import label_of
 
 _WIDE = "---\nhtml_theme.sidebar_secondary.remove: true\n---"  # the table takes the room of the contents at the right
@@ -53,7 +53,7 @@ def matrix(places: Places) -> str:
 
 def _line(places: Places, entry: Entry) -> list[str]:
     notebook, _, cell = (entry["notebook_cell"] or "").partition("#")
-    place = f"[{notebook}](notebooks/{notebook}.ipynb#{label_of(notebook, cell)})" if cell else ""
+    place = f"[{title_of(notebook)}](notebooks/{notebook}.ipynb#{label_of(notebook, cell)})" if cell else ""
     drawn = next((name for name in entry["artefacts"] if name in places.artefacts), None)
     latest = latest_of(entry)
     edition = "second edition" if entry["verdict"] else "as first set"

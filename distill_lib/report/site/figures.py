@@ -6,7 +6,7 @@ from pathlib import Path
 from distill_lib.paths import COMMITTED
 from distill_lib.report.claims import table
 from distill_lib.report.sentences import caption
-from distill_lib.report.site.links import Places, figure_page
+from distill_lib.report.site.links import Places, figure_page, title_of
 from distill_lib.report.site.places import CHAPTERS, notebooks_of, record, suffix_of
 
 _SUMMARY = f"All that `figures/{COMMITTED}` holds: pictures, tables, their rows for download, and where each came from."
@@ -42,18 +42,14 @@ def _index(of_notebook: dict[str, list[str]]) -> str:
     lines = []
     for name, artefacts in of_notebook.items():
         links = (f"[{artefact}]({name}.md#{artefact})" for artefact in artefacts)
-        lines.append([f"[{name}]({name}.md)", ", ".join(links)])
-    entries = "\n".join(f"{_title(name)} <{name}>" for name in of_notebook)
+        lines.append([f"[{title_of(name)}]({name}.md)", ", ".join(links)])
+    entries = "\n".join(f"{title_of(name)} <{name}>" for name in of_notebook)
     tree = f"```{{toctree}}\n:hidden:\n\n{entries}\n```"
     return "\n\n".join(["# Figures and tables", _SUMMARY, table(["notebook", "artefacts"], lines), tree, ""])
 
 
-def _title(notebook: str) -> str:
-    return notebook.replace("_", " ")
-
-
 def _page(places: Places, notebook: str, artefacts: list[str]) -> str:
-    head = f"# Figures of {_title(notebook)}\n\nDrawn in [{notebook}](../notebooks/{notebook}.ipynb)."
+    head = f"# Figures of {title_of(notebook)}\n\nDrawn in [{title_of(notebook)}](../notebooks/{notebook}.ipynb)."
     return "\n\n".join([head, *(_section(places, artefact) for artefact in artefacts), ""])
 
 

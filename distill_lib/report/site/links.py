@@ -48,11 +48,12 @@ class Places:
         if not (self.root / place).exists():
             return match[0]
         page = self.pages.get(file, file)
+        name = posixpath.splitext(posixpath.basename(place))[0]  # of a notebook or artefact
         if place in self.pages:
+            words = title_of(name) if words == name else words
             return f"[{words}]({_between(page, self.pages[place])}{anchor and '#' + anchor})"
-        artefact = posixpath.splitext(posixpath.basename(place))[0]
-        if place.startswith(f"figures/{COMMITTED}/") and artefact in self.artefacts and not picture:
-            return f"[{words}]({_between(page, figure_page(self.artefacts[artefact]))}#{artefact})"
+        if place.startswith(f"figures/{COMMITTED}/") and name in self.artefacts and not picture:
+            return f"[{words}]({_between(page, figure_page(self.artefacts[name]))}#{name})"
         if picture or copied(place):
             return f"{match['mark']}[{words}]({_between(page, place)})"
         return words if "`" in words else f"`{words}`"
@@ -63,6 +64,11 @@ def copied(place: str) -> bool:
     kinds = (".png", ".gif", ".csv", ".json", ".svg")
     results = place.startswith((f"figures/{COMMITTED}/", "docs/pictures/"))
     return place in ("LICENSE", "CITATION.cff") or (results and place.endswith(kinds))
+
+
+def title_of(notebook: str) -> str:
+    """The name of a notebook in words, which end a line where its file name would not."""
+    return notebook.replace("_", " ")
 
 
 def figure_page(notebook: str) -> str:

@@ -5,7 +5,7 @@ import json
 from distill_lib.paths import COMMITTED
 from distill_lib.report.claims import table
 from distill_lib.report.sentences import times
-from distill_lib.report.site.links import Places, figure_page
+from distill_lib.report.site.links import Places, figure_page, title_of
 from distill_lib.report.site.places import CHAPTERS, FURTHER, Chapter, notebooks_of
 
 _RESULTS = "## Results\n"
@@ -58,7 +58,7 @@ def chapter_page(places: Places, chapter: Chapter) -> str:
     """Title, a sentence, a line for each notebook and further page, and the tree of them."""
     names, head = notebooks_of(chapter), ["notebook", "subject", "minutes on two cores", "results"]
     lines = table(head, [_line(places, name) for name in names]) if names else ""
-    entries = [f"{name.replace('_', ' ')} <notebooks/{name}>" for name in names] + list(chapter.pages)
+    entries = [f"{title_of(name)} <notebooks/{name}>" for name in names] + list(chapter.pages)
     further = [f"- [](/{page}{_suffix(places, page)})" for page in chapter.pages]
     parts = [f"# {chapter.title}", chapter.summary, lines, "\n".join(further), _tree("", entries), ""]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -74,4 +74,4 @@ def _line(places: Places, notebook: str) -> list[str]:
     title = first.partition("\n")[0].removeprefix("# ")
     drawn = notebook in places.artefacts.values()
     results = f"[figures and tables]({figure_page(notebook)})" if drawn else ""
-    return [f"[{notebook}]({file})", title, times(notebook, places.root / "figures" / COMMITTED), results]
+    return [f"[{title_of(notebook)}]({file})", title, times(notebook, places.root / "figures" / COMMITTED), results]
