@@ -50,6 +50,20 @@ def test_a_tagged_cell_without_a_title_is_refused(tmp_path):
         slides.tagged_cells(tmp_path, "14_speed")
 
 
+def test_a_question_is_asked_before_the_slide_that_answers_it(tmp_path):
+    asked = {("00_start_here", "x00-03"), ("11_one_step", "x11-04"), ("14_speed", "x14-02")}
+    for notebook, question in asked:
+        cells = slides.tagged_cells(ROOT, notebook)
+        ids = [c["id"] for c in cells]
+        answer = cells[ids.index(question)]["metadata"]["slide_before"]
+        assert ids.index(answer) == ids.index(question) + 1
+    (tmp_path / "notebooks").mkdir()
+    lost = {"cells": [cell(tags=["slide"], slide_title="T", slide_before="d")]}
+    (tmp_path / "notebooks" / "14_speed.ipynb").write_text(json.dumps(lost))
+    with pytest.raises(ValueError, match="14_speed: cell c stands before d, which is no slide"):
+        slides.tagged_cells(tmp_path, "14_speed")
+
+
 def test_the_plan_of_the_lesson_has_90_minutes_and_its_notebooks_in_order():
     text = PLAN.read_text(encoding="utf-8")
     spans = [tuple(map(int, span)) for span in re.findall(r"^\| (\d+) to (\d+) \|", text, re.MULTILINE)]

@@ -2,6 +2,7 @@
 
 A cell with the tag `slide` is one slide; `slide_title` in its metadata is the sentence above it. A cell of code shows
 what is stored as its outputs, one of Markdown its equations, or all of its text below the heading where it has none.
+`slide_before` names the cell whose slide would answer a question, which is then asked first.
 
 runs/slides/source/    the deck, its pictures, and site/slides (configuration, style)
 runs/slides/html/      the slides; opened by any web server, without a network
@@ -24,15 +25,16 @@ from distill_lib.report.site.build import installed
 ORDER = ("14_speed", "00_start_here", "02_guidance_distillation", "03_step_halving", "11_one_step", "15_claims")
 """Notebooks in the order of the lesson; exercises of a notebook come after it."""
 TITLE = "Diffusion in few steps"
+_BELOW = "On Distillation of Guided Diffusion Models (Meng et al. 2023) and SDXS (Song et al. 2024), measured again"
 _EXTRA = ("sphinx", "myst_parser", "sphinx_revealjs")
 Cell = dict[str, Any]
 
 
 def tagged_cells(root: Path, notebook: str) -> list[Cell]:
-    """The cells of a notebook that are slides, and then those of its exercises.
+    """The cells of a notebook that are slides, and then those of its exercises, but for those asked before.
 
     Raises:
-        ValueError: a slide has no sentence above it.
+        ValueError: a slide has no sentence above it, or stands before a cell that is no slide.
     """
     cells = []
     for file in (f"notebooks/{notebook}.ipynb", f"notebooks/exercises/{notebook}.ipynb"):
@@ -41,6 +43,12 @@ def tagged_cells(root: Path, notebook: str) -> list[Cell]:
             cells += [cell for cell in every if "slide" in cell["metadata"].get("tags", [])]
     if nameless := [cell["id"] for cell in cells if not cell["metadata"].get("slide_title")]:
         raise ValueError(f"{notebook}: cell {nameless[0]} is tagged `slide`; give it `slide_title` in its metadata")
+    for cell in [cell for cell in cells if "slide_before" in cell["metadata"]]:
+        cells.remove(cell)
+        ids = [other["id"] for other in cells]
+        if (answer := cell["metadata"]["slide_before"]) not in ids:
+            raise ValueError(f"{notebook}: cell {cell['id']} stands before {answer}, which is no slide")
+        cells.insert(ids.index(answer), cell)
     return cells
 
 
@@ -65,7 +73,7 @@ def deck(root: Path) -> dict[str, bytes]:
     """The files of the deck by name: index.md, and its pictures."""
     pictures: dict[str, bytes] = {}
     slides = [slide(cell, pictures) for notebook in ORDER for cell in tagged_cells(root, notebook)]
-    return {"index.md": "\n\n".join([f"# {TITLE}", *slides, ""]).encode()} | pictures
+    return {"index.md": "\n\n".join([f"# {TITLE}", _BELOW, *slides, ""]).encode()} | pictures
 
 
 def build(root: Path, folder: Path) -> Path:
