@@ -33,14 +33,19 @@ def test_the_sheet_has_a_row_for_each_network_strength_and_number_of_steps():
     assert explore.SHEET.stat().st_size < 7e5
 
 
-def test_widgets_show_the_pictures_of_their_values():
+def test_widgets_show_the_pictures_of_their_values_at_their_size_and_what_they_cost():
     box = report.sliders()
-    (w, steps, kind), image = box.children[0].children, box.children[1]
+    (w, steps, kind), panels = box.children[0].children, box.children[1].children
     w.value, steps.value, kind.value = 4.0, 32, 2
-    visible = np.asarray(Image.open(io.BytesIO(image.value)))
-    assert (visible == report.both(explore.read_sheet(), 4.0, 32, 2)).all()
-    upper = explore.pictures(explore.read_sheet(), "pair", 4.0, 32, 2)
-    assert (visible[:: report.SCALE, :: report.SCALE][:SIDE] == upper).all()
+    for network, panel in zip(NETWORKS, panels, strict=True):
+        image, caption = panel.children
+        visible = np.asarray(Image.open(io.BytesIO(image.value)))
+        wanted = explore.pictures(explore.read_sheet(), network, 4.0, 32, 2)
+        assert (visible[:: report.SCALE, :: report.SCALE] == wanted).all()
+        assert (image.layout.height, image.layout.width) == tuple(f"{side}px" for side in visible.shape[:2])
+        assert caption.value.endswith(", 64 evaluations" if network == "pair" else ", 32 evaluations")
+    w.value, steps.value = 0.0, 1
+    assert all(panel.children[1].value.endswith(", 1 evaluation") for panel in panels)
 
 
 def test_the_page_holds_the_sheet_asks_for_nothing_outside_and_is_stored():

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
-from ipywidgets import Dropdown, HBox, Image, SelectionSlider, VBox
+from ipywidgets import Dropdown, HBox, Image, Label, Layout, SelectionSlider, VBox
 from PIL import Image as Picture
 
 from distill_lib.report.cells import Html
@@ -23,6 +23,7 @@ _PAGE = """<div id="distill-explore">
 #distill-explore label {{ display: inline-block; margin: 0 1em 0.5em 0; }}
 #distill-explore figure {{ display: inline-block; margin: 0 1.5em 0 0; }}
 </style>
+<p class="asleep">No pictures? Jupyter shows them once you run this cell, or trust the notebook.</p>
 <label>w <input type="range" name="w" min="0" max="{last_w}" value="1"> <output></output></label>
 <label>steps <input type="range" name="steps" min="0" max="{last_steps}" value="2"> <output></output></label>
 <label>class <select name="kind">{options}</select></label><br>
@@ -39,17 +40,18 @@ _PAGE = """<div id="distill-explore">
     root.querySelectorAll("figure").forEach((figure, network) => {{
       const row = (network * ws.length + w) * steps.length + n;
       figure.firstElementChild.style.backgroundPosition = `${{-kind * {width}}}px ${{-row * {height}}}px`;
-      const each = network === 0 && ws[w] > 0 ? 2 : 1;
-      figure.querySelector("b").textContent = each * steps[n];
+      const count = (network === 0 && ws[w] > 0 ? 2 : 1) * steps[n];
+      figure.querySelector("b").textContent = `${{count}} evaluation${{count > 1 ? "s" : ""}}`;
     }});
   }}
+  root.querySelector(".asleep").remove();
   root.addEventListener("input", show);
   show();
 }})();
 </script>
 </div>"""
 _FIGURE = """<figure><div class="shown" role="img" aria-label="{title}"></div>
-<figcaption>{title}, <b></b> evaluations</figcaption></figure>"""
+<figcaption>{title}, <b></b></figcaption></figure>"""
 
 
 def page() -> Html:
@@ -72,29 +74,38 @@ def page() -> Html:
     return Html(text)
 
 
-def both(sheet: np.ndarray, w: float, n_steps: int, kind: int) -> np.ndarray:
-    """The pictures of both networks above each other, enlarged, with a white line between."""
-    upper, lower = (explore.pictures(sheet, network, w, n_steps, kind) for network in NETWORKS)
-    whole = np.concatenate([upper, np.full_like(upper[:2], 255), lower])
-    return whole.repeat(SCALE, 0).repeat(SCALE, 1)
+def enlarged(sheet: np.ndarray, network: str, w: float, n_steps: int, kind: int) -> np.ndarray:
+    """The pictures of a network side by side, each pixel SCALE pixels wide and high."""
+    return explore.pictures(sheet, network, w, n_steps, kind).repeat(SCALE, 0).repeat(SCALE, 1)
+
+
+def evaluations(network: str, w: float, n_steps: int) -> int:
+    """Evaluations of a network for a picture: the guided pair takes two a step where w is above 0."""
+    return n_steps * (2 if network == "pair" and w > 0 else 1)
 
 
 def sliders() -> VBox:
-    """The same as widgets: pair above, student below."""
+    """The same as widgets: the sliders, and below them the pictures of each network over its name."""
     sheet, kinds = explore.read_sheet(), list(enumerate(explore.names()))
     chosen = {
         "w": SelectionSlider(options=WS, value=1.0, description="w"),
         "n_steps": SelectionSlider(options=STEPS, value=4, description="steps"),
         "kind": Dropdown(options=[(name, kind) for kind, name in kinds], description="class"),
     }
-    image = Image(format="png")
+    size = Layout(width=f"{SCALE * SIDE * NOISES}px", height=f"{SCALE * SIDE}px")
+    panels = {network: VBox([Image(format="png", layout=size), Label()]) for network in NETWORKS}
 
     def show(_: Any = None) -> None:
-        buffer = io.BytesIO()
-        Picture.fromarray(both(sheet, **{name: widget.value for name, widget in chosen.items()})).save(buffer, "png")
-        image.value = buffer.getvalue()
+        values = {name: widget.value for name, widget in chosen.items()}
+        for network, panel in panels.items():
+            image, caption = panel.children
+            buffer = io.BytesIO()
+            Picture.fromarray(enlarged(sheet, network, **values)).save(buffer, "png")
+            image.value = buffer.getvalue()
+            count = evaluations(network, values["w"], values["n_steps"])
+            caption.value = f"{_TITLES[network]}, {count} evaluation{'s' * (count > 1)}"
 
     for widget in chosen.values():
         widget.observe(show, "value")
     show()
-    return VBox([HBox(list(chosen.values())), image])
+    return VBox([HBox(list(chosen.values())), HBox(list(panels.values()))])

@@ -108,7 +108,8 @@ def _run(args: argparse.Namespace) -> None:
     elif args.command == "lab":
         from jupyterlab.labapp import main as lab
 
-        sys.argv = ["jupyter-lab", str(ROOT / "notebooks")]
+        quiet = ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+        sys.argv = ["jupyter-lab", *quiet, str(ROOT / "notebooks")]  # it would ask the network for both
         lab()
     elif args.command == "pace":
         from distill_lib.run.pace import publish_pace
