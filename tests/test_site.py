@@ -65,7 +65,8 @@ def test_each_artefact_has_a_section_with_its_files_and_a_command_that_draws_it(
             assert drawn.removesuffix("-fashion-mnist") in known
         for kind in ("png", "csv", "json"):
             if (ROOT / "figures" / COMMITTED / f"{artefact}.{kind}").exists():
-                assert f"({COMMITTED}/{artefact}.{kind})" in page
+                place = f"{COMMITTED}/{artefact}.{kind}"
+                assert f"({place})" in page or f"{{image}} {place}\n" in page
                 assert f"figures/{COMMITTED}/{artefact}.{kind}" in sources
 
 
@@ -190,3 +191,15 @@ def test_the_first_notebook_holds_its_students_where_there_are_live_models(sourc
 
 def test_references_can_be_taken_as_bibtex(sources):
     assert "[BibTeX](references.bib)" in sources["references.md"].read_text() and "references.bib" in sources
+
+
+def test_a_claim_is_shown_with_its_premises_and_whether_they_hold(sources):
+    sections = re.split(r"^#### ", sources["CLAIMS.md"], flags=re.MULTILINE)[1:]
+    by_id = {section.partition("\n")[0]: section for section in sections}
+    words = {True: "(holds here)", False: "(does not hold here)", None: "(not known to hold here)"}
+    entries = read_claims(ROOT / "figures")
+    assert any(entry["premises"] for entry in entries)
+    for entry in entries:
+        assert ("*rests on*" in by_id[entry["id"]]) is bool(entry["premises"])
+        for premise in entry["premises"]:
+            assert f"{premise['sentence']} {words[premise['holds']]}" in by_id[entry["id"]]

@@ -16,7 +16,9 @@ _WIDE = "---\nhtml_theme.sidebar_secondary.remove: true\n---"  # the table takes
 _MATRIX = (
     "A line for each sentence of the papers that is judged here: the cell that shows its numbers, the command that "
     "draws them again, how long its notebook takes on two cores, and the verdict. "
-    "[Claims](CLAIMS.md) holds the numbers behind each verdict, and the causes."
+    "[Claims](CLAIMS.md) holds the numbers behind each verdict, the premises, and the causes; "
+    "[a picture](figures/15_claims.md#x-premises) shows what rests on what, and [limits](LIMITS.md) the errata: where "
+    "a paper does not agree with itself."
 )
 _CLAIMS = re.compile("<!-- begin:claims -->.*<!-- end:claims -->", re.DOTALL)
 
@@ -35,8 +37,12 @@ def _entries(places: Places) -> dict[str, Entry]:
     return {entry["id"]: entry for entry in read_claims(places.root / "figures")}
 
 
+_HOLDS = {True: "holds here", False: "does not hold here", None: "not known to hold here"}
+
+
 def _claim(entry: Entry) -> str:
-    cells = dict(zip(HEAD, line_of(entry), strict=True))
+    premises = [f"{premise['sentence']} ({_HOLDS[premise['holds']]})" for premise in entry["premises"]]
+    cells = dict(zip(HEAD, line_of(entry), strict=True)) | {"rests on": "; ".join(premises)}
     rest = [f"- *{name}*: {cell}" for name, cell in cells.items() if cell and name not in ("claim", "says")]
     return "\n\n".join([f"#### {entry['id']}", cells["says"], "\n".join(rest)])
 

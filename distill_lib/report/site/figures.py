@@ -59,7 +59,7 @@ def _section(places: Places, artefact: str) -> str:
     parts = [f"## {artefact}"]
     if (folder / f"{artefact}.png").exists():
         alt = re.sub(r"[*\[\]]", "", words) or artefact
-        parts += [f"![{alt}]({name}.png)"]
+        parts += [f"```{{image}} {name}.png\n:alt: {alt}\n:target: ../_images/{artefact}.png\n```"]  # whole, on a click
     parts += [words] if words else []
     if (folder / f"{artefact}.md").exists():
         text = (folder / f"{artefact}.md").read_text(encoding="utf-8").strip()

@@ -57,7 +57,7 @@ CHAPTERS = (
     Chapter(
         "evidence",
         "Evidence",
-        "What the papers say, what was measured here, and the command that measures it again.",
+        "What the papers say, where they contradict themselves, what was measured here, and how to measure it again.",
         ("Evidence",),
         ("matrix", "CLAIMS", "LIMITS", "RESULTS"),
     ),
