@@ -12,7 +12,7 @@ from distill_lib.report.pages.claims import read_claims
 from distill_lib.report.site import build
 from distill_lib.report.site.figures import command
 from distill_lib.report.site.links import Places
-from distill_lib.report.site.places import CHAPTERS, REST, artefacts, notebooks_of, pages
+from distill_lib.report.site.places import CHAPTERS, REST, artefacts, notebooks_of, pages, record
 from distill_lib.run import notebooks
 from distill_lib.run.true_scale import TABLES
 
@@ -68,6 +68,9 @@ def test_each_artefact_has_a_section_with_its_files_and_a_command_that_draws_it(
                 place = f"{COMMITTED}/{artefact}.{kind}"
                 assert f"({place})" in page or f"{{image}} {place}\n" in page
                 assert f"figures/{COMMITTED}/{artefact}.{kind}" in sources
+        section = page.partition(f"\n## {artefact}\n")[2].partition("\n## ")[0]
+        shown = {seed for seeds in re.findall(r"\(seeds? ([\d, ]+)\)", section) for seed in seeds.split(", ")}
+        assert shown >= {str(row["seed"]) for row in record(ROOT, artefact).get("rows", []) if "seed" in row}
 
 
 def test_the_matrix_has_a_line_and_the_page_of_claims_a_section_for_each_claim(sources):

@@ -73,8 +73,9 @@ def _origin(places: Places, artefact: str, folder: Path) -> str:
     source = record(places.root, artefact)
     kinds = [kind for kind in ("csv", "json") if (folder / f"{artefact}.{kind}").exists()]
     files = [f"[{kind.upper()}]({COMMITTED}/{artefact}.{kind})" for kind in kinds]
+    of_rows = dict.fromkeys(str(row["seed"]) for row in source.get("rows", []) if "seed" in row)
     by_commit: dict[str, list[str]] = {}
-    for seed, made in source.get("made", {}).items():
+    for seed, made in (source.get("made") or dict.fromkeys(of_rows, source)).items():  # older files hold one commit
         by_commit.setdefault(made["commit"], []).append(seed)
     made = [f"`{commit}` (seed{'s' * (len(seeds) > 1)} {', '.join(seeds)})" for commit, seeds in by_commit.items()]
     made = made or ([f"`{source['commit']}`"] if source else [])
