@@ -10,9 +10,11 @@ from distill_lib.paths import COMMITTED, ROOT
 from distill_lib.report.notebook_map import present
 from distill_lib.report.pages.claims import read_claims
 from distill_lib.report.site import build
+from distill_lib.report.site import notebooks as notebook_pages
 from distill_lib.report.site.figures import command
 from distill_lib.report.site.links import Places
 from distill_lib.report.site.places import CHAPTERS, REST, artefacts, notebooks_of, pages, record
+from distill_lib.report.site.start import start_page
 from distill_lib.run import notebooks
 from distill_lib.run.true_scale import TABLES
 
@@ -182,14 +184,13 @@ def test_without_its_packages_the_site_names_them_and_writes_nothing(tmp_path, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_first_notebook_holds_its_students_where_there_are_live_models(sources):
+def test_where_there_are_live_models_the_first_notebook_holds_its_students_and_the_start_page_a_card(sources):
     page = "notebooks/00_start_here.ipynb"
-    assert "<iframe" not in sources[page] and "live.md" not in sources
-    made = build.sources(ROOT, live=True)
-    with_points = [name for name, data in made.items() if isinstance(data, bytes) and b"<iframe" in data]
-    assert ":link: live\n" in made["index.md"].decode() and ":link: live\n" not in sources["index.md"]
-    assert with_points == [page] and b'src=\\"../live/index.html#points\\"' in made[page]
+    made = notebook_pages.page(PLACES, page, live=True)
+    assert 'src=\\"../live/index.html#points\\"' in made and "<iframe" not in sources[page]
+    assert "<iframe" not in notebook_pages.page(PLACES, "notebooks/18_score_distillation_in_the_plane.ipynb", live=True)
     assert 'id="points"' in (ROOT / "site" / "live" / "index.html").read_text()
+    assert ":link: live\n" in start_page(PLACES, {"live"}) and ":link: live\n" not in sources["index.md"]
 
 
 def test_references_can_be_taken_as_bibtex(sources):
