@@ -66,6 +66,7 @@ def test_solutions_and_imports_are_folded_everywhere_and_cells_are_short(name):
             assert len(cell.source.splitlines()) <= 15
             if is_solution(cell):
                 assert cell.metadata.jupyter == HIDDEN and "hide-cell" in tags
+                assert cell.source.startswith("# Solution\n")  # all that JupyterLab shows of a folded cell
             elif "hide-input" in tags:
                 assert cell.metadata.jupyter == {"source_hidden": True}
             assert not any(output.get("name") == "stderr" for output in cell.outputs)
