@@ -99,6 +99,7 @@ lock: ## renew requirements.lock and requirements-site.lock from pyproject.toml 
 # The stamp is written last: an installation that was cut off is done again.
 .venv/.installed: requirements.lock pyproject.toml
 	@"$(PYTHON)" -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit("distill_lib needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is " + sys.version.split()[0] + ": try make PYTHON=python3.12 ..")'
+	@echo "Installing the environment into .venv, up to 7 GB: some ten minutes, in which pip says nothing"
 	"$(PYTHON)" -m venv .venv
 	$(run) pip install -q --disable-pip-version-check -r requirements.lock
 	$(run) pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
