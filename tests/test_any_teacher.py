@@ -94,9 +94,9 @@ def test_rows_count_the_prompts_that_are_measured_and_not_those_that_a_part_woul
     measured = [f"prompt {i}" for i in range(settings.latent.prompts)]
     teacher = foreign.Foreign(settings.latent, 0, None, some_judges(), measured, ["another"])
     assert settings.small.prompts > len(measured)
-    for wanted, there in ((5, 5), (settings.small.prompts, len(measured))):
+    for wanted, available in ((5, 5), (settings.small.prompts, len(measured))):
         benchmark = teacher.benchmark(wanted)
-        assert benchmark.n == len(benchmark.prompts) == there
+        assert benchmark.n == len(benchmark.prompts) == available
 
 
 def drawn_by(folder, z_T, prompts, n, scale, output="latent"):

@@ -51,8 +51,8 @@ def test_a_tagged_cell_without_a_title_is_refused(tmp_path):
 
 
 def test_a_question_is_asked_before_the_slide_that_answers_it(tmp_path):
-    asked = {("00_start_here", "x00-03"), ("11_one_step", "x11-04"), ("14_speed", "x14-02")}
-    for notebook, question in asked:
+    questions = {("00_start_here", "x00-03"), ("11_one_step", "x11-04"), ("14_speed", "x14-02")}
+    for notebook, question in questions:
         cells = slides.tagged_cells(ROOT, notebook)
         ids = [c["id"] for c in cells]
         answer = cells[ids.index(question)]["metadata"]["slide_before"]

@@ -60,8 +60,8 @@ def _section(places: Places, artefact: str) -> str:
     parts = [f"## {artefact}"]
     if (folder / f"{artefact}.png").exists():
         alt = re.sub(r"[*\[\]]", "", words) or artefact
-        shown = f"```{{image}} {name}.png\n:alt: {json.dumps(alt, ensure_ascii=False)}\n"
-        parts += [f"{shown}:target: ../_images/{artefact}.png\n```"]  # whole, on a click
+        image = f"```{{image}} {name}.png\n:alt: {json.dumps(alt, ensure_ascii=False)}\n"
+        parts += [f"{image}:target: ../_images/{artefact}.png\n```"]  # whole, on a click
     parts += [words] if words else []
     if (folder / f"{artefact}.md").exists():
         text = (folder / f"{artefact}.md").read_text(encoding="utf-8").strip()
