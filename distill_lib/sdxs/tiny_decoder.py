@@ -17,7 +17,7 @@ from distill_lib.diffusion.pixels import to_unit
 from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish
 from distill_lib.engine.precision import autocast
 from distill_lib.engine.store import Run
-from distill_lib.engine.trainable import Bare, Trainable
+from distill_lib.engine.trainable import Bare, Together, Trainable
 from distill_lib.networks.autoencoders import Critic, build_tiny
 from distill_lib.sdxs.matchers import ConvMatcher
 from distill_lib.sdxs.one_step import square_loss
@@ -25,12 +25,11 @@ from distill_lib.teachers.autoencoder import adversarial_loss, coarse_loss, l1_l
 from distill_lib.teachers.latents import Pairs, decoded
 
 
-class TinyPlayers(nn.Module):
+class TinyPlayers(Together):
     """A tiny decoder and a critic, trained together."""
 
     def __init__(self, tiny: AutoencoderTiny, critic: Critic) -> None:
-        super().__init__()
-        self.decoder, self.critic = tiny.decoder, critic
+        super().__init__(decoder=tiny.decoder, critic=critic)
 
     def forward(self, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """x_hat, and the critic's answers to x, to x_hat fixed, and to x_hat."""
