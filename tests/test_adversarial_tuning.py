@@ -23,6 +23,9 @@ class Pairs:
         z = normal(0, "z", 0, index, (4, 8, 8))
         return z, 0.2 * z.roll(1, 3), Data().states[index]
 
+    def fresh(self, draws, device="cpu"):
+        return draws.normal("z_T", (4, 8, 8)), Data().states[draws.integer("prompt", 16)]
+
 
 def features(image):
     return [image, torch.nn.functional.avg_pool2d(image, 2)]

@@ -20,7 +20,8 @@ from distill_lib.networks.pipeline import open_pipeline
 from distill_lib.networks.pruning import Cut
 from distill_lib.sdxs.lora import TrainedLora
 from distill_lib.sdxs.one_step import fit_on_pairs, square_loss
-from distill_lib.sdxs.score_distillation import Scoring, fit_by_scores
+from distill_lib.sdxs.score_distillation import fit_by_scores
+from distill_lib.sdxs.scoring import Scoring
 from distill_lib.shipped import make_lora, pretrained
 from distill_lib.shipped.pretrained import RECIPES
 
@@ -37,6 +38,9 @@ class Pairs:
 
     def batch(self, index, device="cpu"):
         return normal(0, "z", 0, index, (4, 8, 8)), Data().x[index], Data().states[index]
+
+    def fresh(self, draws, device="cpu"):
+        return draws.normal("z_T", (4, 8, 8)), Data().states[draws.integer("prompt", 16)]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ features, by distances to the teacher's own pictures, and by sharpness.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from distill_lib.sdxs.tiny_unet import CUT, small_unet
 from distill_lib.shipped import pretrained
 from distill_lib.shipped.export import export_decoder, export_plain
 from distill_lib.teachers.latents import Pairs
+from distill_lib.worlds.seeds import training_seed
 
 _PAPER_DECODER = "eq. 5"
 _AS_THE_PAPER = {"width": 64, "blocks": 3}  # of the decoder for Stable Diffusion, 1,222,531 weights
@@ -210,7 +211,8 @@ def sdxs_task(
 def _shipped(settings: Profile, seed: int) -> SdxsTask:
     latent, sizes = settings.latent, settings.small
     model = pretrained.pipeline(latent.pipeline)
-    pairs = pretrained.pairs(latent.pipeline, model)
+    more = pretrained.pair_prompts({"count": sizes.more_prompts, "seed": training_seed(seed)}, model)
+    pairs = replace(pretrained.pairs(latent.pipeline, model), more=more)
     arguments = latent.world, sizes.prompts, latent.teacher_steps, latent.w, seed
     benchmark = PromptBenchmark(model, shipped_judges(), *arguments)
     return SdxsTask(

@@ -3,6 +3,7 @@
 Nothing here draws a picture of the world: what is trained on is the teacher's own answers to prompts.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -37,7 +38,10 @@ def make_pairs(name: str) -> None:
 
 
 def _pairs_of(recipe: dict[str, Any]) -> Pairs:
-    return pretrained.pairs(recipe["pairs"], pipeline(RECIPES["pairs"][recipe["pairs"]]["pipeline"]))
+    """The pairs that a recipe names, with the prompts that it draws for scores beside them (`more`: count and seed)."""
+    model = pipeline(RECIPES["pairs"][recipe["pairs"]]["pipeline"])
+    more = pretrained.pair_prompts(recipe["more"], model) if "more" in recipe else []
+    return replace(pretrained.pairs(recipe["pairs"], model), more=more)
 
 
 def make_tiny_decoder(name: str) -> None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from distill_lib.engine.loop import TrainSettings
 from distill_lib.networks.pipeline import Latents, TextToImage
 from distill_lib.profiles.reading import sentence
-from distill_lib.sdxs.score_distillation import Scoring, Segment
+from distill_lib.sdxs.scoring import Scoring, Segment
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import latent_pictures
 from distill_lib.worlds.pictures import DatasetSpec, Pictures, load

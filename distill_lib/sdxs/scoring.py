@@ -1,0 +1,70 @@
+"""How Algorithm 1 of SDXS is set: lengths, turns, the segment of noise levels. Its loop is in `score_distillation`.
+
+Fields of profiles and of recipes. The paper gives none of the numbers; what stands here as a default leaves a thing out
+or is the value of the work that is cited.
+"""
+
+from dataclasses import replace
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as validated
+
+from distill_lib.engine.bounds import Count, Number, Share, Unit
+from distill_lib.engine.loop import TrainSettings
+
+
+@validated(frozen=True, config=ConfigDict(extra="forbid"))
+class Segment:
+    """How (11) is set, at the start and at the end of a training; in between both fall evenly.
+
+    alpha: share of the noise levels at which scores are compared; 1 is Diff-Instruct with feature matching added.
+    lambda_fm: weight of feature matching. The paper gives neither.
+    """
+
+    alpha: tuple[Unit, Unit] = (0.95, 0.7)
+    lambda_fm: tuple[Number, Number] = (1.0, 0.2)
+
+    def at(self, share: float) -> tuple[float, float]:
+        """(alpha, lambda_FM) after a share of the training."""
+        alpha, lambda_fm = (first + (last - first) * share for first, last in (self.alpha, self.lambda_fm))
+        return alpha, lambda_fm
+
+
+@validated(frozen=True, config=ConfigDict(extra="forbid"))
+class Scoring:
+    """Settings of Algorithm 1.
+
+    settings: of the training; steps, warm-up and average count updates of the student, so that trainings with another
+        ratio are compared at equal updates of it.
+    w: strength of guidance of the offline model's score.
+    segment: alpha and lambda_FM.
+    online_updates: of the online model, for one of the student; 5 as DMD2 has it.
+    online_rate: learning rate of the online model over that of the student.
+    normalised: as in `score_distillation.score_direction`.
+    before: training of the online model alone, before the student moves; None: none.
+    matched: share of a batch of the student that pairs are matched in; the paper says nothing of it.
+    """
+
+    settings: TrainSettings
+    w: Number = 1.0
+    segment: Segment = Segment()
+    online_updates: Count = 5
+    online_rate: Number = 2.0
+    normalised: bool = True
+    before: TrainSettings | None = None
+    matched: Share = 1.0
+
+    def of_run(self, seed: int, w: float) -> "Scoring":
+        """The same for one run: with a seed, for the strength that the teacher drew the pairs with."""
+        before = self.before and self.before.with_seed(seed)
+        return replace(self, settings=self.settings.with_seed(seed), before=before, w=w)
+
+    @property
+    def paced(self) -> TrainSettings:
+        """The settings of a loop that has one step an update of the online model."""
+        k, own = self.online_updates, self.settings
+        return replace(own, steps=own.steps * k, warmup=own.warmup * k, ema=own.ema ** (1 / k))
+
+    def students_turn(self, step: int) -> bool:
+        """Whether the student learns at a step of that loop, as it does at the last of every `online_updates`."""
+        return step % self.online_updates == self.online_updates - 1
