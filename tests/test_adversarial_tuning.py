@@ -9,7 +9,8 @@ from distill_lib.engine.store import Run
 from distill_lib.engine.trainable import Bare, Team, fixed
 from distill_lib.networks.lora import add_low_rank, merge_low_rank
 from distill_lib.networks.pruning import Cut
-from distill_lib.sdxs.texture import ProjectedCritic, tune_adversarially
+from distill_lib.sdxs.critics import ProjectedCritic
+from distill_lib.sdxs.texture import tune_adversarially
 from distill_lib.teachers.autoencoder import critic_loss
 
 

@@ -28,7 +28,7 @@ from distill_lib.sdxs.feature_matching import (
 from distill_lib.sdxs.matchers import ConvMatcher
 from distill_lib.sdxs.one_step import fit_on_pairs, square_loss
 from distill_lib.sdxs.score_distillation import fit_by_scores
-from distill_lib.sdxs.scoring import Scoring, Segment
+from distill_lib.sdxs.scoring import Adversary, Scoring, Segment
 from distill_lib.sdxs.tiny_decoder import FeatureDistance, tiny_decoder
 from distill_lib.teachers.autoencoder import coarse_loss, l1_loss, perceptual_loss
 from distill_lib.teachers.latents import Pairs, decoded
@@ -233,10 +233,18 @@ def test_score_distillations_that_differ_in_anything_are_other_runs(keys):
             changes_made["student"], changes_made["pairs"], changes_made["cost"], Scoring(changes_made["settings"])
         )
     base = next(changes(pairs))
-    varied = {"w": 2.0, "segment": Segment((1.0, 1.0)), "online_updates": 1, "normalised": False, "matched": 0.5}
+    adversary = Adversary(weight=1e-3, start=0, body=0.01, rate=1.0, width=8)
+    varied = {
+        "adversary": adversary,
+        "w": 2.0,
+        "segment": Segment((1.0, 1.0)),
+        "online_updates": 1,
+        "normalised": False,
+        "matched": 0.5,
+    }
     for field, value in varied.items():
         fit_by_scores(base["student"], pairs, base["cost"], Scoring(SHORT, **{field: value}))
-    assert len(set(configs)) == len(configs) == 15
+    assert len(set(configs)) == len(configs) == 16
 
 
 def test_the_online_model_alone_is_trained_once_for_all_that_start_from_the_same_student(keys):

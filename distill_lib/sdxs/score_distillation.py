@@ -22,6 +22,7 @@ Algorithm 1, with eq. 11 for the student:
         student: score difference of online and offline on the last x, at t in (0, alpha T], plus lambda_FM times
                  feature matching with the teacher's picture, from the noise of pairs
         lower alpha and lambda_FM
+    with an adversary: its critic learns with the online model, and the student to fool it (`latent_critic`)
 
 The online model starts from the offline one, which is frozen. Data-free: pairs hold prompts, noise and what the teacher
 made of them, and matching alone reads them. What scores compare has no answer of the teacher, so it is drawn afresh:
@@ -29,15 +30,14 @@ a few thousand noises that come back would be learned by heart.
 
 Differs from the paper: both are updated in turn there. Here the online model first learns alone what the student draws
 (the teacher that it starts as knows data, so the first differences would be those of guidance), the student waits for
-several of its updates, and the score difference may be normalised; the last two as in DMD2 (Yin et al. 2024, arXiv
-2405.14867), to which its authors point.
+several of its updates, the score difference may be normalised, and a critic may join; the last three as in DMD2 (Yin
+et al. 2024, arXiv 2405.14867), to which its authors point.
 """
 
 import copy
 import gc
 import math
 from collections.abc import Iterator
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -47,10 +47,12 @@ from distill_lib.diffusion.noise import Draws
 from distill_lib.diffusion.schedules import OURS, Schedule, add_noise, x_from_v
 from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish
 from distill_lib.engine.store import Run
-from distill_lib.engine.trainable import Team
+from distill_lib.engine.trainable import Team, Trainable
 from distill_lib.networks.adapter import Network, Trained, denoise_pair
+from distill_lib.networks.pruning import tapped
+from distill_lib.sdxs.latent_critic import LatentCritic, critic_head
 from distill_lib.sdxs.one_step import Matching, one_step
-from distill_lib.sdxs.scoring import Scoring
+from distill_lib.sdxs.scoring import Answered, Scoring
 
 _LEAST = 0.02  # of T: below, the two predictions are one and their difference is rounding; DMD2's bound
 
@@ -89,18 +91,6 @@ def score_loss(x: Tensor, direction: Tensor) -> Tensor:
     return (direction.detach() * x).flatten(1).mean(1)
 
 
-class Answered(Protocol):
-    """Noise with the teacher's answers, and more noise: `teachers.latents.Pairs`, and what has maps or no prompts."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, index: Tensor, device: torch.device | str = ...) -> tuple[Tensor, Tensor, Tensor]:
-        """z_T, x and conditions of the pairs `index` (B,)."""
-
-    def fresh(self, draws: Draws, device: torch.device | str = ...) -> tuple[Tensor, Tensor]:
-        """Noise z_T (B, *D) that no pair has, and conditions (B, ..) that are drawn apart from it."""
-
-
 def follow_student(
     online: Network, student: Network, pairs: Answered, settings: TrainSettings, run: Run
 ) -> Iterator[Progress]:
@@ -127,14 +117,15 @@ def distill_scores(
     Args:
         team: `student`, which makes one step and starts from a warm-up by feature matching alone
             (`one_step.train_on_pairs`), and `online`, which starts as a copy of `offline` after `follow_student`; so
-            they are kept.
+            they are kept. With an adversary also `critic`, a `critics.ProjectedCritic` of one layer.
         offline: the frozen diffusion model.
         matching: feature matching of two latents.
     """
-    settings = scoring.paced
-    loop = Loop(team, settings, run, {"online.": scoring.online_rate})
+    settings, adversary = scoring.paced, scoring.adversary
+    loop = Loop(team, settings, run, scoring.rates)
     loop.place(offline)
     student, online, schedule = team.members["student"], team.members["online"], offline.schedule
+    critic = LatentCritic(team.members["critic"], online, adversary) if adversary else None
     for step, draws in loop:
         alpha, lambda_fm = scoring.segment.at(step / settings.steps)
         z_T, label = pairs.fresh(draws, loop.device)
@@ -147,7 +138,10 @@ def distill_scores(
             with torch.no_grad():
                 x_hat = one_step(student, z_T, label, schedule)
         x = x_hat[:n].detach()
-        loss = _online_loss(online, x, draws, label, schedule)
+        with tapped([critic.layer] if critic else []) as fake:
+            loss = _online_loss(online, x, draws, label, schedule)
+        if critic:
+            loss = loss + critic.learn(*fake, pairs, draws)
         if students_turn:
             t = drawn_times(draws.uniform("segment"), alpha, schedule)
             z_t = add_noise(x, draws.normal("eps-segment", x.shape[1:]), t, schedule)
@@ -155,6 +149,8 @@ def distill_scores(
                 x_online = x_from_v(z_t, online(z_t, t, label), t, schedule)
                 x_offline = x_from_v(z_t, denoise_pair(offline, label, scoring.w)(z_t, t), t, schedule)
             loss = loss + score_loss(x_hat[:n], score_direction(x, x_online, x_offline, scoring.normalised))
+            if critic and step >= adversary.start * scoring.online_updates:
+                loss = loss + critic.fool(x_hat[:n], z_t, t, label)
             loss = loss + lambda_fm * matching(x_hat[n:], wanted).mean()
         yield loop.update(loss)
 
@@ -184,7 +180,10 @@ def fit_by_scores(
         gc.collect()  # a loop that is over holds averages and moments in a ring
     if not any(weight.requires_grad for weight in student.module.parameters()):
         student.module.requires_grad_(True)
-    team = Team(student=student, online=online)
+    members: dict[str, Trainable] = {"student": student, "online": online}
+    if scoring.adversary is not None:
+        members["critic"] = critic_head(online, scoring.adversary, scoring.settings.seed)
+    team = Team(**members)
     run = Run("scored", config | {"scoring": scoring, "cost": cost}, fit_by_scores)
     training = distill_scores(team, offline, pairs, cost, scoring, run)
     return Trained(student, finish(team, training, run, "score distillation"), run)

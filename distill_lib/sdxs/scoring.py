@@ -5,11 +5,15 @@ or is the value of the work that is cited.
 """
 
 from dataclasses import replace
+from typing import Protocol
 
+import torch
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as validated
+from torch import Tensor
 
-from distill_lib.engine.bounds import Count, Number, Share, Unit
+from distill_lib.diffusion.noise import Draws
+from distill_lib.engine.bounds import Count, NonNegative, Number, Positive, Share, Unit
 from distill_lib.engine.loop import TrainSettings
 
 
@@ -30,6 +34,26 @@ class Segment:
         return alpha, lambda_fm
 
 
+@validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Adversary:
+    """A critic on the bottleneck of the online model, at noised latents, as DMD2 has it (`critics`).
+
+    weight: of fooling it, beside scores.
+    start: updates of the student before it has a say; it learns from the first.
+    body: weight of its own loss, which the online model learns as well.
+    rate: learning rate of its head over that of the student.
+    width: of its head.
+    r1: weight of the penalty on its slope, halved as there; 0 leaves it out, as DMD2 does.
+    """
+
+    weight: Positive
+    start: NonNegative
+    body: Positive
+    rate: Positive
+    width: Count
+    r1: Number = 0.0
+
+
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
 class Scoring:
     """Settings of Algorithm 1.
@@ -43,6 +67,7 @@ class Scoring:
     normalised: as in `score_distillation.score_direction`.
     before: training of the online model alone, before the student moves; None: none.
     matched: share of a batch of the student that pairs are matched in; the paper says nothing of it.
+    adversary: a critic beside scores; None: none.
     """
 
     settings: TrainSettings
@@ -53,6 +78,7 @@ class Scoring:
     normalised: bool = True
     before: TrainSettings | None = None
     matched: Share = 1.0
+    adversary: Adversary | None = None
 
     def of_run(self, seed: int, w: float) -> "Scoring":
         """The same for one run: with a seed, for the strength that the teacher drew the pairs with."""
@@ -68,3 +94,20 @@ class Scoring:
     def students_turn(self, step: int) -> bool:
         """Whether the student learns at a step of that loop, as it does at the last of every `online_updates`."""
         return step % self.online_updates == self.online_updates - 1
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Learning rates over that of the student, by the start of names in a team."""
+        return {"online.": self.online_rate} | ({"critic.": self.adversary.rate} if self.adversary else {})
+
+
+class Answered(Protocol):
+    """Noise with the teacher's answers, and more noise: `teachers.latents.Pairs`, and what has maps or no prompts."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, index: Tensor, device: torch.device | str = ...) -> tuple[Tensor, Tensor, Tensor]:
+        """z_T, x and conditions of the pairs `index` (B,)."""
+
+    def fresh(self, draws: Draws, device: torch.device | str = ...) -> tuple[Tensor, Tensor]:
+        """Noise z_T (B, *D) that no pair has, and conditions (B, ..) that are drawn apart from it."""
