@@ -23,6 +23,7 @@ from distill_lib.measure.rows import Row, tidy
 from distill_lib.networks.adapter import Network, Trained
 from distill_lib.networks.autoencoders import TinyDecode
 from distill_lib.profiles import Small
+from distill_lib.profiles.sdxs import Features
 from distill_lib.sdxs.feature_matching import ONE_STEP_LOSSES, View, one_step_loss, views
 from distill_lib.sdxs.one_step import Matching, accumulation_error, fit_on_pairs
 from distill_lib.sdxs.score_distillation import fit_by_scores
@@ -104,16 +105,22 @@ class Trials:
         """What students are held to here: of another teacher squares, and what comes first in the paper's training."""
         return ("square", "matching") if self.start else ONE_STEP_LOSSES
 
-    def view(self, decode: Callable[[Tensor], Tensor], encoder: str = "") -> View:
+    def view(self, decode: Callable[[Tensor], Tensor], encoder: str = "", picture: bool = False) -> View:
         """How an encoder sees latents, by the pictures that `decode` makes of them; as in `feature_matching.views`."""
         encoder = encoder or ("unet" if self.start else "cnn")
         matcher = None if encoder == "unet" else pretrained.matcher(encoder)
-        return views(encoder, matcher, self.pairs.model.network, decode)
+        return views(encoder, matcher, self.pairs.model.network, decode, picture)
 
-    def cost(self, loss: str, encoder: str = "", window: int = 0, weights: tuple[float, ...] | None = None) -> Matching:
-        """A loss of `ONE_STEP_LOSSES` on what an encoder sees of the student's picture and the teacher's own."""
+    def cost(self, loss: str, encoder: str = "", **varied: Any) -> Matching:
+        """A loss of `ONE_STEP_LOSSES` on what an encoder sees of the student's picture and the teacher's own.
+
+        Layers and windows are those of the profile (`Small.features`), but whole maps of all levels, with equal
+        weights, where another encoder is named, or `window` or `weights` of `feature_matching.one_step_loss`.
+        """
+        features = Features(**varied) if encoder or varied or self.start else self.sizes.features
         known = self.decode if self.start else self._known  # another teacher's large pictures are never looked at
-        return one_step_loss(loss, self.view(self.decode, encoder), self.view(known, encoder), window, weights)
+        see, wanted = (self.view(decode, encoder, features.picture) for decode in (self.decode, known))
+        return one_step_loss(loss, see, wanted, features.window, features.weights)
 
     @cached_property
     def _known(self) -> Remembered:

@@ -8,6 +8,17 @@ from distill_lib.profiles.fields import Look, Strict
 from distill_lib.sdxs.scoring import Scoring
 
 
+class Features(Strict):
+    """What feature matching compares, where a choice is not varied: layers of the matcher, finest first.
+
+    With `picture` the picture itself comes before them.
+    """
+
+    picture: bool = False
+    window: int | list[int] = Field(default=0, description="side of windows, of all layers or one a layer; 0: the map")
+    weights: list[Number] | None = Field(default=None, description="one a layer; all alike unless given")
+
+
 class Small(Strict):
     """SDXS: how much its notebooks train live and measure, of the shipped text-to-image teacher."""
 
@@ -17,6 +28,7 @@ class Small(Strict):
     decoder: TrainSettings = Field(description="of each tiny decoder")
     unet: TrainSettings = Field(description="of each small U-Net")
     matching: TrainSettings = Field(description="of a student of one step by a loss on pairs, and of the warm-up")
+    features: Features = Features()
     scores: Scoring = Field(description="score distillation; the paper's batches are of 1,024 to 2,048")
     tuning: TrainSettings = Field(description="of the adversarial tuning of an adapter")
     consistency: TrainSettings = Field(description="of the consistency model beside which it stands in Table 3")

@@ -22,7 +22,7 @@ from distill_lib.shipped.export import export_one_step
 from distill_lib.shipped.pretrained import RECIPES, key, pipeline
 from distill_lib.shipped.settings import scoring_of, with_parents
 from distill_lib.shipped.write import FILE, ship, write_origin
-from distill_lib.teachers.latents import Pairs, teacher_pairs
+from distill_lib.teachers.latents import Pairs, Remembered, teacher_pairs
 
 
 def make_pairs(name: str) -> None:
@@ -70,8 +70,9 @@ def make_one_step(name: str) -> None:
     model = pairs.model
     student = model.network.like(pretrained.tiny_unet(recipe["unet"], model).module.requires_grad_(True))
     decode = {"tiny": TinyDecode(tiny), "large": model.network.decode}[recipe["seen_through"]]
-    see = partial(ByMatcher, pretrained.matcher(recipe["matcher"]))
-    cost = one_step_loss("matching", see(decode), see(model.network.decode), recipe["window"])
+    see = partial(ByMatcher, pretrained.matcher(recipe["matcher"]), picture=recipe.get("picture", False))
+    known, weights = Remembered(pairs), recipe.get("weights")
+    cost = one_step_loss("matching", see(decode), see(known), recipe["window"], weights)
     warm = fit_on_pairs(student, pairs, cost, TrainSettings(**recipe["matching"]))
     done = fit_by_scores(student, pairs, cost, scoring_of(recipe))
     folder = pretrained.PRETRAINED / f"onestep-{name}"

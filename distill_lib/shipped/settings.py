@@ -26,7 +26,7 @@ PARENTS |= {
 }
 """Fields of recipes that name a shipped folder, and the kind of the folder."""
 _NOT_SETTINGS = (
-    "network world worlds data count mixed start then drop teacher w_max width pipeline inpainter rank".split()
+    "network world worlds data count mixed start then drop teacher w_max width pipeline inpainter rank clean".split()
 )
 
 
