@@ -17,6 +17,7 @@ from distill_lib.engine.store import Run, content_key
 from distill_lib.networks.autoencoders import TinyDecode, build_tiny
 from distill_lib.networks.pipeline import open_pipeline
 from distill_lib.sdxs import score_distillation
+from distill_lib.sdxs.critics import PatchCritic
 from distill_lib.sdxs.feature_matching import (
     ONE_STEP_LOSSES,
     ByMatcher,
@@ -271,6 +272,7 @@ def test_tiny_decoders_are_known_by_their_matcher_and_their_form(keys):
     decoded(pairs)
     base = {"loss": "features", "matcher": matcher(0), "width": 8, "blocks": 1}
     other = {"matcher": matcher(1), "loss": "l1", "width": 16, "blocks": 2, "fooling": 0.1, "critic_start": 5}
+    other["critic"] = PatchCritic(r1=0.1)
     for changes_made in ({}, *({name: value} for name, value in other.items())):
         tiny_decoder(pairs, {}, SHORT, **base | changes_made)
-    assert len(set(configs)) == len(configs) == 7
+    assert len(set(configs)) == len(configs) == 8

@@ -127,10 +127,12 @@ class SdxsTask:
     def tiny_decoder(self, **choice: Any) -> AutoencoderTiny:
         """A tiny decoder trained on the first pairs; `choice` are arguments of `tiny_decoder.tiny_decoder`."""
         pairs, settings = self.pairs.part(0, self.sizes.pairs), self.sizes.decoder.with_seed(self.seed)
+        choice = {"critic": self.sizes.critic} | choice
         if self.shipped:
             parents = {name: pretrained.made(name)["weights"] for name in ("pairs-scenes", "matcher-cnn")}
             return tiny_decoder(pairs, parents, settings, matcher=pretrained.matcher("cnn"), **choice)[0]
-        return tiny_decoder(pairs, {}, settings, factor=self.factor, **_AS_THE_PAPER, **choice)[0].to(default_device())
+        choice |= {"factor": self.factor} | _AS_THE_PAPER
+        return tiny_decoder(pairs, {}, settings, **choice)[0].to(default_device())
 
     @property
     def decoder_name(self) -> str:

@@ -5,6 +5,7 @@ from pydantic import Field
 from distill_lib.engine.bounds import Count, Number, Unit
 from distill_lib.engine.loop import TrainSettings
 from distill_lib.profiles.fields import Look, Strict
+from distill_lib.sdxs.critics import PatchCritic
 from distill_lib.sdxs.scoring import Scoring
 
 
@@ -26,6 +27,7 @@ class Small(Strict):
     more_prompts: Count = Field(description="drawn for scores beside those of the pairs; of another teacher none are")
     prompts: Count = Field(description="prompts, and pictures behind each metric; the paper takes 5,000 of COCO")
     decoder: TrainSettings = Field(description="of each tiny decoder")
+    critic: PatchCritic = Field(description="of the tiny decoder; the paper says nothing of how it is held back")
     unet: TrainSettings = Field(description="of each small U-Net")
     matching: TrainSettings = Field(description="of a student of one step by a loss on pairs, and of the warm-up")
     features: Features = Features()

@@ -13,8 +13,31 @@ head reads as in ADD (Sauer et al. 2023, arXiv 2311.17042). D is a mean over pla
 from collections.abc import Callable, Sequence
 
 import torch
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as validated
 from torch import Tensor, nn
 from torch.nn.functional import softplus
+
+from distill_lib.engine.bounds import Count, Number
+
+
+@validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class PatchCritic:
+    """How the critic of a tiny decoder is held back and what it reads, besides patches.
+
+    conditioned: it also reads the teacher's picture as eq. 5 compares it, pooled; so it judges whether texture belongs
+        there, where else any texture of the large decoder would do.
+    r1: weight of the penalty on its slope, halved as there; 0 leaves it out.
+    every: updates between two penalties, which then count so many times (Karras et al. 2020, arXiv 1912.04958).
+    """
+
+    conditioned: bool = False
+    r1: Number = 0.0
+    every: Count = 1
+
+
+UNBOUND = PatchCritic()
+"""A critic of pictures alone, with no penalty."""
 
 
 class ProjectedCritic(nn.Module):

@@ -12,6 +12,7 @@ import torch
 from distill_lib.engine.files import save_tensors
 from distill_lib.engine.loop import TrainSettings
 from distill_lib.networks.autoencoders import TinyDecode
+from distill_lib.sdxs.critics import PatchCritic
 from distill_lib.sdxs.feature_matching import ByMatcher, one_step_loss
 from distill_lib.sdxs.one_step import fit_on_pairs
 from distill_lib.sdxs.score_distillation import fit_by_scores
@@ -50,6 +51,7 @@ def make_tiny_decoder(name: str) -> None:
     settings, matcher = TrainSettings(**recipe["training"]), pretrained.matcher(recipe["matcher"])
     options = dict(recipe["how"])
     options["critic_start"] = options.pop("alone")  # the key that made.json of shipped weights holds
+    options["critic"] = PatchCritic(**options.get("critic", {}))
     tiny, _, run = tiny_decoder(_pairs_of(recipe), {}, settings, **options, matcher=matcher)
     folder = pretrained.PRETRAINED / f"tinydecoder-{name}"
     tiny.half().save_pretrained(folder, safe_serialization=True)

@@ -57,12 +57,15 @@ def fooling_loss(fake: Tensor) -> Tensor:
     return -_mean(fake)
 
 
-def adversarial_loss(real: Tensor, fake: Tensor, fooled: Tensor, weight: float) -> Tensor:
+def adversarial_loss(
+    real: Tensor, fake: Tensor, fooled: Tensor, weight: float, penalty: Tensor | float = 0.0
+) -> Tensor:
     """weight x (4) and 0.1 x (3), (B,), of the answers of `Critic.of_both`: what both players learn in one step.
 
     Adam does not see the factor of the critic, and each player has its own bound on gradients; the curve sees it.
+    `penalty` (B,) on the critic is added to (3).
     """
-    return weight * fooling_loss(fooled) + 0.1 * critic_loss(real, fake)
+    return weight * fooling_loss(fooled) + 0.1 * (critic_loss(real, fake) + penalty)
 
 
 def kl_loss(mean: Tensor, log_variance: Tensor) -> Tensor:
