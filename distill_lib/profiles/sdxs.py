@@ -6,6 +6,7 @@ from distill_lib.engine.bounds import Count, Number, Unit
 from distill_lib.engine.loop import TrainSettings
 from distill_lib.profiles.fields import Look, Strict
 from distill_lib.sdxs.critics import PatchCritic
+from distill_lib.sdxs.easy_tuning import EasyTuning
 from distill_lib.sdxs.scoring import Scoring
 
 
@@ -34,7 +35,7 @@ class Small(Strict):
     scores: Scoring = Field(description="score distillation; the paper's batches are of 1,024 to 2,048")
     tuning: TrainSettings = Field(description="of the adversarial tuning of an adapter")
     consistency: TrainSettings = Field(description="of the consistency model beside which it stands in Table 3")
-    consistency_points: Count = Field(description="of its grid of times, few where it is trained briefly; LCM has 50")
+    easy_tuning: EasyTuning = Field(description="its pairs of times: more stages where it is trained for longer")
     crossing: TrainSettings = Field(description="of the networks on two-dimensional mixtures")
     plane: TrainSettings = Field(description="of each run of score distillation in the plane; updates of the student")
     alphas: list[Unit] = Field(description="segments of score distillation that are tried, each fixed")
