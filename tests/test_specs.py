@@ -237,6 +237,7 @@ def test_score_distillations_that_differ_in_anything_are_other_runs(keys):
     adversary = Adversary(weight=1e-3, start=0, body=0.01, rate=1.0, width=8)
     varied = {
         "adversary": adversary,
+        "online_rank": 2,
         "w": 2.0,
         "segment": Segment((1.0, 1.0)),
         "online_updates": 1,
@@ -245,7 +246,7 @@ def test_score_distillations_that_differ_in_anything_are_other_runs(keys):
     }
     for field, value in varied.items():
         fit_by_scores(base["student"], pairs, base["cost"], Scoring(SHORT, **{field: value}))
-    assert len(set(configs)) == len(configs) == 16
+    assert len(set(configs)) == len(configs) == 17
 
 
 def test_the_online_model_alone_is_trained_once_for_all_that_start_from_the_same_student(keys):

@@ -49,6 +49,7 @@ from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish
 from distill_lib.engine.store import Run
 from distill_lib.engine.trainable import Team, Trainable
 from distill_lib.networks.adapter import Network, Trained, denoise_pair
+from distill_lib.networks.lora import with_adapter
 from distill_lib.networks.pruning import tapped
 from distill_lib.sdxs.latent_critic import LatentCritic, critic_head
 from distill_lib.sdxs.one_step import Matching, one_step
@@ -170,13 +171,19 @@ def fit_by_scores(
         networks: the offline network, and what the online one starts as a copy of; the teacher unless given.
     """
     offline, first = networks or (pairs.model.network, pairs.model.network)
-    online = first.like(copy.deepcopy(first.module).requires_grad_(True))
+    if scoring.online_rank:
+        online = with_adapter(first, scoring.online_rank, scoring.settings.seed)
+    else:
+        online = first.like(copy.deepcopy(first.module).requires_grad_(True))
     config = {"pairs": pairs, "student": student, "networks": networks}
     if scoring.before is not None:
-        first_run = Run("online", config | {"settings": scoring.before}, follow_student)
+        learning = [weight for weight in online.module.parameters() if weight.requires_grad]
+        start = {"pairs": pairs, "student": student, "online": online, "settings": scoring.before}
+        first_run = Run("online", start, follow_student)
         training = follow_student(online, student, pairs, scoring.before, first_run)
         finish(online, training, first_run, "online model alone")
-        online.module.requires_grad_(True)
+        for weight in learning:
+            weight.requires_grad_(True)
         gc.collect()  # a loop that is over holds averages and moments in a ring
     if not any(weight.requires_grad for weight in student.module.parameters()):
         student.module.requires_grad_(True)

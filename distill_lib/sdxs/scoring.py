@@ -68,6 +68,8 @@ class Scoring:
     before: training of the online model alone, before the student moves; None: none.
     matched: share of a batch of the student that pairs are matched in; the paper says nothing of it.
     adversary: a critic beside scores; None: none.
+    online_rank: of an adapter through which alone the online model learns, so that it keeps what it starts with, as in
+        ProlificDreamer (Wang et al. 2023, arXiv 2305.16213); 0: all of its weights learn.
     """
 
     settings: TrainSettings
@@ -79,6 +81,7 @@ class Scoring:
     before: TrainSettings | None = None
     matched: Share = 1.0
     adversary: Adversary | None = None
+    online_rank: NonNegative = 0
 
     def of_run(self, seed: int, w: float) -> "Scoring":
         """The same for one run: with a seed, for the strength that the teacher drew the pairs with."""
