@@ -9,7 +9,8 @@ from distill_lib.engine.store import Run
 from distill_lib.engine.trainable import Bare, Team, fixed
 from distill_lib.networks.lora import add_low_rank, merge_low_rank
 from distill_lib.networks.pruning import Cut
-from distill_lib.sdxs.texture import ProjectedCritic, tune_adversarially
+from distill_lib.sdxs.critics import ProjectedCritic
+from distill_lib.sdxs.texture import tune_adversarially
 from distill_lib.teachers.autoencoder import critic_loss
 
 
@@ -22,6 +23,9 @@ class Pairs:
     def batch(self, index, device="cpu"):
         z = normal(0, "z", 0, index, (4, 8, 8))
         return z, 0.2 * z.roll(1, 3), Data().states[index]
+
+    def fresh(self, draws, device="cpu"):
+        return draws.normal("z_T", (4, 8, 8)), Data().states[draws.integer("prompt", 16)]
 
 
 def features(image):

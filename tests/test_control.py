@@ -18,7 +18,7 @@ from distill_lib.sdxs import triplets as sdxs_triplets
 from distill_lib.sdxs.controlnet import distill_controlnet, one_step_control, train_controlnet
 from distill_lib.sdxs.feature_matching import one_step_loss
 from distill_lib.sdxs.one_step import one_step
-from distill_lib.sdxs.score_distillation import Scoring
+from distill_lib.sdxs.scoring import Scoring
 from distill_lib.sdxs.triplets import Triplets, mapped_pictures, resample_noise
 from distill_lib.shipped.export import assembled
 from distill_lib.teachers.latents import decoded, teacher_pairs
@@ -169,7 +169,7 @@ def test_online_and_offline_model_both_see_the_map_through_the_teachers_frozen_c
         copy.deepcopy(small.module.state_dict()),
         copy.deepcopy(pairs.model.network.module.state_dict()),
     )
-    scoring = Scoring(SHORT, online_updates=1)
+    scoring = Scoring(SHORT, online_updates=1, before=SHORT)
     warm, done = one_step_control(student, triplets, one_step_loss("square"), SHORT, scoring)
     ((team, offline),) = seen
     online = team.members["online"]
@@ -206,7 +206,7 @@ def test_from_prompts_to_a_plain_pipeline_without_a_picture_of_the_world(pairs, 
     tiny = build_tiny(3, 8, 1)
     over = small.like(small.module, decode=TinyDecode(tiny, bf16=False))
     student = Controlled(over, first.net.control.requires_grad_(True))
-    done = one_step_control(student, triplets, one_step_loss("l1"), SHORT, Scoring(SHORT))
+    done = one_step_control(student, triplets, one_step_loss("l1"), SHORT, Scoring(SHORT, online_updates=2))
     net = done[-1].net
     parts = assembled(model.pipe, small.module, tiny).components
     plain = StableDiffusionControlNetPipeline(**parts, controlnet=net.control, requires_safety_checker=False)

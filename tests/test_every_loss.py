@@ -10,7 +10,7 @@ import torch
 from distill_lib.diffusion import errors
 from distill_lib.guided import encoder, halving, shortcut, stage_one
 from distill_lib.paths import ROOT
-from distill_lib.sdxs import consistency, feature_matching, one_step, score_distillation, tiny_unet
+from distill_lib.sdxs import consistency, critics, feature_matching, one_step, score_distillation, tiny_unet
 from distill_lib.teachers import autoencoder, heads
 
 B, D = 4, (3, 8, 8)
@@ -44,6 +44,8 @@ def calls(dtype):
         "adversarial_loss": lambda: autoencoder.adversarial_loss(a[:, :1], b[:, :1], c[:, :1], 0.5),
         "kl_loss": lambda: autoencoder.kl_loss(a, c),
         "coarse_loss": lambda: autoencoder.coarse_loss(a, c, 4),
+        "logistic_critic_loss": lambda: critics.logistic_critic_loss(a[:, :1], c[:, :1]),
+        "logistic_fooling_loss": lambda: critics.logistic_fooling_loss(c[:, :1]),
         "score_loss": lambda: score_distillation.score_loss(c, a),
     }
 

@@ -23,6 +23,7 @@ from distill_lib.networks.resting import at_hand, put_away
 from distill_lib.run.notebooks import read
 from distill_lib.sdxs.matchers import ConvMatcher
 from distill_lib.sdxs.one_step import accumulation_error, gradient, square_loss
+from distill_lib.sdxs.scoring import Scoring
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import teacher_pairs
 from distill_lib.worlds.captions import drawn_attributes, say
@@ -55,7 +56,7 @@ def trials(small_pipeline, runs, monkeypatch):
     monkeypatch.setattr(Trials, "first", model.network)
     monkeypatch.setattr(Trials, "cost", lambda self, loss: square_loss)
     pairs = teacher_pairs(model, say(drawn_attributes(4, 0)), 2, 0.0, 5, "teacher")
-    sizes = SimpleNamespace(matching=SETTINGS, scores=SETTINGS, tuning=SETTINGS)
+    sizes = SimpleNamespace(matching=SETTINGS, scores=Scoring(SETTINGS, before=SETTINGS), tuning=SETTINGS)
     return Trials(pairs, SimpleNamespace(w=1.0), sizes, 0)
 
 

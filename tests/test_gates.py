@@ -11,7 +11,17 @@ from distill_lib.engine import store
 from distill_lib.engine.loop import TrainSettings
 from distill_lib.engine.trainable import Bare
 from distill_lib.measure import gates
-from distill_lib.measure.gates import GATES, Gate, autoencoder_rows, floor_rows, gate_rows, one_step_rows, prompt_rows
+from distill_lib.measure.gates import (
+    DEFICIT,
+    GATES,
+    Gate,
+    autoencoder_rows,
+    deficit_rows,
+    floor_rows,
+    gate_rows,
+    one_step_rows,
+    prompt_rows,
+)
 from distill_lib.measure.readers.attributes import prompt_accuracy, read_attributes
 from distill_lib.measure.readers.extractor import scene_examples
 from distill_lib.measure.readers.studio import (
@@ -28,7 +38,7 @@ from distill_lib.measure.readers.studio import (
     studio_loss,
     train_studio_reader,
 )
-from distill_lib.measure.rows import select
+from distill_lib.measure.rows import select, tidy
 from distill_lib.worlds.captions import attributes
 from distill_lib.worlds.pictures import WORLDS, render_pictures
 from distill_lib.worlds.vocabulary import STUDIO
@@ -150,6 +160,19 @@ def test_the_error_of_the_cut_is_the_mean_over_noise_levels():
 
     (row,) = gates.cut_rows(Levels(), None)
     assert row["value"] == pytest.approx(0.55) and row["n"] == 7 and row["method"] == "cut" and "t" not in row
+
+
+def test_the_deficit_removed_is_a_share_of_what_squares_lack():
+    values = {"squares": 0.02, "teacher": 0.06, "cnn": 0.05, "vit": 0.02}
+    rows = [row for name, v in values.items() for row in tidy({"sharpness": v}, method=name, seed=1)]
+    removed = {row["method"]: row["value"] for row in deficit_rows(rows)}
+    assert removed == {"cnn": pytest.approx(0.75), "vit": 0.0}
+    passed = gate_rows(deficit_rows(rows), tuple(Gate(name, "deficit_removed", low=DEFICIT) for name in removed))
+    assert [row["passed"] for row in passed] == [1, 0]
+    with pytest.raises(ValueError, match="seed=1: the deficit needs"):
+        deficit_rows(rows[1:])
+    with pytest.raises(ValueError, match=r"squares are as sharp as the teacher, 0.06"):
+        deficit_rows([rows[1] | {"method": "squares"}, rows[1]])
 
 
 def test_floors_are_standard_errors():

@@ -18,9 +18,11 @@ from distill_lib.networks.lora import check_base, lora_of, merged, styled, with_
 from distill_lib.networks.lora_files import load_lora, save_lora
 from distill_lib.networks.pipeline import open_pipeline
 from distill_lib.networks.pruning import Cut
+from distill_lib.sdxs import score_distillation
 from distill_lib.sdxs.lora import TrainedLora
 from distill_lib.sdxs.one_step import fit_on_pairs, square_loss
-from distill_lib.sdxs.score_distillation import Scoring, fit_by_scores
+from distill_lib.sdxs.score_distillation import fit_by_scores
+from distill_lib.sdxs.scoring import Scoring
 from distill_lib.shipped import make_lora, pretrained
 from distill_lib.shipped.pretrained import RECIPES
 
@@ -37,6 +39,9 @@ class Pairs:
 
     def batch(self, index, device="cpu"):
         return normal(0, "z", 0, index, (4, 8, 8)), Data().x[index], Data().states[index]
+
+    def fresh(self, draws, device="cpu"):
+        return draws.normal("z_T", (4, 8, 8)), Data().states[draws.integer("prompt", 16)]
 
 
 @pytest.fixture
@@ -263,6 +268,27 @@ def test_only_the_adapter_is_learned(runs, student):
         assert same(weights(merged(item.net, (item.lora, -1.0))), weights(student), 1e-5)
         assert not torch.allclose(answers(item.net), answers(student), atol=1e-4)
     assert not same(by_scores.lora, warm.lora)  # they differ in where they start
+
+
+def test_an_online_model_with_an_adapter_keeps_the_weights_that_it_starts_with(runs, student, monkeypatch):
+    _, teacher = networks(Cut())
+    teams, distil = [], score_distillation.distill_scores
+    monkeypatch.setattr(
+        score_distillation, "distill_scores", lambda team, *given: teams.append(team) or distil(team, *given)
+    )
+    start = merged(teacher, (drawn(teacher, 2), 1.0))
+    for rank in (0, 2):
+        scoring = Scoring(SETTINGS, online_updates=1, online_rank=rank, before=SETTINGS)
+        fit_by_scores(with_adapter(student, 2, 0), Pairs(), square_loss, scoring, (teacher, start))
+    free, held = (
+        {n.replace(".base_layer", ""): w for n, w in weights(team.members["online"]).items()} for team in teams
+    )
+    own = weights(start)
+    assert all(torch.equal(held[name], weight) for name, weight in own.items())
+    assert not all(torch.equal(free[name], weight) for name, weight in own.items())
+    adapter = {name: weight for name, weight in held.items() if name not in own}
+    assert adapter and all("lora" in name for name in adapter)
+    assert all(weight.any() for name, weight in adapter.items() if "lora_B" in name)  # which start at zero
 
 
 def test_a_styled_pipeline_shares_all_but_its_network(small_pipeline):

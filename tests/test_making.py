@@ -27,10 +27,10 @@ MADE = {  # updates of all trainings of a recipe, in an order in which parents c
     "pairs-scenes": 0,
     "tinydecoder-scenes": 2,
     "tinyunet-scenes": 2,
-    "onestep-scenes": 4,
+    "onestep-scenes": 6,  # of scores two of the online model for each of the student
     "lora-sketch": 2,
     "controlnet-edges": 2,
-    "onecontrol-edges": 6,
+    "onecontrol-edges": 8,
 }
 
 

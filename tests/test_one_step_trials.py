@@ -9,7 +9,7 @@ from distill_lib.engine.precision import current
 from distill_lib.experiments import one_step
 from distill_lib.experiments.one_step import FAILURES, Trials
 from distill_lib.profiles import load
-from distill_lib.sdxs.score_distillation import Segment
+from distill_lib.sdxs.scoring import Segment
 
 SIZES = load("laptop").small
 WARM = SimpleNamespace(net="warm")
@@ -85,5 +85,5 @@ def test_a_failure_changes_one_thing(recorded, name):
 
 def test_seed_and_segment_reach_the_training(recorded):
     trials, calls = recorded
-    trials.by_scores(WARM, alpha=(0.5, 0.5))
+    trials.by_scores(WARM, segment={"alpha": (0.5, 0.5)})
     assert calls[0].options.settings.seed == 3 and calls[0].options.segment == Segment((0.5, 0.5), (1.0, 0.3))

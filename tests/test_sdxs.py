@@ -16,7 +16,8 @@ from distill_lib.sdxs import tiny_unet
 from distill_lib.sdxs.feature_matching import ONE_STEP_LOSSES, one_step_loss, views
 from distill_lib.sdxs.matchers import ConvMatcher
 from distill_lib.sdxs.one_step import fit_on_pairs, one_step
-from distill_lib.sdxs.score_distillation import Scoring, fit_by_scores
+from distill_lib.sdxs.score_distillation import fit_by_scores
+from distill_lib.sdxs.scoring import Scoring
 from distill_lib.sdxs.texture import tune_texture
 from distill_lib.sdxs.tiny_decoder import DECODER_LOSSES, tiny_decoder
 from distill_lib.sdxs.tiny_unet import cut_network, small_unet
@@ -160,7 +161,7 @@ def test_from_prompts_to_a_plain_pipeline_without_a_picture_of_the_world(
     see, wanted = (views("cnn", matcher, model.network, by) for by in (decode, model.network.decode))
     cost = one_step_loss("matching", see, wanted)
     fit_on_pairs(student, pairs, cost, SHORT)
-    fit_by_scores(student, pairs, cost, Scoring(SHORT, online_updates=1))
+    fit_by_scores(student, pairs, cost, Scoring(SHORT, online_updates=1, before=SHORT))
     tune_texture(student, pairs, matcher.layers, SHORT)
     folder = export_one_step(tmp_path / "one", model.pipe, student.module, tiny, "A test.", prompts[0])
     plain = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)

@@ -17,6 +17,7 @@ from distill_lib.engine.store import Run, content_key
 from distill_lib.networks.autoencoders import TinyDecode, build_tiny
 from distill_lib.networks.pipeline import open_pipeline
 from distill_lib.sdxs import score_distillation
+from distill_lib.sdxs.critics import PatchCritic
 from distill_lib.sdxs.feature_matching import (
     ONE_STEP_LOSSES,
     ByMatcher,
@@ -27,7 +28,8 @@ from distill_lib.sdxs.feature_matching import (
 )
 from distill_lib.sdxs.matchers import ConvMatcher
 from distill_lib.sdxs.one_step import fit_on_pairs, square_loss
-from distill_lib.sdxs.score_distillation import Scoring, Segment, fit_by_scores
+from distill_lib.sdxs.score_distillation import fit_by_scores
+from distill_lib.sdxs.scoring import Adversary, Scoring, Segment
 from distill_lib.sdxs.tiny_decoder import FeatureDistance, tiny_decoder
 from distill_lib.teachers.autoencoder import coarse_loss, l1_loss, perceptual_loss
 from distill_lib.teachers.latents import Pairs, decoded
@@ -210,6 +212,7 @@ def changes(pairs):
     yield base | {"pairs": dataclasses.replace(pairs, seed=6)}
     yield base | {"pairs": dataclasses.replace(pairs, prompts=pairs.prompts[::-1])}
     yield base | {"pairs": dataclasses.replace(pairs, first=8)}
+    yield base | {"pairs": dataclasses.replace(pairs, more=pairs.prompts[:1])}
     yield base | {"settings": SHORT.with_seed(1)}
     yield base | {"cost": one_step_loss("matching", view)}
     yield base | {"cost": one_step_loss("lpips", ByMatcher(matcher(1), model.network.decode))}
@@ -219,7 +222,7 @@ def test_regressions_that_differ_in_anything_are_other_runs(keys):
     configs, pairs = keys
     for changes_made in changes(pairs):
         fit_on_pairs(changes_made["student"], changes_made["pairs"], changes_made["cost"], changes_made["settings"])
-    assert len(set(configs)) == len(configs) == 9
+    assert len(set(configs)) == len(configs) == 10
     fit_on_pairs(student_of(pairs.model), *[next(changes(pairs))[k] for k in ("pairs", "cost")], SHORT)
     assert configs[-1] == configs[0]  # and the same is found again
 
@@ -231,9 +234,29 @@ def test_score_distillations_that_differ_in_anything_are_other_runs(keys):
             changes_made["student"], changes_made["pairs"], changes_made["cost"], Scoring(changes_made["settings"])
         )
     base = next(changes(pairs))
-    for more in ({"w": 2.0}, {"segment": Segment((1.0, 1.0))}, {"online_updates": 1}, {"normalised": False}):
-        fit_by_scores(base["student"], pairs, base["cost"], Scoring(SHORT, **more))
-    assert len(set(configs)) == len(configs) == 13
+    adversary = Adversary(weight=1e-3, start=0, body=0.01, rate=1.0, width=8)
+    varied = {
+        "adversary": adversary,
+        "online_rank": 2,
+        "w": 2.0,
+        "segment": Segment((1.0, 1.0)),
+        "online_updates": 1,
+        "normalised": False,
+        "matched": 0.5,
+    }
+    for field, value in varied.items():
+        fit_by_scores(base["student"], pairs, base["cost"], Scoring(SHORT, **{field: value}))
+    assert len(set(configs)) == len(configs) == 17
+
+
+def test_the_online_model_alone_is_trained_once_for_all_that_start_from_the_same_student(keys):
+    configs, pairs = keys
+    base = next(changes(pairs))
+    for before, rate in ((SHORT, 1.0), (SHORT, 2.0), (SHORT.with_seed(1), 2.0)):
+        scoring = Scoring(SHORT, before=before, online_rate=rate)
+        fit_by_scores(base["student"], pairs, base["cost"], scoring)
+    before, after = configs[::2], configs[1::2]
+    assert before[0] == before[1] != before[2] and len(set(after)) == 3
 
 
 def test_loras_by_scores_are_known_by_the_networks_that_they_learn_from(keys):
@@ -250,6 +273,7 @@ def test_tiny_decoders_are_known_by_their_matcher_and_their_form(keys):
     decoded(pairs)
     base = {"loss": "features", "matcher": matcher(0), "width": 8, "blocks": 1}
     other = {"matcher": matcher(1), "loss": "l1", "width": 16, "blocks": 2, "fooling": 0.1, "critic_start": 5}
+    other["critic"] = PatchCritic(r1=0.1)
     for changes_made in ({}, *({name: value} for name, value in other.items())):
         tiny_decoder(pairs, {}, SHORT, **base | changes_made)
-    assert len(set(configs)) == len(configs) == 7
+    assert len(set(configs)) == len(configs) == 8

@@ -14,6 +14,7 @@ from distill_lib.measure.gates import GATES, gate_rows
 from distill_lib.networks.autoencoders import build_autoencoder
 from distill_lib.networks.pruning import SDXS_512, prune, pruned_config
 from distill_lib.networks.unet import config_of
+from distill_lib.sdxs.matchers import PlainMatcher
 from distill_lib.shipped import make, pretrained
 from distill_lib.shipped.pretrained import RECIPES
 from distill_lib.shipped.write import FILE
@@ -76,7 +77,7 @@ def test_the_pipelines_differ_in_the_latents_alone():
 
 def test_the_studio_is_made_only_when_it_is_named():
     named = {f"{kind}-{name}" for kind in make.MAKERS for name in RECIPES[kind] if "studio" in name}
-    assert len(named) == 9 and all(map(make.only_named, named))
+    assert len(named) == 10 and all(map(make.only_named, named))
     assert not make.only_named("pipeline-scenes") and make.only_named("teacher-cifar10")
 
 
@@ -137,4 +138,8 @@ def test_every_part_is_made_in_its_order_and_the_second_finds_the_runs_of_the_fi
     monkeypatch.setitem(recipe["unet"], "snapshots", 0)
     with pytest.raises(ValueError, match="keeps no average"):
         early_unet(recipe)
+    monkeypatch.setitem(RECIPES["matcher"], "studio", short(RECIPES["matcher"]["studio"]) | {"width": 8})
+    make.make("matcher-studio")
+    matcher = pretrained.matcher("studio")
+    assert isinstance(matcher, PlainMatcher) and matcher.read.out_features == 2 * STUDIO.logits
     assert all(path.stat().st_size < 7.2e6 for path in (tmp_path / "pretrained").rglob("*.safetensors"))

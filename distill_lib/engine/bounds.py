@@ -22,5 +22,7 @@ Positive = Annotated[float, _IS_NUMBER, Field(gt=0, allow_inf_nan=False)]
 """Above 0, finite."""
 Unit = Annotated[float, _IS_NUMBER, Field(ge=0, le=1, allow_inf_nan=False)]
 """From 0 to 1."""
+Share = Annotated[float, _IS_NUMBER, Field(gt=0, le=1, allow_inf_nan=False)]
+"""Above 0, up to 1."""
 Decay = Annotated[float, _IS_NUMBER, Field(ge=0, lt=1, allow_inf_nan=False)]
 """From 0 to below 1: with a decay of 1 an average never moves."""

@@ -25,10 +25,11 @@ from distill_lib.engine.bounds import Count, Decay, NonNegative, Number, Positiv
 from distill_lib.engine.files import all_finite
 from distill_lib.engine.interrupts import Watch
 from distill_lib.engine.precision import default_device
-from distill_lib.engine.savings import Savings, checkpoint, moments_of, optimizer_of, rounded, set_moments
+from distill_lib.engine.savings import Savings, checkpoint, optimizer_of, rounded
 from distill_lib.engine.sharing import agreed, average_gradients, check_kind
+from distill_lib.engine.state import packed, unpacked
 from distill_lib.engine.store import Run
-from distill_lib.engine.trainable import Trainable
+from distill_lib.engine.trainable import Trainable, clip_each, players
 
 
 @validated(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -81,7 +82,8 @@ class Loop:
     Iterating yields (step, draws), once for each slice of a batch (`Savings`); the body computes a loss and calls
     `update`. `share` counts the samples of a slice that fall to this process. Of a module that holds several networks,
     `rates` multiplies the learning rate of those whose parameters' names start so. A parameter that a step gives no
-    gradient stays as it is. The body computes in `precision`, in which the run was begun. A signal to stop waits for
+    gradient stays as it is. Gradients of each player of a team are clipped by their own norm (`trainable.clip_each`).
+    The body computes in `precision`, in which the run was begun. A signal to stop waits for
     the end of `update` (`interrupts`).
 
     Raises:
@@ -102,7 +104,7 @@ class Loop:
             raise ValueError(f"{shared}; take a multiple of them")
         check_kind(self.accelerator)
         named = dict(net.module.named_parameters())
-        self.names, self.parameters = list(named), list(named.values())
+        self.names, self.parameters, self._players = list(named), list(named.values()), players(net.module)
         if set(net.module.state_dict()) - {*named}:
             raise ValueError("a network with buffers cannot be trained here: use group instead of batch normalisation")
         self.share = settings.batch_size // processes // savings.slices
@@ -163,7 +165,7 @@ class Loop:
         rate = settings.lr * min(1, (self.step + 1) / max(1, settings.warmup)) * (1 - self.step / settings.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
-        norm = nn.utils.clip_grad_norm_(self.parameters, settings.clip, foreach=True)
+        norm = clip_each(self._players, settings.clip)
         mean = self.accelerator.gather(torch.cat(self._losses)).mean()
         self._losses.clear()
         mean, norm = torch.stack([mean.double(), norm.to(mean.device).double()]).tolist()  # waits for the GPU once
@@ -234,30 +236,19 @@ class Loop:
     def _save(self) -> None:
         state = {"step": torch.tensor(self.step), "loss": torch.tensor(self.loss, dtype=torch.float64)}
         state["seconds"] = torch.tensor(self.seconds)
-        for name, parameter, average in zip(self.names, self.parameters, self.average, strict=True):
-            # without moments where there has been no gradient
-            kept = {"weight": parameter, "average": average} | moments_of(self.optimizer, parameter)
-            state |= {f"{kind}.{name}": value for kind, value in kept.items()}
+        state |= packed(self.names, self.parameters, self.average, self.optimizer)
         self.run.save_state(state)
         self._kept_step = self.step
 
     def _resume(self) -> None:
-        kept: dict[str, dict[str, Tensor]] = {name: {} for name in self.names}
         if self.run.done:
-            self.step = self.settings.steps
-            kept = {name: {"weight": value, "average": value} for name, value in self.run.weights().items()}
+            self.step, kept = self.settings.steps, self.run.weights()
+            state = {f"{kind}.{name}": value for name, value in kept.items() for kind in ("weight", "average")}
         elif (state := self.run.state()) is None:
             return
         else:
             self.step, self.loss, self.seconds = (state.pop(key).item() for key in ("step", "loss", "seconds"))
-            for key, value in state.items():
-                kind, _, name = key.partition(".")
-                kept[name][kind] = value
-        with torch.no_grad():
-            for name, parameter, average in zip(self.names, self.parameters, self.average, strict=True):
-                parameter.copy_(kept[name].pop("weight"))
-                average.copy_(kept[name].pop("average"))
-                set_moments(self.optimizer, parameter, kept[name])
+        unpacked(state, self.names, self.parameters, self.average, self.optimizer)
 
 
 def follow(training: Iterable[Progress], title: str, every_seconds: float = 5.0) -> list[Progress]:

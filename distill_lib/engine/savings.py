@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as validated
-from torch import Tensor, nn
+from torch import nn
 
 from distill_lib.engine.bounds import Count
 
@@ -106,21 +106,3 @@ def optimizer_of(
         ) from error
     kind = {"adamw8bit": "AdamW8bit", "paged_adamw8bit": "PagedAdamW8bit"}[name]
     return getattr(bitsandbytes.optim, kind)(groups, lr=lr, weight_decay=1e-4)
-
-
-def moments_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
-    """What an optimiser keeps of a parameter, by kind; bitsandbytes counts steps by a number, and shares its tables."""
-    kept = optimizer.state[parameter]
-    if isinstance(optimizer, torch.optim.AdamW):
-        return dict(kept)
-    return {kind: torch.as_tensor(value).clone() for kind, value in kept.items()}
-
-
-def set_moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, kept: Mapping[str, Tensor]) -> None:
-    """Give an optimiser what `moments_of` had of a parameter; nothing where that is empty."""
-    if not kept:
-        return
-    state = {kind: value.to(parameter.device, copy=True) for kind, value in kept.items()}
-    if not isinstance(optimizer, torch.optim.AdamW):
-        state["step"] = int(state["step"])
-    optimizer.state[parameter] = state

@@ -19,7 +19,6 @@ from distill_lib.profiles import Control
 from distill_lib.sdxs.controlnet import distill_controlnet, one_step_control
 from distill_lib.sdxs.feature_matching import ByMatcher, one_step_loss
 from distill_lib.sdxs.one_step import Matching
-from distill_lib.sdxs.score_distillation import Scoring
 from distill_lib.sdxs.triplets import Triplets
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import Pairs, Remembered
@@ -64,7 +63,7 @@ class ControlTrials:
     def one_step(self, kind: str, share: float) -> list[Trained]:
         """A ControlNet for the student of one step: after feature matching, and after score distillation."""
         student = Controlled(self.plain, self.small_control(kind).net.control.requires_grad_(True))
-        scoring = Scoring(self.sizes.scores.with_seed(self.seed), self.w)
+        scoring = self.sizes.scores.of_run(self.seed, self.w)
         matching = self.sizes.matching.with_seed(self.seed)
         trained = one_step_control(student, self.triplets(kind, share), self.cost, matching, scoring)
         return list(map(finished, trained))

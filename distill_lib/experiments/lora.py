@@ -9,7 +9,7 @@ teacher cannot take it, lambda_FM is lowered.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -23,12 +23,12 @@ from distill_lib.profiles import Lora as Sizes
 from distill_lib.sdxs.feature_matching import ByMatcher, one_step_loss
 from distill_lib.sdxs.lora import TrainedLora
 from distill_lib.sdxs.one_step import Matching, fit_on_pairs
-from distill_lib.sdxs.score_distillation import Scoring, Segment, fit_by_scores
+from distill_lib.sdxs.score_distillation import fit_by_scores
+from distill_lib.sdxs.scoring import Segment
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import Pairs, Remembered, teacher_pairs
 
 Row = dict[str, Any]
-_ONLINE_RATE = 0.1  # the rate is that of the adapter, and all weights of the online model take a tenth of it
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ class StyleTrials:
         networks = (style if placement.offline else plain), (style if placement.online else plain)
         start = self.warm(look, placement, rank).lora if placement.warm_up else None
         adapted = with_adapter(self.student, rank or self.sizes.rank, self.seed, start)
-        settings, segment = self.sizes.scores.with_seed(self.seed), Segment(lambda_fm=placement.lambda_fm)
-        scoring = Scoring(settings, self.looks.w, segment, online_rate=_ONLINE_RATE)
+        scoring = self.sizes.scores.of_run(self.seed, self.looks.w)
+        scoring = replace(scoring, segment=replace(scoring.segment, lambda_fm=placement.lambda_fm))
         trained = finished(fit_by_scores(adapted, pairs, self.cost(pairs), scoring, networks))
         return TrainedLora.of(self.student, trained)
 

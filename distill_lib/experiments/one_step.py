@@ -24,17 +24,22 @@ from distill_lib.measure.rows import Row, tidy
 from distill_lib.networks.adapter import Network, Trained
 from distill_lib.networks.autoencoders import TinyDecode
 from distill_lib.profiles import Small
+from distill_lib.profiles.sdxs import Features
 from distill_lib.sdxs.feature_matching import ONE_STEP_LOSSES, View, one_step_loss, views
 from distill_lib.sdxs.one_step import Matching, accumulation_error, fit_on_pairs
-from distill_lib.sdxs.score_distillation import Scoring, Segment, fit_by_scores
+from distill_lib.sdxs.score_distillation import fit_by_scores
 from distill_lib.sdxs.texture import tune_texture
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import Pairs, Remembered
 
 FAILURES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "online model stands still": ("it never learns what is drawn", "online_rate above 1", {"online_rate": 0.0}),
+    "online model stands still": ("it no longer learns what is drawn", "online_rate above 1", {"online_rate": 0.0}),
     "rate times 30": ("the student outruns the online model", "a rate of 1e-4 and less", {"lr": 30.0}),
-    "scores without matching": ("nothing ties pictures to noise", "lambda_FM above 0", {"lambda_fm": (0.0, 0.0)}),
+    "scores without matching": (
+        "nothing ties pictures to noise",
+        "lambda_FM above 0",
+        {"segment": {"lambda_fm": (0.0, 0.0)}},
+    ),
 }
 """Ways to ruin score distillation: name -> cause, cure, and what is changed."""
 LAYER_WEIGHTS: dict[str, tuple[float, ...]] = {"fine": (8, 4, 2, 1), "coarse": (1, 2, 4, 8)}
@@ -101,16 +106,22 @@ class Trials:
         """What students are held to here: of another teacher squares, and what comes first in the paper's training."""
         return ("square", "matching") if self.start else ONE_STEP_LOSSES
 
-    def view(self, decode: Callable[[Tensor], Tensor], encoder: str = "") -> View:
+    def view(self, decode: Callable[[Tensor], Tensor], encoder: str = "", picture: bool = False) -> View:
         """How an encoder sees latents, by the pictures that `decode` makes of them; as in `feature_matching.views`."""
         encoder = encoder or ("unet" if self.start else "cnn")
         matcher = None if encoder == "unet" else pretrained.matcher(encoder)
-        return views(encoder, matcher, self.pairs.model.network, decode)
+        return views(encoder, matcher, self.pairs.model.network, decode, picture)
 
-    def cost(self, loss: str, encoder: str = "", window: int = 0, weights: tuple[float, ...] | None = None) -> Matching:
-        """A loss of `ONE_STEP_LOSSES` on what an encoder sees of the student's picture and the teacher's own."""
+    def cost(self, loss: str, encoder: str = "", **varied: Any) -> Matching:
+        """A loss of `ONE_STEP_LOSSES` on what an encoder sees of the student's picture and the teacher's own.
+
+        Layers and windows are those of the profile (`Small.features`), but whole maps of all levels, with equal
+        weights, where another encoder is named, or `window` or `weights` of `feature_matching.one_step_loss`.
+        """
+        features = Features(**varied) if encoder or varied or self.start else self.sizes.features
         known = self.decode if self.start else self._known  # another teacher's large pictures are never looked at
-        return one_step_loss(loss, self.view(self.decode, encoder), self.view(known, encoder), window, weights)
+        see, wanted = (self.view(decode, encoder, features.picture) for decode in (self.decode, known))
+        return one_step_loss(loss, see, wanted, features.window, features.weights)
 
     @cached_property
     def _known(self) -> Remembered:
@@ -134,23 +145,22 @@ class Trials:
     def by_scores(
         self,
         warm: Trained | None,
-        alpha: tuple[float, float] = Segment.alpha,
-        lambda_fm: tuple[float, float] = Segment.lambda_fm,
         lr: float = 1.0,
+        segment: dict[str, tuple[float, float]] | None = None,
         **changed: Any,
     ) -> Trained:
         """A student by Algorithm 1 after a warm-up, or without one.
 
         Args:
             warm: a student of `by_loss`; None starts from the small U-Net itself.
-            alpha, lambda_fm: as in `sdxs.score_distillation.Segment`.
             lr: factor on the learning rate.
-            changed: other fields of `sdxs.score_distillation.Scoring`.
+            segment: what differs of the profile's, fields of `sdxs.scoring.Segment`.
+            changed: other fields of `sdxs.scoring.Scoring`.
         """
-        settings = self.sizes.scores.with_seed(self.seed)
-        settings = replace(settings, lr=lr * settings.lr)
+        scoring = self.sizes.scores.of_run(self.seed, self.benchmark.w)
+        settings = replace(scoring.settings, lr=lr * scoring.settings.lr)
+        scoring = replace(scoring, settings=settings, segment=replace(scoring.segment, **segment or {}), **changed)
         student = self._copy(warm.net if warm else self.first)
-        scoring = Scoring(settings, self.benchmark.w, Segment(alpha, lambda_fm), **changed)
         return finished(fit_by_scores(student, self.pairs, self.cost("matching"), scoring))
 
     def by_critic(self, trained: Trained) -> Trained:

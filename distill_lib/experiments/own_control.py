@@ -29,7 +29,6 @@ from distill_lib.networks.doors import load_part, one_line
 from distill_lib.networks.sdxl import XLNetwork
 from distill_lib.profiles import Control, Profile
 from distill_lib.sdxs.controlnet import distill_controlnet, one_step_control
-from distill_lib.sdxs.score_distillation import Scoring
 from distill_lib.sdxs.triplets import Triplets, maps_of
 from distill_lib.shipped.export import replaced
 from distill_lib.teachers.latents import decoded
@@ -91,7 +90,7 @@ class OwnControl(OwnPart):
         shrinking = sizes.shrinking.with_seed(seed)
         small_control = finished(distill_controlnet(small, self.triplets(0.0), self.control, shrinking)).net.control
         student = Controlled(self.student, small_control.requires_grad_(True))
-        scoring = Scoring(sizes.scores.with_seed(seed), self.job.text.w)
+        scoring = sizes.scores.of_run(seed, self.job.text.w)
         cost, matching = self.trials.cost("matching"), sizes.matching.with_seed(seed)
         return finished(one_step_control(student, self.triplets(sizes.share), cost, matching, scoring)[-1]).net
 

@@ -27,11 +27,9 @@ from distill_lib.networks.pipeline import TextToImage
 from distill_lib.profiles import Lora as Sizes
 from distill_lib.profiles import Profile
 from distill_lib.sdxs.lora import TrainedLora
-from distill_lib.sdxs.score_distillation import Scoring, fit_by_scores
+from distill_lib.sdxs.score_distillation import fit_by_scores
 from distill_lib.teachers.latents import Pairs, teacher_pairs
 from distill_lib.worlds.seeds import training_seed
-
-ONLINE_RATE = 0.1  # the rate is that of the adapter, and all weights of the online model take a tenth of it
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class OwnStyle(OwnPart):
         """The student's own LoRA, by Algorithm 1 with the placement of the paper."""
         seed, plain, style = self.job.seed, self.job.model.network, self.styled.network
         adapted = with_adapter(self.student, self.sizes.rank, seed)
-        scoring = Scoring(self.sizes.scores.with_seed(seed), self.job.text.w, online_rate=ONLINE_RATE)
+        scoring = self.sizes.scores.of_run(seed, self.job.text.w)
         fitted = fit_by_scores(adapted, self.pairs, self.trials.cost("matching"), scoring, (style, plain))
         return TrainedLora.of(self.student, finished(fitted))
 

@@ -23,7 +23,7 @@ from distill_lib.teachers.latents import Remembered
 def consistency_model(job: Task, sizes: Small, seed: int) -> Trained:
     """A consistency model of all w up to `job.w_max`, from the finished stage one of a task."""
     student, settings = job.first[0].student(), sizes.consistency.with_seed(seed)
-    teacher, arguments = job.model.network, ((0.0, job.w_max), sizes.consistency_points)
+    teacher, arguments = job.model.network, ((0.0, job.w_max), sizes.easy_tuning)
     config = {
         "settings": settings,
         "sizes": arguments,

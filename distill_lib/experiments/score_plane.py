@@ -25,7 +25,8 @@ from distill_lib.measure.rows import Row, tidy
 from distill_lib.sdxs.cloud import Cloud, denoised, direction_sizes, divergence
 from distill_lib.sdxs.crossing import Couples, off_modes
 from distill_lib.sdxs.one_step import one_step, square_loss, train_on_pairs
-from distill_lib.sdxs.score_distillation import Scoring, Segment, distill_scores
+from distill_lib.sdxs.score_distillation import distill_scores
+from distill_lib.sdxs.scoring import Scoring, Segment
 from distill_lib.teachers.denoising import train_teacher
 
 PLACES, MASSES, STD = torch.cat([ring(7)[:4], torch.tensor([[0.3, -2.0]])]), (5, 4, 3, 2, 2), 0.1
@@ -54,7 +55,7 @@ SEGMENT = Segment((0.7, 0.7), (1.0, 0.3))
 """Scores below the levels where WRONG is wrong, and squares on pairs, whose weight falls."""
 LEVELS = (16, 32, 64, 128, 192, 256, 384, 512, 640, 768, 896, 1008)
 KL_LEVELS = (64, 128, 256, 512)
-_COUNT, _TEST, _STAGES, _WARM = 8192, 2048, 8, 4
+_COUNT, _TEST, _STAGES, _WARM = 8192, 2048, 8, 0.75
 
 
 def quality(x: Tensor) -> dict[str, float]:
@@ -113,7 +114,7 @@ class Distilled:
 
     team: Team
     run: Run
-    settings: TrainSettings
+    scoring: Scoring
 
     @property
     def student(self) -> ToyNetwork:
@@ -126,18 +127,18 @@ class Distilled:
         return self.team.members["online"]
 
     def stages(self) -> Iterator[int]:
-        """Numbers of updates, the last one the end; while one is yielded, both networks are as they were then."""
-        kept = self.run.snapshots() | {self.settings.steps: self.run.weights()}
-        for update, weights in kept.items():
+        """Updates of the student, the last one the end; while one is yielded, both networks are as they were then."""
+        kept = self.run.snapshots() | {self.scoring.paced.steps: self.run.weights()}
+        for step, weights in kept.items():
             self.team.module.load_state_dict(weights)
-            yield update
+            yield step // self.scoring.online_updates
 
 
 @dataclass(frozen=True)
 class ScorePlane:
-    """Students of the plane under one seed; `settings` are of each run of Algorithm 1, in updates of the online model.
+    """Students of the plane under one seed; `settings` are of each run of Algorithm 1, in updates of the student.
 
-    The denoiser that all start from has twice as many updates, regression as many, a warm-up a quarter.
+    The denoiser that all start from has six times as many updates, regression three times, a warm-up three quarters.
     """
 
     settings: TrainSettings
@@ -161,13 +162,13 @@ class ScorePlane:
     def start(self) -> ToyNetwork:
         """A denoiser of the data: what the paper's offline model is, and student and online model start as."""
         torch.manual_seed(self.seed)
-        net, settings = ToyNetwork(0), self._long(2.0)
+        net, settings = ToyNetwork(0), self._long(6.0)
         data = MixtureData(TEACHER.x, STD, _COUNT, self.seed)
         run = Run("plane-denoiser", {"settings": settings, "data": data.x}, train_teacher, ToyNetwork)
         finish(net, train_teacher(net, data, settings, run, drop=1.0), run, "denoiser")
         return net
 
-    def by_pairs(self, kind: str, share: float = 1.0) -> ToyNetwork:
+    def by_pairs(self, kind: str, share: float = 3.0) -> ToyNetwork:
         """A student by regression on one kind of couples, by squares (eq. 9)."""
         net, couples, settings = _copy(self.start), self.couples[kind], self._long(share)
         config = {"settings": settings, "couples": couples, "start": self.start.module}
@@ -178,7 +179,7 @@ class ScorePlane:
     @cached_property
     def warm(self) -> ToyNetwork:
         """A student after a warm-up: a short regression on the teacher's own couples."""
-        return self.by_pairs("own", 1 / _WARM)
+        return self.by_pairs("own", _WARM)
 
     def by_scores(
         self,
@@ -198,7 +199,7 @@ class ScorePlane:
         run = Run("plane-scores", config, distill_scores, ToyNetwork, Cloud)
         training = distill_scores(team, offline, self.couples["own"], square_loss, scoring, run)
         finish(team, training, run, "scores")
-        return Distilled(team, run, settings)
+        return Distilled(team, run, scoring)
 
     @torch.no_grad()
     def answers(self, net: ToyNetwork) -> Tensor:

@@ -6,7 +6,7 @@ features, by distances to the teacher's own pictures, and by sharpness.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from distill_lib.sdxs.tiny_unet import CUT, cut_network, small_unet
 from distill_lib.shipped import pretrained
 from distill_lib.shipped.export import export_decoder, export_plain
 from distill_lib.teachers.latents import Pairs
+from distill_lib.worlds.seeds import training_seed
 
 _PAPER_DECODER = "eq. 5"
 _AS_THE_PAPER = {"width": 64, "blocks": 3}  # of the decoder for Stable Diffusion, 1,222,531 weights
@@ -120,10 +121,12 @@ class SdxsTask:
     def tiny_decoder(self, **choice: Any) -> AutoencoderTiny:
         """A tiny decoder trained on the first pairs; `choice` are arguments of `tiny_decoder.tiny_decoder`."""
         pairs, settings = self.pairs.part(0, self.sizes.pairs), self.sizes.decoder.with_seed(self.seed)
+        choice = {"critic": self.sizes.critic} | choice
         if self.shipped:
             parents = {name: pretrained.made(name)["weights"] for name in ("pairs-scenes", "matcher-cnn")}
             return tiny_decoder(pairs, parents, settings, matcher=pretrained.matcher("cnn"), **choice)[0]
-        return tiny_decoder(pairs, {}, settings, factor=self.factor, **_AS_THE_PAPER, **choice)[0].to(default_device())
+        choice |= {"factor": self.factor} | _AS_THE_PAPER
+        return tiny_decoder(pairs, {}, settings, **choice)[0].to(default_device())
 
     @property
     def decoder_name(self) -> str:
@@ -226,7 +229,8 @@ def task_of(foreign: Foreign, sizes: Small) -> SdxsTask:
 def _shipped(settings: Profile, seed: int) -> SdxsTask:
     latent, sizes = settings.latent, settings.small
     model = pretrained.pipeline(latent.pipeline)
-    pairs = pretrained.pairs(latent.pipeline, model)
+    more = pretrained.pair_prompts({"count": sizes.more_prompts, "seed": training_seed(seed)}, model)
+    pairs = replace(pretrained.pairs(latent.pipeline, model), more=more)
     arguments = latent.world, sizes.prompts, latent.teacher_steps, latent.w, seed
     benchmark = PromptBenchmark(model, shipped_judges(), *arguments)
     return SdxsTask(

@@ -5,6 +5,7 @@
     one step       sharpness_kept and legible_kept of a student by squares: a share of the teacher's              (3)
     cut            prediction_error of the untrained cut, over that of the cut of the first world                 (4)
     DDIM           floors = mmd_teacher / its own standard error, of few steps                                    (5)
+    features       deficit_removed = (S - S_squares) / (S_teacher - S_squares), S the sharpness of one step       (6)
 
 A world passes if one step by squares is visibly worse, if prompts can be told apart by guidance, and if the cut costs
 something: what distillation repairs has to be broken first. The limits were set before anything was measured.
@@ -25,6 +26,9 @@ from distill_lib.networks.adapter import Network
 
 FIRST_CUT = 0.0018
 """(4) of the first world: error of its untrained cut, as a share of v^2, as the review of that world found it."""
+
+DEFICIT = 0.7
+"""(6) that a matcher has to reach after 400 updates before it is used."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,26 @@ def one_step_rows(reader: nn.Module, image: Tensor, truth: Tensor, seed: int = 0
     return tidy(values, method="squares", steps=1, **columns) + tidy(
         {"legible": legible(wanted)}, method="teacher", **columns
     )
+
+
+def deficit_rows(rows: list[Row]) -> list[Row]:
+    """(6) of every method with a row of sharpness beside those of "squares" and "teacher", by seed.
+
+    Raises:
+        ValueError: one of the two is not there, or squares have no deficit.
+    """
+    known = select(rows, metric="sharpness")
+    result: list[Row] = []
+    for seed in sorted({row["seed"] for row in known}):
+        values = {row["method"]: row["value"] for row in select(known, seed=seed)}
+        if not {"squares", "teacher"} <= set(values):
+            raise ValueError(f"seed={seed}: the deficit needs the sharpness of squares and of the teacher")
+        squares, teacher = values.pop("squares"), values.pop("teacher")
+        if squares >= teacher:
+            raise ValueError(f"seed={seed}: squares are as sharp as the teacher, {squares:.4g}; there is no deficit")
+        for method, value in values.items():
+            result += tidy({"deficit_removed": (value - squares) / (teacher - squares)}, method=method, seed=seed)
+    return result
 
 
 def cut_rows(probe: Probe, cut: Network) -> list[Row]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor, nn
 
@@ -27,22 +28,25 @@ def build_autoencoder(
 
 
 class Critic(nn.Module):
-    """Pictures (B, 3, R, R) -> one answer a patch of about 22 pixels, (B, 1, R/4, R/4)."""
+    """Pictures (B, 3, R, R) -> one answer a patch of about 22 pixels, (B, 1, R/4, R/4).
 
-    def __init__(self, width: int = 32) -> None:
+    With `given` channels it is also conditioned on so many, (B, given, R, R).
+    """
+
+    def __init__(self, width: int = 32, given: int = 0) -> None:
         super().__init__()
-        sizes = (3, width, 2 * width, 4 * width)
+        sizes = (3 + given, width, 2 * width, 4 * width)
         layers: list[nn.Module] = []
         for level, (a, b) in enumerate(pairwise(sizes)):
             layers += [nn.Conv2d(a, b, 4 if level < 2 else 3, 2 if level < 2 else 1, 1), nn.LeakyReLU(0.2)]
         self.body = nn.Sequential(*layers, nn.Conv2d(sizes[-1], 1, 3, 1, 1))
 
-    def forward(self, image: Tensor) -> Tensor:
-        return self.body(image)
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
+        return self.body(image if condition is None else torch.cat([image, condition], 1))
 
-    def of_both(self, x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def of_both(self, x: Tensor, x_hat: Tensor, *condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Its answers to pictures x, to x_hat where only the critic learns, and to x_hat where only its maker does."""
-        return self(x), self(x_hat.detach()), fixed(self, x_hat)
+        return self(x, *condition), self(x_hat.detach(), *condition), fixed(self, x_hat, *condition)
 
 
 def build_tiny(levels: int, width: int = 64, blocks: int = 3, latents: int = 4) -> AutoencoderTiny:

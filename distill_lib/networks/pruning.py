@@ -144,6 +144,11 @@ def stages(unet: UNet2DConditionModel, down: bool = True) -> Iterator[nn.Module]
         yield (getattr(block, "attentions", None) or block.resnets)[-1]
 
 
+def bottleneck(unet: UNet2DConditionModel) -> nn.Module:
+    """Where a U-Net is smallest: its middle stage, or where that went the last unit of its last down stage."""
+    return unet.mid_block if unet.mid_block is not None else list(stages(unet))[len(unet.down_blocks) - 1]
+
+
 def counterparts(
     student: UNet2DConditionModel, teacher: UNet2DConditionModel, down: bool = True
 ) -> tuple[list[nn.Module], list[nn.Module]]:

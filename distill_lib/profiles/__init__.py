@@ -11,12 +11,13 @@ from typing import Literal
 from pydantic import Field, ValidationError, model_validator
 
 from distill_lib.diffusion.schedules import OURS
-from distill_lib.engine.bounds import Count, Number, Positive, Unit
+from distill_lib.engine.bounds import Count, Number, Positive
 from distill_lib.engine.loop import TrainSettings
 from distill_lib.engine.messages import short
 from distill_lib.paths import suffix_of
-from distill_lib.profiles.fields import Counts, Look, Strengths, Strict, Training, World, Worlds
+from distill_lib.profiles.fields import Counts, Strengths, Strict, Training, World, Worlds
 from distill_lib.profiles.reading import read_yaml, sentence
+from distill_lib.profiles.sdxs import Control, Lora, Small
 from distill_lib.worlds.pictures import REAL, DatasetSpec, data_name
 from distill_lib.worlds.pictures import load as load_pictures
 
@@ -84,55 +85,6 @@ class Latent(Text):
     regression: TrainSettings = Field(description="of the one-step student, on pairs")
     edits: Count = Field(description="scenes that are edited, for each kind of edit")
     inpainting: TrainSettings = Field(description="of each halving of the inpainting network")
-
-
-class Small(Strict):
-    """SDXS: how much its notebooks train live and measure, of the shipped text-to-image teacher."""
-
-    pairs: Count = Field(description="of the teacher's shipped pairs, the first ones; the paper makes them as it goes")
-    prompts: Count = Field(description="prompts, and pictures behind each metric; the paper takes 5,000 of COCO")
-    decoder: TrainSettings = Field(description="of each tiny decoder")
-    unet: Training = Field(description="of each small U-Net")
-    matching: Training = Field(description="of a student of one step by a loss on pairs, and of the warm-up")
-    scores: Training = Field(description="of score distillation; the paper's batches are of 1,024 to 2,048")
-    tuning: TrainSettings = Field(description="of the adversarial tuning of an adapter")
-    consistency: TrainSettings = Field(description="of the consistency model beside which it stands in Table 3")
-    consistency_points: Count = Field(description="of its grid of times, few where it is trained briefly; LCM has 50")
-    crossing: TrainSettings = Field(description="of the networks on two-dimensional mixtures")
-    plane: TrainSettings = Field(description="of each run of score distillation on points of the plane")
-    alphas: list[Unit] = Field(description="segments of score distillation that are tried, each fixed")
-    lambdas: list[Number] = Field(description="weights of feature matching beside scores that are tried, each fixed")
-    ratios: list[Count] = Field(description="updates of the online model for one of the student that are tried")
-    batches: list[Count] = Field(description="pairs a step that are tried")
-    compiled: bool = Field(description="time networks through torch.compile too, a minute or two each")
-
-
-class Lora(Strict):
-    """SDXS's LoRA distillation: how much its notebook trains live and measures, of the shipped one-step student."""
-
-    looks: list[Look] = Field(description="styles; the first is the one that placements and ranks are varied on")
-    pairs: Count = Field(description="of the teacher with the style, live; the paper makes them as it goes")
-    prompts: Count = Field(description="prompts, and pictures behind each metric")
-    rank: Count = Field(description="of the student's LoRA; the paper does not give it")
-    ranks: list[Count] = Field(description="others that are tried")
-    scales: list[Number] = Field(description="of a LoRA while drawing")
-    matching: TrainSettings = Field(description="of a warm-up, where there is one")
-    scores: TrainSettings = Field(description="of score distillation; the paper's batches are of 1,024 to 2,048")
-
-
-class Control(Strict):
-    """ControlNets of SDXS: how much 13_controlnet trains live and measures."""
-
-    pairs: Count = Field(description="of the teacher's shipped pairs, the first so many, of which triplets are made")
-    scenes: Count = Field(description="held-out scenes whose maps are followed, and pictures behind each metric")
-    spread: Count = Field(description="scenes of which several pictures are drawn; Fig. 8 shows two")
-    noises: Count = Field(description="pictures of each of those; four in Fig. 8")
-    teacher_steps: Count = Field(description="of the teacher with its ControlNet, by UniPC as its pairs were made")
-    shrinking: TrainSettings = Field(description="of each ControlNet for the small U-Net")
-    matching: TrainSettings = Field(description="of each ControlNet of one step, by feature matching")
-    scores: TrainSettings = Field(description="of its score distillation; the paper's batches are of 1,024 to 2,048")
-    shares: list[Unit] = Field(description="of the noise that is resampled; the paper names none")
-    share: Unit = Field(description="the one that is used elsewhere")
 
 
 class Other(Text):

@@ -36,7 +36,8 @@ from distill_lib.networks.controlnet import Controlled, cut_control, shared_plac
 from distill_lib.networks.pipeline import Latents
 from distill_lib.networks.pruning import counterparts, tapped
 from distill_lib.sdxs.one_step import Matching, fit_on_pairs
-from distill_lib.sdxs.score_distillation import Scoring, fit_by_scores
+from distill_lib.sdxs.score_distillation import fit_by_scores
+from distill_lib.sdxs.scoring import Scoring
 from distill_lib.sdxs.tiny_unet import feature_loss, knowledge_loss
 from distill_lib.sdxs.triplets import Triplets
 from distill_lib.teachers.denoising import train_teacher

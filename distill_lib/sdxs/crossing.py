@@ -35,7 +35,7 @@ from torch import Tensor
 
 from distill_lib.diffusion.errors import Predict, mean_square
 from distill_lib.diffusion.mixture import Mixture, MixtureData, ToyNetwork, ring
-from distill_lib.diffusion.noise import normal
+from distill_lib.diffusion.noise import Draws, normal
 from distill_lib.diffusion.samplers import trajectory
 from distill_lib.diffusion.schedules import OURS, step_grid
 from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish
@@ -63,6 +63,11 @@ class Couples:
     def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
         """z, x (B, 2) and labels (B,), all of them null: no network is conditioned on a class."""
         return self.z[index].to(device), self.x[index].to(device), torch.zeros(len(index), dtype=torch.long).to(device)
+
+    def fresh(self, draws: Draws, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """Noise (B, 2) of no couple, and the null label."""
+        z = draws.normal("z_T", self.z.shape[1:]).to(device)
+        return z, torch.zeros(len(z), dtype=torch.long, device=device)
 
     def lines(self) -> Tensor:
         """(1) at its ends, (2, N, 2)."""

@@ -7,8 +7,9 @@
 
 SDXS (Song et al. 2024, arXiv 2403.16627), eq. 10, whose SSIM is a similarity: what is made small is 1 - SSIM. It says
 neither whether statistics are taken over windows or over whole maps, nor the weights w_l; both are arguments. Those of
-a whole map are as in DISTS (Ding et al. 2020, arXiv 2004.07728). SSIM was made for positive pictures: where means are
-opposite, and structure is too, the product is positive.
+a whole map are as in DISTS (Ding et al. 2020, arXiv 2004.07728); they say little of where a fine layer has its detail,
+which windows do. SSIM was made for positive pictures: where means are opposite, and structure is too, the product is
+positive.
 
 `one_step_loss` gives it and what it stands beside, as an encoder sees latents and pictures (`views`). A loss that holds
 networks or settings is a frozen dataclass, a function or a partial of one, so that a run that it trains is known by all
@@ -54,22 +55,25 @@ def feature_matching_loss(
     features: Sequence[Tensor],
     wanted: Sequence[Tensor],
     weights: Sequence[float] | None = None,
-    window: int = 0,
+    window: int | Sequence[int] = 0,
 ) -> Tensor:
     """(2), (B,), in [0, 2]; layers (B, C_l, H_l, W_l) of what was drawn and of what should have been.
 
     Args:
         features, wanted: layer by layer.
         weights: w_l, one a layer; None: all alike.
-        window: as in `ssim`.
+        window: as in `ssim`, of all layers or one a layer.
 
     Raises:
-        ValueError: there are not as many weights as layers.
+        ValueError: there are not as many weights, or windows, as layers.
     """
     weights = [1.0] * len(features) if weights is None else list(weights)
-    if not len(weights) == len(features) == len(wanted):
-        raise ValueError(f"{len(weights)} weights for {len(features)} layers beside {len(wanted)}")
-    parts = [w * (1 - ssim(a, b, window)) for w, a, b in zip(weights, features, wanted, strict=True)]
+    windows = [window] * len(features) if isinstance(window, int) else list(window)
+    if not len(weights) == len(windows) == len(features) == len(wanted):
+        given = f"{len(weights)} weights and {len(windows)} windows"
+        raise ValueError(f"{given} for {len(features)} layers beside {len(wanted)}")
+    layers = zip(weights, windows, features, wanted, strict=True)
+    parts = [w * (1 - ssim(a, b, side)) for w, side, a, b in layers]
     return torch.stack(parts).sum(0) / sum(weights)
 
 
@@ -81,13 +85,19 @@ View = Callable[[Tensor], Sequence[Tensor]]
 
 @dataclass(frozen=True)
 class ByMatcher:
-    """Latents (B, C, H, W) -> layers of a matcher's features (B, C_l, H_l, W_l) of the picture that `decode` makes."""
+    """Latents (B, C, H, W) -> layers of a matcher's features (B, C_l, H_l, W_l) of the picture that `decode` makes.
+
+    With `picture` the first layer is the picture itself, (B, 3, R, R) in [0, 1], where SSIM has its meaning.
+    """
 
     matcher: nn.Module
     decode: Callable[[Tensor], Tensor]
+    picture: bool = False
 
     def __call__(self, x: Tensor) -> Sequence[Tensor]:
-        return [layer.float() for layer in self.matcher.layers(self.decode(x))]
+        image = self.decode(x)
+        first = [(image.float() + 1) / 2] if self.picture else []
+        return first + [layer.float() for layer in self.matcher.layers(image)]
 
 
 @dataclass(frozen=True)
@@ -125,10 +135,17 @@ def _square_of_layers(features: Sequence[Tensor], wanted: Sequence[Tensor]) -> T
     return torch.stack([mean_square(a - b) for a, b in zip(features, wanted, strict=True)]).mean(0)
 
 
-def views(encoder: str, matcher: nn.Module | None, teacher: Network, decode: Callable[[Tensor], Tensor]) -> View:
+def views(
+    encoder: str,
+    matcher: nn.Module | None,
+    teacher: Network,
+    decode: Callable[[Tensor], Tensor],
+    picture: bool = False,
+) -> View:
     """How an encoder sees latents: a matcher by the picture that `decode` makes of them, "unet" as they are.
 
     "unet" is the encoder half of the teacher's own U-Net, evaluated at the lowest noise level under the empty prompt.
+    With `picture` a matcher's first layer is the picture itself.
 
     Raises:
         ValueError: an encoder other than "unet" needs its matcher.
@@ -136,7 +153,7 @@ def views(encoder: str, matcher: nn.Module | None, teacher: Network, decode: Cal
     if encoder != "unet":
         if matcher is None:
             raise ValueError(f"encoder={encoder!r} needs its matcher")
-        return ByMatcher(matcher, decode)
+        return ByMatcher(matcher, decode, picture)
     return ByUnet(teacher)
 
 
@@ -144,7 +161,7 @@ def one_step_loss(
     loss: str,
     see: View | None = None,
     wanted: View | None = None,
-    window: int = 0,
+    window: int | Sequence[int] = 0,
     weights: Sequence[float] | None = None,
 ) -> Matching:
     """What x_hat costs beside x: a loss of ONE_STEP_LOSSES.

@@ -4,7 +4,9 @@ SDXS (Song et al. 2024, arXiv 2403.16627), Fig. 4: by Algorithm 1, with the LoRA
 network, into the teacher behind the pairs, and not into the online network. The student's own weights stand still.
 
 Differs from the paper: convolutions of residual units change as well as attention layers, since our U-Nets have few of
-the latter; and the offline LoRA is merged, which changes no answer.
+the latter; and the offline LoRA is merged, which changes no answer. How the online model learns is not said there: with
+all of its weights it forgets a style that it starts with in dozens of updates, so here it may learn through an adapter
+of its own (`scoring.Scoring.online_rank`), over weights that stand still.
 """
 
 from dataclasses import dataclass

@@ -13,34 +13,47 @@ model knows what the generator draws, the frozen offline one what it should draw
 
 Algorithm 1, with eq. 11 for the student:
 
-    repeat: x = one step of the student from z_T
-            online model: denoise x at t in (0, T]                                  one update
-            student: score difference of online and offline at t in (0, alpha T], plus lambda_FM times feature matching
-                     with the teacher's picture from the same z_T                   every `online_updates`-th time
-            lower alpha and lambda_FM
+    before the student moves:
+        fresh noise z_T and prompt; x = one step of the student from z_T
+        online model: denoise x at t in (0, T]                                      `before.steps` times
+    repeat `settings.steps` times:
+        fresh noise z_T and prompt; x = one step of the student from z_T
+        online model: denoise x at t in (0, T]                                      `online_updates` times, each anew
+        student: score difference of online and offline on the last x, at t in (0, alpha T], plus lambda_FM times
+                 feature matching with the teacher's picture, from the noise of pairs
+        lower alpha and lambda_FM
+    with an adversary: its critic learns with the online model, and the student to fool it (`latent_critic`)
 
 The online model starts from the offline one, which is frozen. Data-free: pairs hold prompts, noise and what the teacher
-made of them.
+made of them, and matching alone reads them. What scores compare has no answer of the teacher, so it is drawn afresh:
+a few thousand noises that come back would be learned by heart.
 
-Differs from the paper: where it updates both in turn, the student may wait for several updates of the online model, and
-the score difference may be normalised, both as in DMD2 (Yin et al. 2024, arXiv 2405.14867), to which its authors point.
+Differs from the paper: both are updated in turn there. Here the online model first learns alone what the student draws
+(the teacher that it starts as knows data, so the first differences would be those of guidance), the student waits for
+several of its updates, the score difference may be normalised, and a critic may join; the last three as in DMD2 (Yin
+et al. 2024, arXiv 2405.14867), to which its authors point.
 """
 
 import copy
+import gc
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from distill_lib.diffusion.errors import v_loss
+from distill_lib.diffusion.noise import Draws
 from distill_lib.diffusion.schedules import OURS, Schedule, add_noise, x_from_v
 from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish
 from distill_lib.engine.store import Run
-from distill_lib.engine.trainable import Team
+from distill_lib.engine.trainable import Team, Trainable
 from distill_lib.networks.adapter import Network, Trained, denoise_pair
+from distill_lib.networks.lora import with_adapter
+from distill_lib.networks.pruning import tapped
+from distill_lib.sdxs.latent_critic import LatentCritic, critic_head
 from distill_lib.sdxs.one_step import Matching, one_step
-from distill_lib.teachers.latents import Pairs
+from distill_lib.sdxs.scoring import Answered, Scoring
 
 _LEAST = 0.02  # of T: below, the two predictions are one and their difference is rounding; DMD2's bound
 
@@ -79,83 +92,73 @@ def score_loss(x: Tensor, direction: Tensor) -> Tensor:
     return (direction.detach() * x).flatten(1).mean(1)
 
 
-@dataclass(frozen=True)
-class Segment:
-    """How (11) is set, at the start and at the end of a training; in between both fall evenly.
-
-    alpha: share of the noise levels at which scores are compared; 1 is Diff-Instruct with feature matching added.
-    lambda_fm: weight of feature matching.
-
-    The paper says that both start high and fall once the densities overlap, and gives no number; these are ours, of the
-    shipped student and of every training of 11 to 13 that varies neither.
-    """
-
-    alpha: tuple[float, float] = (0.95, 0.7)
-    lambda_fm: tuple[float, float] = (1.0, 0.3)
-
-    def at(self, share: float) -> tuple[float, float]:
-        """(alpha, lambda_FM) after a share of the training."""
-        return tuple(first + (last - first) * share for first, last in (self.alpha, self.lambda_fm))
+def follow_student(
+    online: Network, student: Network, pairs: Answered, settings: TrainSettings, run: Run
+) -> Iterator[Progress]:
+    """Train `online` alone to denoise what a student draws, who stands still."""
+    loop = Loop(online, settings, run)
+    loop.place(student)
+    for _, draws in loop:
+        z_T, label = pairs.fresh(draws, loop.device)
+        with torch.no_grad():
+            x = one_step(student, z_T, label, student.schedule)
+        yield loop.update(_online_loss(online, x, draws, label, student.schedule))
 
 
-@dataclass(frozen=True)
-class Scoring:
-    """Settings of Algorithm 1.
-
-    settings: of the training; its steps are updates of the online model.
-    w: strength of guidance of the offline model's score.
-    segment: alpha and lambda_FM.
-    online_updates: of the online model, for one of the student.
-    online_rate: learning rate of the online model over that of the student.
-    normalised: as in `score_direction`.
-    """
-
-    settings: TrainSettings
-    w: float = 1.0
-    segment: Segment = field(default_factory=Segment)
-    online_updates: int = 2
-    online_rate: float = 2.0
-    normalised: bool = True
+def _online_loss(online: Network, x: Tensor, draws: Draws, label: Tensor, schedule: Schedule) -> Tensor:
+    t = 1 + draws.integer("t", schedule.T)
+    return v_loss(online, x, draws.normal("eps", x.shape[1:]), t, label, schedule)
 
 
 def distill_scores(
-    team: Team, offline: Network, pairs: Pairs, matching: Matching, scoring: Scoring, run: Run
+    team: Team, offline: Network, pairs: Answered, matching: Matching, scoring: Scoring, run: Run
 ) -> Iterator[Progress]:
-    """Train both networks of a team.
+    """Train both networks of a team in turn; one step of the loop is an update of the online model.
 
     Args:
         team: `student`, which makes one step and starts from a warm-up by feature matching alone
-            (`one_step.train_on_pairs`), and `online`, which starts as a copy of `offline`; so they are kept.
+            (`one_step.train_on_pairs`), and `online`, which starts as a copy of `offline` after `follow_student`; so
+            they are kept. With an adversary also `critic`, a `critics.ProjectedCritic` of one layer.
         offline: the frozen diffusion model.
         matching: feature matching of two latents.
     """
-    loop = Loop(team, scoring.settings, run, {"online.": scoring.online_rate})
+    settings, adversary = scoring.paced, scoring.adversary
+    loop = Loop(team, settings, run, scoring.rates)
     loop.place(offline)
-    student, online = team.members["student"], team.members["online"]
-    schedule, online_updates = offline.schedule, scoring.online_updates
+    student, online, schedule = team.members["student"], team.members["online"], offline.schedule
+    critic = LatentCritic(team.members["critic"], online, adversary) if adversary else None
     for step, draws in loop:
-        alpha, lambda_fm = scoring.segment.at(step / scoring.settings.steps)
-        z_T, x, label = pairs.batch(draws.integer("pair", len(pairs)).cpu(), loop.device)
-        students_turn = step % online_updates == online_updates - 1
-        with torch.set_grad_enabled(students_turn):
-            x_hat = one_step(student, z_T, label, schedule)
-        drawn, shape = x_hat.detach(), x_hat.shape[1:]
-        t = 1 + draws.integer("t", schedule.T)
-        loss = v_loss(online, drawn, draws.normal("eps", shape), t, label, schedule)
+        alpha, lambda_fm = scoring.segment.at(step / settings.steps)
+        z_T, label = pairs.fresh(draws, loop.device)
+        n, students_turn = len(z_T), scoring.students_turn(step)
+        if students_turn:
+            index = draws.integer("pair", len(pairs))[: math.ceil(scoring.matched * n)].cpu()
+            pair_z_T, wanted, pair_label = pairs.batch(index, loop.device)
+            x_hat = one_step(student, torch.cat([z_T, pair_z_T]), torch.cat([label, pair_label]), schedule)
+        else:
+            with torch.no_grad():
+                x_hat = one_step(student, z_T, label, schedule)
+        x = x_hat[:n].detach()
+        with tapped([critic.layer] if critic else []) as fake:
+            loss = _online_loss(online, x, draws, label, schedule)
+        if critic:
+            loss = loss + critic.learn(*fake, pairs, draws)
         if students_turn:
             t = drawn_times(draws.uniform("segment"), alpha, schedule)
-            z_t = add_noise(drawn, draws.normal("eps-segment", shape), t, schedule)
+            z_t = add_noise(x, draws.normal("eps-segment", x.shape[1:]), t, schedule)
             with torch.no_grad():
                 x_online = x_from_v(z_t, online(z_t, t, label), t, schedule)
                 x_offline = x_from_v(z_t, denoise_pair(offline, label, scoring.w)(z_t, t), t, schedule)
-            direction = score_direction(drawn, x_online, x_offline, scoring.normalised)
-            loss = loss + score_loss(x_hat, direction) + lambda_fm * matching(x_hat, x)
+            loss = loss + score_loss(x_hat[:n], score_direction(x, x_online, x_offline, scoring.normalised))
+            if critic and step >= adversary.start * scoring.online_updates:
+                loss = loss + critic.fool(x_hat[:n], z_t, t, label)
+            loss = loss + lambda_fm * matching(x_hat[n:], wanted).mean()
         yield loop.update(loss)
 
 
 def fit_by_scores(
     student: Network,
-    pairs: Pairs,
+    pairs: Answered,
     cost: Matching,
     scoring: Scoring,
     networks: tuple[Network, Network] | None = None,
@@ -168,10 +171,26 @@ def fit_by_scores(
         networks: the offline network, and what the online one starts as a copy of; the teacher unless given.
     """
     offline, first = networks or (pairs.model.network, pairs.model.network)
+    if scoring.online_rank:
+        online = with_adapter(first, scoring.online_rank, scoring.settings.seed)
+    else:
+        online = first.like(copy.deepcopy(first.module).requires_grad_(True))
+    config = {"pairs": pairs, "student": student, "networks": networks}
+    if scoring.before is not None:
+        learning = [weight for weight in online.module.parameters() if weight.requires_grad]
+        start = {"pairs": pairs, "student": student, "online": online, "settings": scoring.before}
+        first_run = Run("online", start, follow_student)
+        training = follow_student(online, student, pairs, scoring.before, first_run)
+        finish(online, training, first_run, "online model alone")
+        for weight in learning:
+            weight.requires_grad_(True)
+        gc.collect()  # a loop that is over holds averages and moments in a ring
     if not any(weight.requires_grad for weight in student.module.parameters()):
         student.module.requires_grad_(True)
-    team = Team(student=student, online=first.like(copy.deepcopy(first.module).requires_grad_(True)))
-    config = {"scoring": scoring, "pairs": pairs, "student": student, "cost": cost, "networks": networks}
-    run = Run("scored", config, fit_by_scores)
+    members: dict[str, Trainable] = {"student": student, "online": online}
+    if scoring.adversary is not None:
+        members["critic"] = critic_head(online, scoring.adversary, scoring.settings.seed)
+    team = Team(**members)
+    run = Run("scored", config | {"scoring": scoring, "cost": cost}, fit_by_scores)
     training = distill_scores(team, offline, pairs, cost, scoring, run)
     return Trained(student, finish(team, training, run, "score distillation"), run)

@@ -16,31 +16,18 @@ pictures.
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish
 from distill_lib.engine.store import Run
 from distill_lib.engine.trainable import Bare, Team, fixed
 from distill_lib.networks.adapter import Network, Trained
 from distill_lib.networks.lora import add_low_rank, merge_low_rank
+from distill_lib.sdxs.critics import ProjectedCritic
 from distill_lib.sdxs.feature_matching import View
 from distill_lib.sdxs.one_step import one_step
 from distill_lib.teachers.autoencoder import critic_loss, fooling_loss
 from distill_lib.teachers.latents import Pairs
-
-
-class ProjectedCritic(nn.Module):
-    """Features (B, C_l, H_l, W_l) of some layers -> answers of all places of all layers, (B, P)."""
-
-    def __init__(self, channels: Sequence[int], width: int = 32) -> None:
-        super().__init__()
-        self.heads = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(c, width, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, 1, 3, 1, 1)) for c in channels
-        )
-
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        return torch.cat([head(f).flatten(1) for head, f in zip(self.heads, features, strict=True)], 1)
-
 
 _CRITIC_RATE = 3.0  # learning rate of the critic over that of the adapter
 

@@ -12,30 +12,43 @@ from functools import partial
 import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate
 
 from distill_lib.diffusion.pixels import to_unit
 from distill_lib.engine.loop import Loop, Progress, TrainSettings, finish
 from distill_lib.engine.precision import autocast
 from distill_lib.engine.store import Run
-from distill_lib.engine.trainable import Bare, Trainable
+from distill_lib.engine.trainable import Bare, Together, Trainable
 from distill_lib.networks.autoencoders import Critic, build_tiny
+from distill_lib.sdxs.critics import UNBOUND, PatchCritic, slope_penalty
 from distill_lib.sdxs.matchers import ConvMatcher
 from distill_lib.sdxs.one_step import square_loss
 from distill_lib.teachers.autoencoder import adversarial_loss, coarse_loss, l1_loss, perceptual_loss
 from distill_lib.teachers.latents import Pairs, decoded
 
 
-class TinyPlayers(nn.Module):
-    """A tiny decoder and a critic, trained together."""
+class TinyPlayers(Together):
+    """A tiny decoder and a critic, trained together.
 
-    def __init__(self, tiny: AutoencoderTiny, critic: Critic) -> None:
-        super().__init__()
-        self.decoder, self.critic = tiny.decoder, critic
+    With `factor` the critic is conditioned on means of squares of so many pixels, and has three channels for them.
+    """
+
+    def __init__(self, tiny: AutoencoderTiny, critic: Critic, factor: int = 0) -> None:
+        super().__init__(decoder=tiny.decoder, critic=critic)
+        self.factor = factor
+
+    def condition(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What the critic reads beside a picture: the teacher's x (B, 3, R, R), pooled, at its size again."""
+        return (interpolate(avg_pool2d(x, self.factor), scale_factor=self.factor),) if self.factor else ()
 
     def forward(self, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """x_hat, and the critic's answers to x, to x_hat fixed, and to x_hat."""
         x_hat = self.decoder(z)
-        return x_hat, *self.critic.of_both(x, x_hat)
+        return x_hat, *self.critic.of_both(x, x_hat, *self.condition(x))
+
+    def penalty(self, x: Tensor) -> Tensor:
+        """`critics.slope_penalty` of the critic at the teacher's pictures x, (B,)."""
+        return slope_penalty(lambda image: self.critic(image, *self.condition(x)), x)
 
 
 def train_tiny_decoder(
@@ -47,6 +60,7 @@ def train_tiny_decoder(
     distance: Callable[[Tensor, Tensor], Tensor] = coarse_loss,
     fooling: float = 0.1,
     critic_start: int = 0,
+    critic: PatchCritic = UNBOUND,
 ) -> Iterator[Progress]:
     """Train net.module, `TinyPlayers`, on latents z (N, C, H, W) and the large decoder's pictures uint8 (N, 3, R, R).
 
@@ -54,6 +68,7 @@ def train_tiny_decoder(
         distance: distance(x, x_hat) -> (B,): (6) of `teachers.autoencoder` as in the paper, or what it stands beside.
         fooling: weight of fooling the critic, lambda_GAN; the paper gives none. 0 leaves the critic out.
         critic_start: steps before the critic has a say.
+        critic: the penalty on its slope; what it reads is known by net.module.
     """
     loop = Loop(net, settings, run)
     for step, draws in loop:
@@ -63,7 +78,9 @@ def train_tiny_decoder(
             x_hat, real, fake, fooled = (part.float() for part in net.forward(z[index].to(loop.device).float(), x))
         loss = distance(x, x_hat)
         if fooling and step >= critic_start:
-            loss = loss + adversarial_loss(real, fake, fooled, fooling)
+            due = critic.r1 and step % critic.every == 0
+            penalty = critic.every * critic.r1 / 2 * net.module.penalty(x) if due else 0.0
+            loss = loss + adversarial_loss(real, fake, fooled, fooling, penalty)
         yield loop.update(loss)
 
 
@@ -113,6 +130,7 @@ def tiny_decoder(
     factor: int = 4,
     fooling: float = 0.05,
     critic_start: int = 0,
+    critic: PatchCritic = UNBOUND,
     width: int = 32,
     blocks: int = 2,
     matcher: nn.Module | None = None,
@@ -120,7 +138,8 @@ def tiny_decoder(
     """A tiny decoder for the latents of pairs, its curve and its run.
 
     Differs from the paper: squares of eq. 5 are of `factor` pixels, which is what a latent covers here; the paper's are
-    of 8, which is what one of Stable Diffusion covers.
+    of 8, which is what one of Stable Diffusion covers. The critic may read the pooled picture and be held back by a
+    penalty, of which the paper says nothing; eq. 5 stays the loss.
 
     Args:
         parents: keys of what the training rests on, by name.
@@ -128,6 +147,7 @@ def tiny_decoder(
         factor: side of the squares of "coarse".
         fooling: weight of fooling the critic; 0 leaves it out.
         critic_start: steps before the critic has a say.
+        critic: how it is held back, and whether it reads the pooled picture.
         width, blocks: of the decoder, as in `networks.autoencoders.build_tiny`.
         matcher: for "features".
 
@@ -138,11 +158,13 @@ def tiny_decoder(
     torch.manual_seed(settings.seed)
     levels = len(pairs.model.pipe.vae.config.block_out_channels)
     tiny = build_tiny(levels, width, blocks, pairs.x.shape[1])
-    players = TinyPlayers(tiny, Critic())
+    players = TinyPlayers(tiny, Critic(given=3), factor) if critic.conditioned else TinyPlayers(tiny, Critic())
     options = {"distance": distance, "fooling": fooling, "critic_start": critic_start, "players": players}
+    options |= {"critic": critic, "factor": players.factor}
     config = {"settings": settings, "pairs": pairs} | options | parents
     run = Run("tiny-decoder", config, tiny_decoder, ConvMatcher)
     net = Bare(players)
-    training = train_tiny_decoder(net, pairs.x, decoded(pairs), settings, run, distance, fooling, critic_start)
+    image = decoded(pairs)
+    training = train_tiny_decoder(net, pairs.x, image, settings, run, distance, fooling, critic_start, critic)
     curve = finish(net, training, run, f"tiny decoder, {loss}")
     return tiny, curve, run

@@ -7,7 +7,7 @@ import torch
 from diffusers import ControlNetModel
 from torch import Tensor
 
-from distill_lib.diffusion.noise import normal, uniform
+from distill_lib.diffusion.noise import Draws, normal, uniform
 from distill_lib.engine.store import cached
 from distill_lib.networks.adapter import append_extra
 from distill_lib.networks.controlnet import Controlled
@@ -67,6 +67,12 @@ class Triplets:
         fresh = normal(self.pairs.seed, "anew", 0, number, z_T.shape[1:])
         u = uniform(self.pairs.seed, "places", 0, number, z_T[0, 0].numel())
         return resample_noise(z_T, fresh, u, self.share), x, append_extra(states, self.seen[index].float().to(device))
+
+    def fresh(self, draws: Draws, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """Noise z_T that no pair has, and prompts with the maps that belong to them, drawn apart from it."""
+        index = draws.integer("prompt", len(self)).cpu()
+        states = self.pairs.batch(index, device)[2]
+        return draws.normal("z_T", self.pairs.x.shape[1:]), append_extra(states, self.seen[index].float().to(device))
 
     def as_data(self) -> Latents:
         """The same pictures and maps without their noise, for trainings at every noise level."""

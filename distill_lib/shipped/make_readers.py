@@ -10,7 +10,7 @@ from torch import nn
 from distill_lib.engine import store
 from distill_lib.engine.loop import Progress, finish
 from distill_lib.engine.trainable import Bare
-from distill_lib.measure.readers.attributes import AttributeReader, train_reader
+from distill_lib.measure.readers.attributes import AttributeReader, train_on_clean, train_reader
 from distill_lib.measure.readers.extractor import Extractor, picture_examples, scene_examples, train_extractor
 from distill_lib.measure.readers.geometry import Geometry, train_geometry
 from distill_lib.measure.readers.layout import Layout, train_layout
@@ -25,6 +25,7 @@ from distill_lib.worlds.captions import attributes
 from distill_lib.worlds.pictures import WORLDS, rendered_once
 from distill_lib.worlds.scenes import class_names
 from distill_lib.worlds.studio import StudioSpec
+from distill_lib.worlds.vocabulary import vocabulary_of
 
 
 def make_extractor(name: str) -> None:
@@ -69,8 +70,16 @@ def make_attributes(name: str) -> None:
 
 
 def make_matcher(name: str) -> None:
-    """Train a network to read the same, for its features."""
-    _make_on_captions("matcher", name, MATCHERS[name])
+    """Train a network to read the same, for its features; with `clean` on pictures as they are."""
+    recipe = RECIPES["matcher"][name]
+    network = MATCHERS[recipe.get("network", name)]
+    if not recipe.get("clean"):
+        _make_on_captions("matcher", name, network)
+        return
+    words = vocabulary_of(WORLDS[recipe["world"]])
+    image, wanted_attributes = captioned(recipe["world"], recipe["count"], recipe["seed"])
+    build = partial(network, recipe["width"], image.shape[-1], words)
+    _make(f"matcher-{name}", recipe, build, train_on_clean, image, wanted_attributes, words.kinds)
 
 
 def make_judge(name: str) -> None:

@@ -3,6 +3,7 @@
 Nothing here draws a picture of the world: what is trained on is the teacher's own answers to prompts.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from distill_lib.engine.files import save_tensors
 from distill_lib.engine.loop import TrainSettings
 from distill_lib.networks.autoencoders import TinyDecode
+from distill_lib.sdxs.critics import PatchCritic
 from distill_lib.sdxs.feature_matching import ByMatcher, one_step_loss
 from distill_lib.sdxs.one_step import fit_on_pairs
 from distill_lib.sdxs.score_distillation import fit_by_scores
@@ -21,7 +23,7 @@ from distill_lib.shipped.export import export_one_step
 from distill_lib.shipped.pretrained import RECIPES, key, pipeline
 from distill_lib.shipped.settings import scoring_of, with_parents
 from distill_lib.shipped.write import FILE, ship, write_origin
-from distill_lib.teachers.latents import Pairs, teacher_pairs
+from distill_lib.teachers.latents import Pairs, Remembered, teacher_pairs
 
 
 def make_pairs(name: str) -> None:
@@ -37,7 +39,10 @@ def make_pairs(name: str) -> None:
 
 
 def _pairs_of(recipe: dict[str, Any]) -> Pairs:
-    return pretrained.pairs(recipe["pairs"], pipeline(RECIPES["pairs"][recipe["pairs"]]["pipeline"]))
+    """The pairs that a recipe names, with the prompts that it draws for scores beside them (`more`: count and seed)."""
+    model = pipeline(RECIPES["pairs"][recipe["pairs"]]["pipeline"])
+    more = pretrained.pair_prompts(recipe["more"], model) if "more" in recipe else []
+    return replace(pretrained.pairs(recipe["pairs"], model), more=more)
 
 
 def make_tiny_decoder(name: str) -> None:
@@ -46,6 +51,7 @@ def make_tiny_decoder(name: str) -> None:
     settings, matcher = TrainSettings(**recipe["training"]), pretrained.matcher(recipe["matcher"])
     options = dict(recipe["how"])
     options["critic_start"] = options.pop("alone")  # the key that made.json of shipped weights holds
+    options["critic"] = PatchCritic(**options.get("critic", {}))
     tiny, _, run = tiny_decoder(_pairs_of(recipe), {}, settings, **options, matcher=matcher)
     folder = pretrained.PRETRAINED / f"tinydecoder-{name}"
     tiny.half().save_pretrained(folder, safe_serialization=True)
@@ -67,8 +73,9 @@ def make_one_step(name: str) -> None:
     model = pairs.model
     student = model.network.like(pretrained.tiny_unet(recipe["unet"], model).module.requires_grad_(True))
     decode = {"tiny": TinyDecode(tiny), "large": model.network.decode}[recipe["seen_through"]]
-    see = partial(ByMatcher, pretrained.matcher(recipe["matcher"]))
-    cost = one_step_loss("matching", see(decode), see(model.network.decode), recipe["window"])
+    see = partial(ByMatcher, pretrained.matcher(recipe["matcher"]), picture=recipe.get("picture", False))
+    known, weights = Remembered(pairs), recipe.get("weights")
+    cost = one_step_loss("matching", see(decode), see(known), recipe["window"], weights)
     warm = fit_on_pairs(student, pairs, cost, TrainSettings(**recipe["matching"]))
     done = fit_by_scores(student, pairs, cost, scoring_of(recipe))
     folder = pretrained.PRETRAINED / f"onestep-{name}"

@@ -184,7 +184,8 @@ def attribute_reader(name: str = "scenes") -> AttributeReader:
 def matcher(name: str) -> ConvMatcher | TokenMatcher:
     """A shipped network whose features pictures are matched by, one of `matchers.MATCHERS`; raises as `extractor`."""
     recipe = made(f"matcher-{name}")["config"]
-    return _filled(MATCHERS[name](recipe["width"], WORLDS[recipe["world"]].resolution), f"matcher-{name}")
+    world, network = WORLDS[recipe["world"]], MATCHERS[recipe.get("network", name)]
+    return _filled(network(recipe["width"], world.resolution, vocabulary_of(world)), f"matcher-{name}")
 
 
 def clip(name: str = "judge") -> Clip:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from distill_lib.engine.loop import TrainSettings
 from distill_lib.networks.pipeline import Latents, TextToImage
 from distill_lib.profiles.reading import sentence
-from distill_lib.sdxs.score_distillation import Scoring, Segment
+from distill_lib.sdxs.scoring import Scoring, Segment
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import latent_pictures
 from distill_lib.worlds.pictures import DatasetSpec, Pictures, load
@@ -26,7 +26,7 @@ PARENTS |= {
 }
 """Fields of recipes that name a shipped folder, and the kind of the folder."""
 _NOT_SETTINGS = (
-    "network world worlds data count mixed start then drop teacher w_max width pipeline inpainter rank".split()
+    "network world worlds data count mixed start then drop teacher w_max width pipeline inpainter rank clean".split()
 )
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize, relu
 
 from distill_lib.diffusion.errors import mean_square
@@ -28,7 +28,7 @@ from distill_lib.diffusion.pixels import to_unit
 from distill_lib.engine.loop import Loop, Progress, TrainSettings
 from distill_lib.engine.precision import autocast
 from distill_lib.engine.store import Run
-from distill_lib.engine.trainable import Trainable
+from distill_lib.engine.trainable import Together, Trainable
 from distill_lib.networks.autoencoders import Critic
 
 
@@ -57,12 +57,15 @@ def fooling_loss(fake: Tensor) -> Tensor:
     return -_mean(fake)
 
 
-def adversarial_loss(real: Tensor, fake: Tensor, fooled: Tensor, weight: float) -> Tensor:
+def adversarial_loss(
+    real: Tensor, fake: Tensor, fooled: Tensor, weight: float, penalty: Tensor | float = 0.0
+) -> Tensor:
     """weight x (4) and 0.1 x (3), (B,), of the answers of `Critic.of_both`: what both players learn in one step.
 
-    Adam does not see the factor of the critic, the one bound on the gradients of both players does.
+    Adam does not see the factor of the critic, and each player has its own bound on gradients; the curve sees it.
+    `penalty` (B,) on the critic is added to (3).
     """
-    return weight * fooling_loss(fooled) + 0.1 * critic_loss(real, fake)
+    return weight * fooling_loss(fooled) + 0.1 * (critic_loss(real, fake) + penalty)
 
 
 def kl_loss(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -75,12 +78,11 @@ def coarse_loss(x: Tensor, x_hat: Tensor, factor: int = 8) -> Tensor:
     return l1_loss(avg_pool2d(x, factor), avg_pool2d(x_hat, factor))
 
 
-class Players(nn.Module):
+class Players(Together):
     """An autoencoder and its critic, trained together."""
 
     def __init__(self, autoencoder: AutoencoderKL, critic: Critic) -> None:
-        super().__init__()
-        self.autoencoder, self.critic = autoencoder, critic
+        super().__init__(autoencoder=autoencoder, critic=critic)
 
     def forward(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """x_hat, mean and log variance of the latents, the critic's answers to x, to x_hat fixed, and to x_hat."""

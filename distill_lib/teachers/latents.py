@@ -1,12 +1,12 @@
 """What students of a pipeline learn from: captioned pictures as latents, and the teacher's own pairs."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from distill_lib.diffusion.noise import normal, uniform
+from distill_lib.diffusion.noise import Draws, normal, uniform
 from distill_lib.diffusion.pixels import to_unit
 from distill_lib.diffusion.solvers import check_sampler, sample_by
 from distill_lib.engine.precision import current
@@ -64,7 +64,8 @@ _PART = 1024
 class Pairs:
     """The teacher's latents x (N, C, H, W), their prompts, and the seed of the noise behind them.
 
-    The noise of each is found again by its number, which counts from `first`.
+    The noise of each is found again by its number, which counts from `first`. `more` are prompts without an answer, for
+    what draws from fresh noise.
     """
 
     x: Tensor
@@ -72,11 +73,13 @@ class Pairs:
     model: TextToImage
     seed: int
     first: int = 0
+    more: list[str] = field(default_factory=list)
 
     @property
     def spec(self) -> dict[str, Any]:
         """What tells them from other pairs, for keys."""
-        return {"model": self.model, "x": self.x, "prompts": self.prompts, "seed": self.seed, "first": self.first}
+        numbers = {"seed": self.seed, "first": self.first}
+        return {"model": self.model, "x": self.x, "prompts": self.prompts, "more": self.more} | numbers
 
     def __len__(self) -> int:
         return len(self.x)
@@ -91,6 +94,13 @@ class Pairs:
         states = self.model.states([self.prompts[i] for i in index.tolist()])
         z_T = normal(self.seed, "pairs", 0, self.first + index.to(device), self.x.shape[1:])
         return z_T, self.x[index].float().to(device), states.to(device)
+
+    def fresh(self, draws: Draws, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """Noise z_T (B, C, H, W) that no pair has, and states (B, L, D) of prompts that are drawn apart from it."""
+        known = len(self.prompts)
+        index = draws.integer("prompt", known + len(self.more)).tolist()
+        states = self.model.states([self.prompts[i] if i < known else self.more[i - known] for i in index])
+        return draws.normal("z_T", self.x.shape[1:]), states.to(device)
 
 
 @torch.no_grad()

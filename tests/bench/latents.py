@@ -23,7 +23,8 @@ from distill_lib.networks.pipeline import TextToImage
 from distill_lib.sdxs.controlnet import distill_control, through_decoder
 from distill_lib.sdxs.feature_matching import feature_matching_loss, one_step_loss, views
 from distill_lib.sdxs.one_step import Matching, train_on_pairs
-from distill_lib.sdxs.score_distillation import Scoring, distill_scores
+from distill_lib.sdxs.score_distillation import distill_scores
+from distill_lib.sdxs.scoring import Scoring
 from distill_lib.sdxs.triplets import Triplets
 from distill_lib.shipped import pretrained
 from distill_lib.teachers.latents import Pairs, Remembered, phrased
@@ -83,13 +84,14 @@ class _PlainScores(_Plain):
         self.offline = model.network.module
         self.online = copy.deepcopy(self.offline).requires_grad_(True)
         self.follower, self.null = plain.Optimised(self.online), model.network.null
-        self.updates = 0
+        self.updates, self.states = 0, self.pairs.batch(torch.arange(COUNT))[2]
 
     def predicted(self, unet: torch.nn.Module, z_t: Tensor, t: Tensor, states: Tensor) -> Tensor:
         return x_from_v(z_t, unet(z_t, t - 1, states).sample, t)
 
     def update(self) -> None:
-        z_T, x, states = self.following()
+        pair_z_T, x, pair_states = self.following()
+        states, z_T = self.states[torch.randint(COUNT, (len(x),))], torch.randn_like(pair_z_T)
         x_hat, eps = self.drawn(z_T, states), torch.randn_like(z_T)
         drawn, t = x_hat.detach(), torch.randint(1, OURS.T + 1, (len(z_T),))
         answer = self.online(add_noise(drawn, eps, t), t - 1, states).sample
@@ -103,7 +105,7 @@ class _PlainScores(_Plain):
             empty = self.null.expand(len(z_T), -1, -1)
             words, none = (self.predicted(self.offline, z_t, t, label) for label in (states, empty))
             direction = self.predicted(self.online, z_t, t, states) - combine(words, none, torch.full((len(t),), _W))
-        self.learner.update((direction * x_hat).mean() + self.matching(x_hat, x))
+        self.learner.update((direction * x_hat).mean() + self.matching(self.drawn(pair_z_T, pair_states), x))
 
 
 def _controlled(model: TextToImage) -> tuple[Triplets, Controlled]:
@@ -146,7 +148,7 @@ def cases() -> list[Case]:
     def scores() -> Way:
         pairs, student, teacher = white_pairs(model), _learner(model), model.network
         team = Team(student=student, online=teacher.like(copy.deepcopy(teacher.module).requires_grad_(True)))
-        scoring = Scoring(settings(SIZE), _W)
+        scoring = Scoring(settings(SIZE), _W, online_updates=2)
         return step_of(distill_scores(team, teacher, pairs, _cost(pairs, student), scoring, run("scores")))
 
     def control() -> Way:

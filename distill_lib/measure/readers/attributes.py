@@ -52,11 +52,32 @@ def attribute_loss(logits: Tensor, truth: Tensor, kinds: Sequence[int] = SCENES.
 
 def train_reader(net: Trainable, image: Tensor, truth: Tensor, settings: TrainSettings, run: Run) -> Iterator[Progress]:
     """Train net.module on pictures uint8 (N, 3, R, R) and their attributes, blurred or grainy by halves."""
+    return _train(net, image, truth, settings, run)
 
+
+def train_on_clean(
+    net: Trainable, image: Tensor, truth: Tensor, kinds: Sequence[int], settings: TrainSettings, run: Run
+) -> Iterator[Progress]:
+    """The same on pictures as they are: a network whose features see blur, since nothing tells it to overlook it.
+
+    `kinds` as in `attribute_loss`.
+    """
+    return _train(net, image, truth, settings, run, kinds, 0.0)
+
+
+def _train(
+    net: Trainable,
+    image: Tensor,
+    truth: Tensor,
+    settings: TrainSettings,
+    run: Run,
+    kinds: Sequence[int] = SCENES.kinds,
+    most: float = 1.0,
+) -> Iterator[Progress]:
     def loss(logits: Tensor, truth: Tensor, *_: Tensor) -> Tensor:
-        return attribute_loss(logits, truth)
+        return attribute_loss(logits, truth, kinds)
 
-    return train_degraded(net, chosen(image, truth), loss, settings, run)
+    return train_degraded(net, chosen(image, truth), loss, settings, run, most)
 
 
 def read_attributes(net: nn.Module, image: Tensor, kinds: Sequence[int] = SCENES.kinds) -> Tensor:

@@ -53,17 +53,19 @@ def train_degraded(
     loss: Callable[..., Tensor],
     settings: TrainSettings,
     run: Run,
+    most: float = 1.0,
 ) -> Iterator[Progress]:
     """Train net.module on pictures of which half are blurred, by up to 1.2 pixels, and half overlaid with noise.
 
     Args:
         batch: the draws of a step -> pictures uint8 (B, 3, R, R), then what is known of them.
         loss: (answers, *known, blur, grain) -> (B,): answers in float32; how much of each, in [0, 1], (B,).
+        most: share of all of it; 0 leaves pictures as they are.
     """
     loop = Loop(net, settings, run)
     for _, draws in loop:
         image, *known = (part.to(loop.device) for part in batch(draws))
-        blur, grain = ((2 * draws.uniform(stream) - 1).clamp(min=0) for stream in ("blur", "grain"))
+        blur, grain = (most * (2 * draws.uniform(stream) - 1).clamp(min=0) for stream in ("blur", "grain"))
         x = degrade(to_unit(image), 1.2 * blur, 0.15 * grain, draws.normal("eps", image.shape[1:]))
         with autocast(loop.device, settings.bf16):
             answers = net.forward(x)
