@@ -79,6 +79,7 @@ def test_cells_that_need_our_world_say_so_and_do_nothing_else_for_another_teache
         assert [a.source != b.source for a, b in cells] == [bool(tags) for tags in tagged]
         left_out = [b.source for (_, b), tags in zip(cells, tagged, strict=True) if tags]
         assert left_out and all(line.startswith("print('Left out: this cell ") for line in left_out)
+    other = for_parameters("13_controlnet", {"teacher": "somebody/model"})
     assert for_parameters("13_controlnet", {"control": "folder"}) == other
 
 

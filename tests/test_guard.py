@@ -116,6 +116,10 @@ def test_a_failed_notebook_leaves_its_sentence_and_log_and_no_output(places, mon
     assert not out.exists()
 
 
+RUNS_CODE = ("export.py", "renewing.py", "exercises.py", "together.py")
+"""The first runs what it has written itself, the others the cells of this checkout's notebooks, as papermill does."""
+
+
 def test_no_source_of_the_library_unpickles_or_trusts_code_from_elsewhere():
     banned = ("import pickle", "allow_pickle=True", "trust_remote_code=True", " eval(")
     for path in (ROOT / "distill_lib").rglob("*.py"):
@@ -123,5 +127,4 @@ def test_no_source_of_the_library_unpickles_or_trusts_code_from_elsewhere():
         assert [word for word in banned if word in text] == [], path
         loads = [line for line in text.splitlines() if "torch.load(" in line]
         assert all("weights_only=True" in line for line in loads), path  # tensors alone
-        # the first runs what it has written itself, the other the cells of this checkout's notebooks, as papermill does
-        assert "exec(" not in text or path.name in ("export.py", "renewing.py", "exercises.py"), path
+        assert "exec(" not in text or path.name in RUNS_CODE, path

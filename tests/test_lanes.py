@@ -307,19 +307,20 @@ def test_a_plan_is_what_the_snakefile_reads(tmp_path):
     """Snakemake itself draws the jobs of a plan in their order, and what judges after the others."""
     notes = tmp_path / "notes"
     names = ["02_c", "00_a", "15_z"]
-    jobs = [{"name": n, "output": f"out/{n}.ipynb", "priority": 3 - i, "after": []} for i, n in enumerate(names)]
+    jobs = [
+        {"name": n, "output": f"out/seed{{seed}}/{n}.ipynb", "priority": 3 - i, "after": []}
+        for i, n in enumerate(names)
+    ]
     jobs[2]["after"] = [job["output"] for job in jobs[:2]]
     (tmp_path / "plan.json").write_text(json.dumps({"parameters": {"seed": 4}, "threads": 2, "jobs": jobs}))
     script = tmp_path / "a python"
-    script.write_text(f'#!/bin/sh\necho "$4 $9 $OMP_NUM_THREADS" >> "{notes}"\nmkdir -p out\necho > "$5"\n')
+    script.write_text(f'#!/bin/sh\necho "$4 $9 $OMP_NUM_THREADS" >> "{notes}"\nmkdir -p out/seed4\necho > "$5"\n')
     script.chmod(0o755)
     environment = os.environ | {"DISTILL_PLAN": str(tmp_path / "plan.json"), "DISTILL_RUNS": str(tmp_path)}
     environment |= {"DISTILL_PYTHON": str(script)}
     command = [sys.executable, "-m", "snakemake", "--snakefile", "Snakefile", "--directory", str(tmp_path)]
     command += ["--cores", "2", "--scheduler", "greedy", "--nolock", "--quiet", "all"]
-    done = subprocess.run(
-        [*command, "--", *(job["output"] for job in jobs)], cwd=ROOT, env=environment, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    command += ["--", *(f"out/seed4/{name}.ipynb" for name in names)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert notes.read_text().splitlines() == [f"{name} 4 2" for name in names]

@@ -146,8 +146,8 @@ def real_update(model, plan):
     with Live() as live:
         cast = METHODS[plan.method](partial(network, model, plan.bf16))
         for net in cast.frozen.values():
-            plans._frozen(net, plan)
-        return plans._update(cast, model, plan, live)[0] | {"peak": live.peak}
+            plans.as_frozen(net, plan)
+        return plans.one_update(cast, model, plan, live)[0] | {"peak": live.peak}
 
 
 @pytest.mark.parametrize("method", ["halving", "scores"])

@@ -72,7 +72,7 @@ def trained(method, pictures, **savings):
         steps = [progress.step for progress in training]
     return SimpleNamespace(
         first=[first[p] for p in student.module.parameters() if p in first], steps=steps, loop=loops[0],
-        weights=run.weights(), moments=[s["exp_avg"] for s in loops[0].optimizer.state.values()],
+        student=student, weights=run.weights(), moments=[s["exp_avg"] for s in loops[0].optimizer.state.values()],
     )  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def test_slices_and_checkpointing_leave_gradients_as_they_are(method, pictures, 
         assert ours.loop.sizes == [BATCH // slices] * STEPS * slices
         assert ours.steps == [(i + 1) // slices for i in range(STEPS * slices)]
         assert ours.loop.accelerator.device == ours.loop.average[0].device
-    assert all(part.gradient_checkpointing for part in ours.loop._net.module.down_blocks)
+    assert all(part.gradient_checkpointing for part in ours.student.module.down_blocks)
 
 
 def test_wrong_slices_would_be_seen(pictures, runs, monkeypatch):

@@ -127,7 +127,8 @@ def drawing_bytes(model: Architecture, plan: Plan) -> int:
     return live.peak
 
 
-def _frozen(net: Network, plan: Plan) -> Network:
+def as_frozen(net: Network, plan: Plan) -> Network:
+    """A frozen network as a plan holds it: in evaluation, and rounded to bfloat16 where its savings say so."""
     net.module.eval().requires_grad_(False)
     if plan.bf16 and plan.savings.frozen_bf16:
         in_bf16(net.module)
@@ -138,7 +139,7 @@ def _parameters(cast: Cast) -> list[nn.Parameter]:
     return [p for net in cast.trained.values() for p in net.module.parameters()]
 
 
-def _update(cast: Cast, model: Architecture, plan: Plan, live: Live) -> tuple[dict[str, int], int]:
+def one_update(cast: Cast, model: Architecture, plan: Plan, live: Live) -> tuple[dict[str, int], int]:
     """Bytes by role of one update, but of the networks; its operations."""
     saving, parameters = plan.savings, _parameters(cast)
     for net in cast.trained.values():
@@ -188,13 +189,13 @@ def needed(model: Architecture, plan: Plan, drawing: int | None = None) -> Neede
     with fake(), Live() as live:
         cast = METHODS[plan.method](partial(network, model, plan.bf16))
         for net in cast.frozen.values():
-            _frozen(net, plan)
+            as_frozen(net, plan)
         nets = {name: net.module for name, net in (cast.trained | cast.frozen).items()}
         sizes = {name: bytes_of(held_by(module)) for name, module in nets.items()}
         weights = {name: sum(p.numel() for p in module.parameters()) for name, module in nets.items()}
         kinds = {name: bytes_of([m for p in _parameters(cast) for m in moment_tensors(p, name)]) for name in OPTIMIZERS}
         gc.collect()
-        parts, flops = _update(cast, model, plan, live)
+        parts, flops = one_update(cast, model, plan, live)
     sizes |= {_BESIDE: beside, "resting": plan.resting * teacher}
     peak = live.peak + beside + plan.resting * teacher
     if plan.method == "stage-one":  # which first measures the size of guidance, on as many samples as are drawn at once

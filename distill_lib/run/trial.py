@@ -16,7 +16,7 @@ from distill_lib.diffusion.pixels import to_bytes
 from distill_lib.diffusion.samplers import sample
 from distill_lib.engine.savings import checkpoint, in_bf16, optimizer_of
 from distill_lib.measure.memory import Live, fake
-from distill_lib.measure.plan import GB, Plan, _frozen, _update
+from distill_lib.measure.plan import GB, Plan, as_frozen, one_update
 from distill_lib.measure.roles import METHODS, Architecture, given, network
 from distill_lib.networks.adapter import denoiser
 from distill_lib.networks.unet import W_FEATURES
@@ -44,8 +44,8 @@ def counted(model: Architecture, plan: Plan) -> int:
     with fake(), Live() as live:
         cast = METHODS[plan.method](partial(network, model, plan.bf16))
         for net in cast.frozen.values():
-            _frozen(net, plan)
-        _update(cast, model, plan, live)
+            as_frozen(net, plan)
+        one_update(cast, model, plan, live)
     return live.peak
 
 

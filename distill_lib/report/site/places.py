@@ -12,7 +12,7 @@ from distill_lib.papers.manifest import PAPERS, load_paper
 from distill_lib.paths import COMMITTED, ROOT
 from distill_lib.report.notebook_map import COLUMNS, present
 
-REST = {"bench", "chaos", "claims", "claims-fashion-mnist", "pace"}
+REST = {"bench", "chaos", "claims", "claims-fashion-mnist", "pace", "plans"}
 """Files of `figures/laptop` that are no figure and no table: pages link to them."""
 
 
