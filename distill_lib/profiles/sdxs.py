@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from distill_lib.engine.bounds import Count, Number, Unit
+from distill_lib.engine.bounds import Count, NonNegative, Number, Unit
 from distill_lib.engine.loop import TrainSettings
 from distill_lib.profiles.fields import Look, Strict, Training
 from distill_lib.sdxs.critics import PatchCritic
@@ -17,7 +17,9 @@ class Features(Strict):
     """
 
     picture: bool = False
-    window: int | list[int] = Field(default=0, description="side of windows, of all layers or one a layer; 0: the map")
+    window: NonNegative | list[NonNegative] = Field(
+        default=0, description="side of windows, of all layers or one a layer; 0: the map"
+    )
     weights: list[Number] | None = Field(default=None, description="one a layer; all alike unless given")
 
 

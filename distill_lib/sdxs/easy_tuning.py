@@ -32,7 +32,7 @@ class EasyTuning:
     stages: Count
     q: Positive = 2.0
     k: Number = 8.0
-    b: Number = 1.0
+    b: Positive = 1.0
     c: Positive = 0.00054
 
     def earlier(self, t: Tensor, share: float, schedule: Schedule = OURS) -> Tensor:
