@@ -39,7 +39,8 @@ def test_a_network_learns_to_read(name, runs):
     truth = torch.tensor([[[0, 1, 0, 1], [1, 2, 1, 0]]]).repeat(4, 1, 1)
     truth[:, 0, 1] = torch.arange(4)
     net = built(name)
-    settings = TrainSettings(steps=60, batch_size=16, lr=3e-3, warmup=5, ema=0.5, bf16=False)
+    steps = 100 if name == "plain" else 60  # nothing centres its features: of 3 starts 1 has a colour wrong after 60
+    settings = TrainSettings(steps=steps, batch_size=16, lr=3e-3, warmup=5, ema=0.5, bf16=False)
     run = Run(name, {}, ConvMatcher)
     trainable = SimpleNamespace(module=net, forward=net)
     finish(trainable, train_reader(trainable, image, truth, settings, run), run, name)

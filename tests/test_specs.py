@@ -38,7 +38,7 @@ from distill_lib.worlds.captions import drawn_attributes, say
 SHORT = TrainSettings(steps=2, batch_size=4, lr=1e-3, warmup=1, bf16=False)
 OTHER = {
     "compare": partial(feature_matching_loss, weights=None, window=5), "decode": square_loss, "weight": 0.2,
-    "alpha": (1.0, 1.0), "lambda_fm": (0.0, 0.0), "bf16": True,
+    "alpha": (1.0, 1.0), "lambda_fm": (0.0, 0.0), "bf16": True, "picture": True,
 }  # fmt: skip
 
 
