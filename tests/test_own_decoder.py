@@ -56,6 +56,12 @@ def test_the_decoder_of_a_folder_opens_in_diffusers(vae, pictures, runs, monkeyp
     opened = AutoencoderTiny.from_pretrained(folder)
     assert opened.config.latent_channels == 16
     assert opened.decode(torch.zeros(1, 16, 4, 4)).sample.shape == (1, 3, 16, 16)
+    twin = tmp_path / "elsewhere" / vae.name  # another autoencoder in a folder of the same name
+    other = AutoencoderKL.from_pretrained(vae)
+    other.decoder.conv_out.bias.data += 0.5
+    other.save_pretrained(twin)
+    names = {place.name for place in (folder, make_decoder(str(twin), str(pictures), 16, 2))}
+    assert len(names) == 2 and all(name.startswith(f"{vae.name}-") and name.endswith("-16-2") for name in names)
 
 
 def test_bad_input_ends_in_a_sentence_before_anything_is_trained(vae, pictures, tmp_path, monkeypatch):

@@ -186,7 +186,8 @@ def test_each_saving_takes_from_its_own_roles(model):
         less = of(model, **{name: True})
         assert {role for role in plain if less[role] < plain[role]} == roles | {"peak"}
     assert of(model, offload=True)["average"] == 0
-    assert of(model, processes=2)["gradients"] == 2 * plain["gradients"]
+    two = of(model, processes=2)  # of so small a network all gradients are exchanged at once, after the way back
+    assert two | {"peak": plain["peak"]} == plain and 0 < two["peak"] - plain["peak"] < plain["gradients"]
     with_students = of(model, resting=3)
     assert with_students["resting"] == 3 * 4 * plans._teacher_weights(model) > 0
     assert with_students["peak"] - plain["peak"] == with_students["resting"]

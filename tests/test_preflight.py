@@ -122,12 +122,19 @@ def test_disk_and_memory_are_refused_with_their_numbers(folder, sizes, place, mo
 
 def test_a_run_with_a_teacher_that_does_not_fit_is_refused_before_it_begins(folder, monkeypatch):
     names = ["07_text_to_image_in_few_steps"]
-    drawing._check_memory("no/such-teacher", "smoke", names)  # which says so when it is opened
+    with pytest.raises(ValueError, match="^teacher='no/such-teacher': there is no such folder"):
+        drawing._check_memory("no/such-teacher", "smoke", names)
     monkeypatch.setattr("distill_lib.run.plan.memory_here", lambda: ("this machine", 10**9))
     with pytest.raises(
         ValueError, match=r"^stage-one of \d+ samples at 8 pixels needs 1.\d GB, and this machine has 1.0"
     ):
         drawing.figures("g-tab2", Settings(profile="smoke", extra={"teacher": folder, "prompts": "x"}))
+
+
+def test_a_teacher_that_cannot_be_planned_is_said_to_be_so(folder, monkeypatch, capsys):
+    monkeypatch.setattr("distill_lib.run.plan.trainings", lambda *given: [][0])
+    drawing._check_memory(folder, "smoke", ["07_text_to_image_in_few_steps"])
+    assert capsys.readouterr().out == "memory is not planned: IndexError list index out of range\n"
 
 
 def test_profiles_of_committed_runs_hold_no_savings():

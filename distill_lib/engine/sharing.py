@@ -7,13 +7,13 @@ refuses what some methods do: a step that leaves one of two networks without a g
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, broadcast_object_list
-from torch import nn
+from torch import Tensor, nn
 
 from distill_lib.engine.precision import default_device
 
@@ -33,19 +33,26 @@ def check_kind(accelerator: Accelerator) -> None:
         raise ValueError(f"accelerate's {kind} cuts weights in parts, which is not supported; launch with --multi_gpu")
 
 
+def groups(gradients: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Tensors in their order, in lists of at least `_GROUP` numbers each but the last."""
+    group: list[Tensor] = []
+    for grad in gradients:
+        group.append(grad)
+        if sum(x.numel() for x in group) >= _GROUP:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
 def average_gradients(accelerator: Accelerator, parameters: Sequence[nn.Parameter]) -> None:
     """Give every process the mean (1) of all gradients, group by group; nothing to do for one process."""
     if accelerator.num_processes == 1:
         return
-    kept, group = [p.grad for p in parameters if p.grad is not None], []
-    for number, grad in enumerate(kept, 1):
-        group.append(grad)
-        sizes = [x.numel() for x in group]
-        if number == len(kept) or sum(sizes) >= _GROUP:
-            mean = accelerator.reduce(torch.cat([x.flatten() for x in group]), "mean")
-            for x, part in zip(group, mean.split(sizes), strict=True):
-                x.copy_(part.view_as(x))
-            group.clear()
+    for group in groups(p.grad for p in parameters if p.grad is not None):
+        mean = accelerator.reduce(torch.cat([x.flatten() for x in group]), "mean")
+        for x, part in zip(group, mean.split([x.numel() for x in group]), strict=True):
+            x.copy_(part.view_as(x))
 
 
 def agreed(answer: bool) -> bool:

@@ -144,8 +144,10 @@ def _run(args: argparse.Namespace) -> None:
         lab()
     elif args.command == "pace":
         from distill_lib.run.pace import publish_pace
+        from distill_lib.run.publishing import renew_all
 
         publish_pace(args.profile)
+        renew_all()  # the banner of each notebook says the minutes
     else:
         from distill_lib.run.publishing import publish
 

@@ -73,16 +73,23 @@ _SMALL = ("10_", "11_", "12_", "13_", "14_")
 
 
 def _check_memory(teacher: str, profile: str, names: list[str]) -> None:
-    """Refuse another teacher whose trainings do not fit; a folder that cannot be planned says why when it is opened."""
+    """Refuse another teacher that is not there, or whose trainings do not fit; say it where they cannot be planned."""
     from distill_lib import profiles  # these load torch
+    from distill_lib.networks.doors import one_line
+    from distill_lib.networks.folders import place_of
     from distill_lib.run.plan import check_fits, memory_here, trainings
 
+    try:
+        folder = place_of(teacher)
+    except ValueError as error:
+        raise ValueError(f"teacher={teacher[:60]!r}: {error}") from error
     settings, (where, memory) = profiles.load(profile), memory_here()
     parts = [settings.other or settings.latent] * any(name.startswith("07_") for name in names)
-    parts += [(settings.other or settings).small] * any(name.startswith(_SMALL) for name in names)
+    parts += [(settings.other or settings.small)] * any(name.startswith(_SMALL) for name in names)
     try:
-        needs = [need for part in parts for need in trainings(teacher, part, memory)]
-    except Exception:
+        needs = [need for part in parts for need in trainings(str(folder), part, memory)]
+    except Exception as error:  # of any kind: a configuration that no class takes; the notebook that opens it says more
+        print(f"memory is not planned: {one_line(error)}")
         return
     for plan, need in needs:
         check_fits(need, plan, where, memory)

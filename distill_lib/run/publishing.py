@@ -43,10 +43,11 @@ def publish(profile: str) -> None:
         _write(name, notebook)
         print(f"{name}: published")
     if profile == COMMITTED:
-        _renew_all()
+        renew_all()
 
 
-def _renew_all() -> None:
+def renew_all() -> None:
+    """Make anew in all notebooks of the repository the outputs that follow from committed files (`renewing`)."""
     for name in notebooks.names():
         _write(name, renew(nbformat.from_dict(notebooks.read(name)), name, COMMITTED))
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from distill_lib.diffusion.pixels import to_bytes, to_unit
 from distill_lib.engine.loop import TrainSettings, finish
 from distill_lib.engine.precision import default_device
-from distill_lib.engine.store import Run
+from distill_lib.engine.store import Run, weights_hash
 from distill_lib.engine.trainable import Bare
 from distill_lib.measure.metrics import psnr
 from distill_lib.networks.autoencoders import Critic, TinyDecode, build_tiny
@@ -106,7 +106,7 @@ def make_decoder(vae: str, pictures: str, side: int = SIDE, steps: int = SETTING
     image = pictures_in(Path(pictures).expanduser(), side)
     tiny, value = decoder_for(network, image, replace(SETTINGS, steps=steps, warmup=min(SETTINGS.warmup, steps)))
     place = Path(vae).expanduser().resolve()
-    folder = runs_folder() / "decoders" / f"{place.name}-{side}-{steps}"
+    folder = runs_folder() / "decoders" / f"{weights_hash(network, place.name)}-{side}-{steps}"
     export_decoder(
         folder, tiny, f"Distilled from the decoder in {place.name} on {len(image)} pictures of {side} pixels."
     )
