@@ -1,6 +1,7 @@
 """Another teacher's trainings take moments of 8 bits where those of float32 do not fit, and say so."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from distill_lib.engine.savings import Savings
 from distill_lib.experiments import fitting
 from distill_lib.experiments.fitting import architecture_of, fitted, moments_sentence
 from distill_lib.measure import plan as planning
-from distill_lib.measure.plan import Needed
+from distill_lib.measure.plan import Needed, Plan
 from distill_lib.measure.roles import network
 from distill_lib.networks.pipeline import open_pipeline
 from distill_lib.networks.sdxl import open_teacher
@@ -102,8 +103,18 @@ def test_an_open_teacher_has_the_architecture_of_its_folder(folder, tmp_path):
 def test_all_trainings_of_another_teacher_that_have_a_plan_have_savings(name):
     other = profiles.load(name).other
     for part in (other, other.small):
-        for _, _, settings in fitting.trainings_of(part):
+        settings_of = [settings for _, _, settings in fitting.trainings_of(part)]
+        for settings in [*settings_of, other.small.scores.before]:
             assert settings.savings.frozen_bf16 and settings.batch_size % settings.savings.slices == 0
+
+
+def test_both_trainings_of_scores_take_the_savings_of_their_plan():
+    small, few = profiles.load("gpu").other.small, Savings(slices=4, optimizer="adamw8bit")
+    plans = [Plan(method=m, savings=few if m == "scores" else s.savings) for _, m, s in fitting.trainings_of(small)]
+    scores = fitting.adopted(small, plans).scores
+    assert scores.settings.savings == scores.before.savings == few != small.scores.settings.savings
+    assert replace(scores, settings=small.scores.settings, before=small.scores.before) == small.scores
+    assert fitting.adopted(small, [Plan(savings=s.savings) for _, _, s in fitting.trainings_of(small)]) == small
 
 
 # ------------------------------------------------------------------------------------------------ the page

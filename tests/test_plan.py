@@ -18,6 +18,7 @@ from distill_lib.measure import plan as plans
 from distill_lib.measure.memory import Live, as_on_gpu, bytes_of, fake, held_by, saved
 from distill_lib.measure.plan import Plan, needed
 from distill_lib.measure.roles import METHODS, network
+from distill_lib.measure.roles import given as drawn_batch
 from distill_lib.networks.adapter import Network
 from distill_lib.run import plan as command
 from distill_lib.run.plan import ARCHITECTURES, CARDS, architecture, check_fits, main, memory_here
@@ -159,6 +160,14 @@ def test_an_update_on_fake_tensors_holds_what_one_on_real_tensors_does(method, m
     kept = "kept for the way back"
     assert need[kept] == pytest.approx(real[kept], rel=3e-3)
     assert all(need[name] == real[name] for name in real if name not in ("peak", kept))
+
+
+def test_the_student_of_scores_draws_from_fresh_noise_and_from_that_of_pairs(model):
+    cast, sizes = METHODS["scores"](partial(network, model, False)), []
+    for net in cast.trained.values():
+        net.module.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
+    cast.loss(*drawn_batch(model, PIXELS, BATCH))
+    assert sizes == [2 * BATCH, BATCH, BATCH]  # the online model learns, and is asked for its score
 
 
 # ------------------------------------------------------------------------------------------------ what saves what

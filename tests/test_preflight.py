@@ -122,7 +122,7 @@ def test_disk_and_memory_are_refused_with_their_numbers(folder, sizes, place, mo
 
 def test_a_run_with_a_teacher_that_does_not_fit_is_refused_before_it_begins(folder, monkeypatch):
     names = ["07_text_to_image_in_few_steps"]
-    with pytest.raises(ValueError, match="^teacher='no/such-teacher': there is no such folder"):
+    with pytest.raises(ValueError, match=r"^teacher='no/such-teacher': there is no such folder"):
         drawing._check_memory("no/such-teacher", "smoke", names)
     monkeypatch.setattr("distill_lib.run.plan.memory_here", lambda: ("this machine", 10**9))
     with pytest.raises(

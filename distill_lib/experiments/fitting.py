@@ -17,13 +17,16 @@ from typing import TypeVar
 
 from distill_lib.engine.loop import FrugalSettings, TrainSettings
 from distill_lib.engine.precision import current
+from distill_lib.engine.savings import Savings
 from distill_lib.measure.plan import GB, Needed, Plan, memory_here, needed
 from distill_lib.measure.roles import Architecture
 from distill_lib.networks.pipeline import TextToImage
 from distill_lib.networks.unet import config_of
 from distill_lib.profiles import Small, Text
+from distill_lib.sdxs.scoring import Scoring
 
 Part = TypeVar("Part", Text, Small)
+Training = TypeVar("Training", TrainSettings, Scoring)
 _METHODS = {"stage_one": "stage-one", "halving": "halving", "unet": "small-unet", "scores": "scores"}
 RESTING = {"halving": 1}  # the guided pair; finished students wait in the machine's memory (`networks.resting`)
 _EIGHT_BITS = "adamw8bit"
@@ -39,7 +42,8 @@ def trainings_of(part: Text | Small) -> Iterator[tuple[str, str, TrainSettings]]
     13 do those of `Small`."""
     for field, method in _METHODS.items():
         if hasattr(part, field):
-            yield field, method, getattr(part, field)
+            training = getattr(part, field)
+            yield field, method, training.settings if isinstance(training, Scoring) else training
 
 
 def fitted(model: Architecture, method: str, settings: TrainSettings, memory: int) -> tuple[Plan, Needed]:
@@ -60,8 +64,16 @@ def adopted(part: Part, plans: Iterable[Plan]) -> Part:
     changed = {}
     for (field, _, settings), plan in zip(trainings_of(part), plans, strict=True):
         if plan.savings != settings.savings:
-            changed[field] = replace(settings, savings=plan.savings)
+            changed[field] = _saving(getattr(part, field), plan.savings)
     return part.model_copy(update=changed)
+
+
+def _saving(training: Training, savings: Savings) -> Training:
+    """The same with other savings, the online model alone included; a training without savings stays as it is."""
+    if isinstance(training, Scoring):
+        before = training.before and _saving(training.before, savings)
+        return replace(training, settings=_saving(training.settings, savings), before=before)
+    return replace(training, savings=savings) if isinstance(training, FrugalSettings) else training
 
 
 def fitting(part: Part, model: TextToImage) -> Part:

@@ -129,13 +129,14 @@ def _scores(make: Make) -> Cast:
     matching = one_step_loss("matching", ByUnet(offline))
 
     def loss(z: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        x_hat = one_step(student, z, label)
+        x_hat = one_step(student, torch.cat([z, z]), torch.cat([label, label]))  # of fresh noise, and of pairs
+        x_hat, matched = x_hat.chunk(2)
         drawn = x_hat.detach()
         online_loss = v_loss(online, drawn, z, t, label)
         with torch.no_grad():
             x_online = x_from_v(z, online(z, t, label), t)
             x_offline = x_from_v(z, denoise_pair(offline, label, 1.0)(z, t), t)
-        return online_loss + score_loss(x_hat, score_direction(drawn, x_online, x_offline)) + matching(x_hat, z)
+        return online_loss + score_loss(x_hat, score_direction(drawn, x_online, x_offline)) + matching(matched, z)
 
     return Cast({"student": student, "online": online}, {"offline": offline}, loss)
 
