@@ -33,6 +33,8 @@ html_theme_options = {
 }
 html_static_path = ["static"]
 html_css_files = ["style.css"]
+html_favicon = "static/icon.svg"
+html_context = {"default_mode": "auto"}  # an empty one is an error in the console of every page
 html_copy_source = False
 html_show_copyright = False
 html_show_sphinx = False

@@ -5,14 +5,12 @@ Runs where `make live` has written the page, and chromium and playwright are the
 
 import json
 import re
-import shutil
-import subprocess
-import sys
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from browsing import chromium, page_of
 
 from distill_lib.diffusion.pixels import from_patches
 from distill_lib.diffusion.samplers import sample
@@ -23,41 +21,25 @@ from distill_lib.shipped import live, live_points, pretrained
 from distill_lib.worlds.captions import drawn_attributes, say
 
 PAGE = runs_folder() / "site" / "live"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")
 def browser():
     """Chromium, and the address at which the page is served."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, which `make test-site` installs")
-    if CHROMIUM is None:
-        pytest.skip("needs chromium or google-chrome on the PATH, in which the page is tried; install one of them")
     if not (PAGE / "live.json").exists():
         pytest.skip("needs the page, which `make live` writes")
-    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(PAGE)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    address = re.search(r"http://\S+?/", server.stdout.readline())[0]
-    with playwright.sync_playwright() as api:
-        opened = api.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened, address
-        opened.close()
-    server.terminate()
-    server.wait()
+    with chromium(PAGE) as opened:
+        yield opened
 
 
 @pytest.fixture
 def page(browser):
     """The page, whose errors and requests to elsewhere fail the test."""
-    opened, address = browser
-    page, wrong = opened.new_page(), []
-    page.set_default_timeout(120_000)  # of a busy machine
-    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda x: None if x.url.startswith((address, "data:", "blob:")) else wrong.append(x.url))
-    page.goto(address)
-    page.wait_for_selector("#points-load:enabled")
-    yield page
-    page.close()
+    wrong = []
+    with page_of(*browser, wrong) as page:
+        page.goto(browser[1])
+        page.wait_for_selector("#points-load:enabled")
+        yield page
     assert wrong == []
 
 

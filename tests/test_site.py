@@ -71,6 +71,7 @@ def test_each_artefact_has_a_section_with_its_files_and_a_command_that_draws_it(
                 assert f"({place})" in page or f"{{image}} {place}\n" in page
                 assert f"figures/{COMMITTED}/{artefact}.{kind}" in sources
         section = page.partition(f"\n## {artefact}\n")[2].partition("\n## ")[0]
+        assert re.search(r"\[(CSV|JSON|verdicts)\]", section)
         seeds_on_page = {seed for seeds in re.findall(r"\(seeds? ([\d, ]+)\)", section) for seed in seeds.split(", ")}
         assert seeds_on_page >= {str(row["seed"]) for row in record(ROOT, artefact).get("rows", []) if "seed" in row}
 

@@ -1,7 +1,7 @@
 """The built site: no warning, every link and picture leads somewhere, nothing outside is asked for.
 
 Skipped where the packages of the extra `site` are not installed, as after `make test` alone; `make test-site` installs
-them and runs this file, in a minute or two.
+them and runs this file, in some minutes: chromium, where it is, opens every page at the width of a phone.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from browsing import chromium, page_of
 
 from distill_lib.paths import ROOT
 from distill_lib.report.site.build import build
@@ -90,3 +91,37 @@ def test_mathematics_is_bundled(site, parsed):
     page = parsed[site[0] / "notebooks" / "03_step_halving.html"]
     (script,) = [target for target in page.loaded if "mathjax" in target]
     assert (site[0] / "notebooks" / script.partition("?")[0]).resolve().is_file()
+
+
+_SEEN = """async () => {
+  await (window.MathJax?.startup?.promise ?? null);
+  await Promise.all([...document.images].map(x => x.complete || new Promise(done => x.onload = x.onerror = done)));
+  const empty = [...document.images].filter(x => !x.naturalWidth).map(x => `${x.getAttribute("src")} is not drawn`);
+  const broken = [...document.querySelectorAll("mjx-merror")].map(x => `mathematics: ${x.textContent}`);
+  const wide = document.documentElement.scrollWidth - window.innerWidth;
+  return [...empty, ...broken, ...(wide > 0 ? [`${wide} pixels wider than a phone`] : [])];
+}"""
+
+
+def test_in_a_browser_every_page_opens_without_an_error_and_fits_a_phone(site, parsed):
+    errors = {}
+    with chromium(site[0]) as (opened, address):
+        for path in parsed:
+            wrong = errors[path.name] = []
+            with page_of(opened, address, wrong, viewport={"width": 390, "height": 844}) as page:
+                page.goto(f"{address}{path.relative_to(site[0]).as_posix()}")
+                wrong += page.evaluate(_SEEN)
+    assert {name: wrong for name, wrong in errors.items() if wrong} == {}
+
+
+def test_in_a_browser_the_sliders_of_explore_move_its_pictures_by_keyboard(site):
+    wrong, place = [], "document.querySelector('#distill-explore .shown').style.backgroundPosition"
+    with chromium(site[0]) as (opened, address), page_of(opened, address, wrong) as page:
+        page.goto(f"{address}notebooks/explore.html")
+        for slider, key in (("w", "ArrowRight"), ("steps", "ArrowLeft")):
+            before, number = page.evaluate(place), page.inner_text(f"label:has([name={slider}]) output")
+            page.focus(f"#distill-explore [name={slider}]")
+            page.keyboard.press(key)
+            page.wait_for_function(f"{place} !== '{before}'")
+            assert page.inner_text(f"label:has([name={slider}]) output") != number
+    assert wrong == []

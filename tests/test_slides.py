@@ -35,7 +35,7 @@ def test_every_picture_of_the_deck_is_there_and_has_words():
 
 
 def test_a_slide_shows_equations_or_all_words_and_what_is_stored():
-    text = "# Head\n\nWords before.\n\n$$\nx = 1\n$$\n\nWords after."
+    text = "# Head\n\nWords before.\n\n$$\nx = 1,\n$$\n\nwords after."
     assert slides.slide(cell(source=text, slide_title="T"), {}) == "## T\n\n$$\nx = 1\n$$"
     assert slides.slide(cell(source="## Head\n\nPredict!", slide_title="T"), {}) == "## T\n\nPredict!"
     output, pictures = {"data": {"text/markdown": "| a |", "text/plain": "b"}}, {}

@@ -40,7 +40,7 @@ from distill_lib.worlds.pictures import WORLDS
 from distill_lib.worlds.scenes import COLORS, SHAPES, TEXTURES, class_names
 
 SOURCES = ROOT / "site" / "live"
-LARGEST = {"points": 200_000, "pixels": 4_000_000, "prompts": 14_000_000}
+LARGEST = {"points": 200_000, "pixels": 4_000_000, "prompts": 13_000_000}
 """Bytes of one model, by the part of the page."""
 WORLD = "textured"
 """Whose classes are drawn, and whose student and teacher."""

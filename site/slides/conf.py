@@ -13,5 +13,6 @@ suppress_warnings = ["myst.header", "myst.xref_missing"]  # links of notebooks l
 revealjs_style_theme = "white"
 revealjs_static_path = ["static"]
 revealjs_css_files = ["slides.css"]
+html_favicon = "static/icon.svg"
 revealjs_script_conf = {"hash": True, "slideNumber": "c/t", "center": False, "transition": "none"}
 revealjs_script_conf |= {"width": 1280, "height": 720}

@@ -11,6 +11,7 @@ from distill_lib.report.site.links import Places, figure_page, title_of
 from distill_lib.report.site.places import CHAPTERS, notebooks_of, record, suffix_of
 
 _SUMMARY = f"All that `figures/{COMMITTED}` holds: pictures, tables, their rows for download, and where each came from."
+_VERDICTS = f"Drawn from the [verdicts]({COMMITTED}/claims.json), without rows of its own."
 _TRUE_SIZES = "random weights"  # how the data of `make true-scale` begins
 
 
@@ -81,6 +82,6 @@ def _origin(places: Places, artefact: str, folder: Path) -> str:
         by_commit.setdefault(made["commit"], []).append(seed)
     made = [f"`{commit}` (seed{'s' * (len(seeds) > 1)} {', '.join(seeds)})" for commit, seeds in by_commit.items()]
     made = made or ([f"`{source['commit']}`"] if source else [])
-    texts = [f"Rows: {', '.join(files)}."] if files else ["Drawn from the verdicts, without rows of its own."]
+    texts = [f"Rows: {', '.join(files)}."] if files else [_VERDICTS]
     texts += [f"Data: {source['dataset']}."] if source else []
     return " ".join([*texts, f"Commit: {', '.join(made)}." if made else ""]).strip()

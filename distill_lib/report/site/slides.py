@@ -57,7 +57,9 @@ def slide(cell: Cell, pictures: dict[str, bytes]) -> str:
     parts = [f"## {cell['metadata']['slide_title']}"]
     if cell["cell_type"] == "markdown":
         text = "".join(cell["source"])
-        parts += re.findall(r"\$\$.*?\$\$", text, re.DOTALL) or [re.sub(r"^#.*\n", "", text).strip()]
+        equations = re.findall(r"\$\$.*?\$\$", text, re.DOTALL)
+        whole = [re.sub(r"[,.;](\s*\$\$)$", r"\1", equation) for equation in equations]  # no sentence goes on below
+        parts += whole or [re.sub(r"^#.*\n", "", text).strip()]
     for number, output in enumerate(cell.get("outputs", [])):
         data = {kind: "".join(value) for kind, value in output.get("data", {}).items()}
         if "image/png" in data:
