@@ -248,7 +248,7 @@ def test_outputs_are_published_by_the_source_of_cells_whatever_an_editor_did_to_
 def test_a_run_with_settings_of_its_own_is_never_published(places, monkeypatch, capsys):
     monkeypatch.setattr(notebooks, "NOTEBOOKS", places)
     monkeypatch.setattr(notebooks, "names", lambda: ["07_text_to_image_in_few_steps"])
-    monkeypatch.setattr(publishing, "_renew_all", lambda: None)
+    monkeypatch.setattr(publishing, "renew_all", lambda: None)
     out = executed_path(Settings(profile="laptop", extra={"teacher": "other"}), "07_text_to_image_in_few_steps", 0)
     out.parent.mkdir(parents=True)
     out.write_text((ROOT / "notebooks" / "07_text_to_image_in_few_steps.ipynb").read_text())

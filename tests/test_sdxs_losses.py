@@ -57,7 +57,7 @@ def test_matching_weighs_layers_and_lies_between_0_and_2():
     loss = feature_matching_loss(a, b, [3.0, 1.0])
     assert torch.allclose(loss, (3 * (1 - ssim(a[0], b[0])) + (1 - ssim(a[1], b[1]))) / 4)
     assert ((loss > 0) & (loss < 2)).all() and loss.shape == (2,)
-    with pytest.raises(ValueError, match="1 weights for 2 layers"):
+    with pytest.raises(ValueError, match="1 weights and 2 windows for 2 layers beside 2"):
         feature_matching_loss(a, b, [1.0])
 
 
