@@ -137,6 +137,14 @@ def test_a_teacher_that_cannot_be_planned_is_said_to_be_so(folder, monkeypatch, 
     assert capsys.readouterr().out == "memory is not planned: IndexError list index out of range\n"
 
 
+def test_notebooks_of_the_small_unet_are_planned_by_the_part_they_train(folder, monkeypatch):
+    seen = []
+    monkeypatch.setattr("distill_lib.run.plan.trainings", lambda teacher, part, memory: seen.append(part) or [])
+    for profile in ("gpu", "smoke"):
+        drawing._check_memory(folder, profile, ["10_tiny_unet"])
+    assert seen == [profiles.load("gpu").other.small, profiles.load("smoke").small]
+
+
 def test_profiles_of_committed_runs_hold_no_savings():
     for name in ("smoke", "quick", "laptop"):
         text = profiles.load(name).latent

@@ -85,7 +85,7 @@ def _check_memory(teacher: str, profile: str, names: list[str]) -> None:
         raise ValueError(f"teacher={teacher[:60]!r}: {error}") from error
     settings, (where, memory) = profiles.load(profile), memory_here()
     parts = [settings.other or settings.latent] * any(name.startswith("07_") for name in names)
-    parts += [(settings.other or settings.small)] * any(name.startswith(_SMALL) for name in names)
+    parts += [(settings.other or settings).small] * any(name.startswith(_SMALL) for name in names)
     try:
         needs = [need for part in parts for need in trainings(str(folder), part, memory)]
     except Exception as error:  # of any kind: a configuration that no class takes; the notebook that opens it says more
